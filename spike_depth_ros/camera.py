@@ -1,0 +1,183 @@
+"""The pinhole camera with lens distortion: intrinsics, binning, rays, calibration files.
+
+Pixel centres lie on integers: (0, 0) is the centre of the top-left pixel, as in ROS and OpenCV.
+Optical axes: x right, y down, z forward (REP 103).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+DISTORTION_MODELS: dict[str, tuple[int, ...]] = {
+    '': (0,),
+    'plumb_bob': (0, 4, 5),
+    'rational_polynomial': (0, 8, 12, 14),
+    'equidistant': (0, 4),
+}
+"""Distortion model (sensor_msgs/CameraInfo) -> the numbers of coefficients that it may have."""
+
+
+class CalibrationError(ValueError):
+    """A calibration is unreadable, incomplete, or for another sensor."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Camera:
+    """Intrinsics of one image grid.
+
+    Attributes:
+        width: columns [px].
+        height: rows [px].
+        fx: focal length along x [px].
+        fy: focal length along y [px].
+        cx: principal point column [px].
+        cy: principal point row [px].
+        distortion_model: a key of `DISTORTION_MODELS`.
+        distortion: coefficients of that model; empty for a rectified grid.
+    """
+
+    width: int
+    height: int
+    fx: float
+    fy: float
+    cx: float
+    cy: float
+    distortion_model: str = 'plumb_bob'
+    distortion: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        numbers = (self.fx, self.fy, self.cx, self.cy, *self.distortion)
+        if not np.isfinite(numbers).all():
+            raise CalibrationError(f'calibration holds numbers that are not finite: {numbers}')
+        if self.width < 1 or self.height < 1:
+            raise CalibrationError(f'calibration is for a {self.width}x{self.height} image')
+        if self.fx <= 0 or self.fy <= 0:
+            raise CalibrationError(
+                f'focal length is ({self.fx}, {self.fy}) px, expected > 0: is it calibrated?'
+            )
+        if self.distortion_model not in DISTORTION_MODELS:
+            raise CalibrationError(
+                f'distortion model {self.distortion_model!r} is unknown, '
+                f'expected one of {sorted(DISTORTION_MODELS)}'
+            )
+        allowed = DISTORTION_MODELS[self.distortion_model]
+        if len(self.distortion) not in allowed:
+            raise CalibrationError(
+                f'{self.distortion_model!r} has {len(self.distortion)} distortion '
+                f'coefficients, expected one of {allowed}'
+            )
+
+    @property
+    def matrix(self) -> np.ndarray:
+        """(3, 3) float64 intrinsic matrix K."""
+        return np.array([[self.fx, 0, self.cx], [0, self.fy, self.cy], [0, 0, 1]], np.float64)
+
+    @property
+    def is_distorted(self) -> bool:
+        """True if any distortion coefficient is not zero."""
+        return any(self.distortion)
+
+    def binned(self, factor: int) -> Camera:
+        """The camera after `factor` x `factor` pixels have become one; partial blocks count."""
+        return dataclasses.replace(
+            self,
+            width=-(-self.width // factor),
+            height=-(-self.height // factor),
+            fx=self.fx / factor,
+            fy=self.fy / factor,
+            cx=(self.cx + 0.5) / factor - 0.5,
+            cy=(self.cy + 0.5) / factor - 0.5,
+        )
+
+    def rectified(self) -> Camera:
+        """The same pinhole without distortion: what undistorted events are seen by."""
+        return dataclasses.replace(self, distortion=())
+
+    def rays(self) -> np.ndarray:
+        """Viewing rays with z = 1 through every pixel centre, distortion removed.
+
+        Returns:
+            (H, W, 3) float32: multiply by depth along z to get points in the optical frame.
+        """
+        v, u = np.mgrid[0 : self.height, 0 : self.width].astype(np.float64)
+        xy = self.undistort(np.stack([u.ravel(), v.ravel()], axis=1))
+        rays = np.ones((self.height, self.width, 3), np.float32)
+        rays[..., :2] = xy.reshape(self.height, self.width, 2)
+        return rays
+
+    def undistort(self, pixels: np.ndarray) -> np.ndarray:
+        """Pixels to normalised image coordinates (x/z, y/z), distortion removed.
+
+        Args:
+            pixels: (N, 2) columns and rows [px].
+
+        Returns:
+            (N, 2) float64; NaN where the model cannot be inverted.
+        """
+        if not self.is_distorted:
+            return (np.asarray(pixels, np.float64) - (self.cx, self.cy)) / (self.fx, self.fy)
+        import cv2
+
+        points = np.ascontiguousarray(pixels, np.float64).reshape(-1, 1, 2)
+        coefficients = np.array(self.distortion)
+        if self.distortion_model == 'equidistant':
+            undistorted = cv2.fisheye.undistortPoints(points, self.matrix, coefficients)
+        else:
+            criteria = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 40, 1e-8)
+            undistorted = cv2.undistortPointsIter(
+                points, self.matrix, coefficients, np.eye(3), np.eye(3), criteria
+            )
+        return undistorted.reshape(-1, 2)
+
+
+def camera_from_calibration(values: Any, source: str = 'calibration') -> Camera:
+    """Builds a camera from the fields of a ROS calibration file (camera_calibration_parsers).
+
+    Args:
+        values: the parsed YAML: image_width, image_height, camera_matrix.data (9),
+            distortion_model, distortion_coefficients.data.
+        source: what to call it in an error.
+
+    Raises:
+        CalibrationError: a field is missing or not of the form expected.
+    """
+    try:
+        k = [float(number) for number in values['camera_matrix']['data']]
+        if len(k) != 9:
+            raise CalibrationError(f'{source}: camera_matrix.data has {len(k)} numbers, not 9')
+        distortion = values.get('distortion_coefficients') or {'data': []}
+        return Camera(
+            width=int(values['image_width']),
+            height=int(values['image_height']),
+            fx=k[0],
+            fy=k[4],
+            cx=k[2],
+            cy=k[5],
+            distortion_model=str(values.get('distortion_model', 'plumb_bob')),
+            distortion=tuple(float(number) for number in distortion['data']),
+        )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise CalibrationError(
+            f'{source} is not a ROS camera calibration ({error!r}); expected image_width, '
+            'image_height, camera_matrix.data, distortion_model, distortion_coefficients.data'
+        ) from error
+
+
+def read_calibration(path: str | Path) -> Camera:
+    """Reads a ROS calibration YAML; a leading `file://` is accepted, as in `camera_info_url`.
+
+    Raises:
+        CalibrationError: no such file, not YAML, or not a calibration.
+    """
+    import yaml
+
+    file = Path(str(path).removeprefix('file://'))
+    try:
+        values = yaml.safe_load(file.read_text(encoding='utf-8'))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise CalibrationError(f'cannot read the calibration {str(file)!r}: {error}') from error
+    return camera_from_calibration(values, str(file))

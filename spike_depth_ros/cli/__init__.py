@@ -1,0 +1,74 @@
+"""The `spike_depth` command: a table of verbs, each a typed function in a file of its own.
+
+A verb's module is imported only when that verb is called, and imports torch only when it runs,
+so `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import sys
+from typing import NamedTuple
+
+
+class Verb(NamedTuple):
+    """Where a verb's function lives, and its line in the overview."""
+
+    function: str  # module:name within spike_depth_ros.cli
+    summary: str
+
+
+VERBS: dict[str, Verb] = {
+    'demo': Verb('demo:demo', 'run the nodes on a drive and write a report with pictures'),
+    'info': Verb('info:info', 'say what a bag, event file, data set or checkpoint holds'),
+    'replay': Verb('replay:replay', 'play any event source to a ROS 2 topic'),
+    'convert': Verb('convert:convert', 'turn one event source into another'),
+    'synth': Verb('synth:synth', 'render synthetic drives with exact depth'),
+    'train': Verb('train:train', 'train a network'),
+    'evaluate': Verb('evaluate:evaluate', 'measure the error of one checkpoint'),
+    'compare': Verb('compare:compare', 'table of checkpoints: error, energy, speed'),
+    'energy': Verb('energy:energy', 'energy of a checkpoint, layer by layer'),
+    'export': Verb('export:export', 'write the file that the fast engines run'),
+    'bench ingest': Verb('bench_ingest:ingest', 'speed of decoding and accumulation'),
+    'bench infer': Verb('bench_infer:infer', 'speed of inference'),
+    'bench node': Verb('bench_node:node', 'latency and load of the node'),
+    'bench train': Verb('bench_train:train', 'speed of a training step'),
+}
+
+
+def overview() -> str:
+    """The text of `spike_depth --help`."""
+    width = max(map(len, VERBS))
+    lines = [f'  {name:<{width}}  {verb.summary}' for name, verb in VERBS.items()]
+    return '\n'.join(
+        ['usage: spike_depth VERB ...', '', 'Metric depth from event cameras.', '', *lines, '',
+         'spike_depth VERB --help says more about a verb.']  # fmt: skip
+    )
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Runs the verb that the command line names; exits with 2 on a mistake in it."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    logging.basicConfig(level=logging.INFO, format='%(message)s')
+    name = next((n for n in (' '.join(arguments[:2]), ' '.join(arguments[:1])) if n in VERBS), None)
+    if name is None:
+        wrong = [a for a in arguments[:1] if a not in ('-h', '--help')]
+        if wrong:
+            print(f'spike_depth: no verb {wrong[0]!r}\n', file=sys.stderr)
+        print(overview(), file=sys.stderr if wrong else sys.stdout)
+        sys.exit(2 if wrong else 0)
+    os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')  # spinning threads starve a busy machine
+    from jsonargparse import auto_cli
+
+    module, function = VERBS[name].function.split(':')
+    verb = getattr(importlib.import_module(f'{__name__}.{module}'), function)
+    try:
+        auto_cli(verb, args=arguments[len(name.split()) :], prog=f'spike_depth {name}',
+                 as_positional=True, fail_untyped=True)  # fmt: skip
+    except (ValueError, OSError) as error:
+        # every error class of the I/O layers is one of these: their sentence is the message
+        logging.getLogger(__name__).debug('traceback', exc_info=True)
+        print(f'spike_depth {name}: {error}', file=sys.stderr)
+        sys.exit(1)

@@ -1,0 +1,64 @@
+"""Events as plain data: one structured array layout, shared by every module.
+
+Time is int64 nanoseconds of the sensor clock, polarity is 1 for ON (brighter) and 0 for OFF.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+EVENT_DTYPE = np.dtype([('t_ns', '<i8'), ('x', '<u2'), ('y', '<u2'), ('p', 'u1')])
+"""One event: sensor time [ns], column and row [px], polarity in {0, 1}. Packed, 13 bytes."""
+
+TRIGGER_DTYPE = np.dtype([('t_ns', '<i8'), ('id', '<u2'), ('edge', 'u1')])
+"""One external trigger: sensor time [ns], channel, edge in {0, 1} (1 = rising)."""
+
+
+class Decoded(NamedTuple):
+    """What one payload held, in stream order. Both arrays are read-only."""
+
+    events: np.ndarray  # (N,) EVENT_DTYPE
+    triggers: np.ndarray  # (M,) TRIGGER_DTYPE
+
+
+def empty_events() -> np.ndarray:
+    """Returns a read-only (0,) array of `EVENT_DTYPE`."""
+    return read_only(np.empty(0, EVENT_DTYPE))
+
+
+def empty_triggers() -> np.ndarray:
+    """Returns a read-only (0,) array of `TRIGGER_DTYPE`."""
+    return read_only(np.empty(0, TRIGGER_DTYPE))
+
+
+def read_only(array: np.ndarray) -> np.ndarray:
+    """Marks `array` read-only and returns it: events are shared between threads, never edited."""
+    array.flags.writeable = False
+    return array
+
+
+def make_events(t_ns, x, y, p) -> np.ndarray:
+    """Builds a read-only event array from four equally long columns.
+
+    Args:
+        t_ns: (N,) sensor times in ns.
+        x: (N,) columns in px.
+        y: (N,) rows in px.
+        p: (N,) polarities, 0 or 1 (or bool).
+
+    Returns:
+        (N,) array of `EVENT_DTYPE`.
+
+    Raises:
+        ValueError: the columns differ in length.
+    """
+    columns = {'t_ns': t_ns, 'x': x, 'y': y, 'p': p}
+    lengths = {name: len(column) for name, column in columns.items()}
+    if len(set(lengths.values())) > 1:
+        raise ValueError(f'event columns must be equally long, got {lengths}')
+    events = np.empty(lengths['t_ns'], EVENT_DTYPE)
+    for name, column in columns.items():
+        events[name] = column
+    return read_only(events)

@@ -1,0 +1,1 @@
+"""The networks: the spiking transformer, its rivals, its teachers, and their checkpoints."""

@@ -1,0 +1,210 @@
+"""Events to spike tensors: the one place where time is cut into bins and pixels into blocks.
+
+Data sets, evaluation and the node call the same `accumulate` with the same `PixelMap`, so that
+what a network was trained on is what it sees on a robot.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numba
+import numpy as np
+
+from spike_depth_ros.camera import CalibrationError, Camera
+from spike_depth_ros.config import SpikeConfig
+from spike_depth_ros.events import EVENT_DTYPE
+
+OFF, ON = 0, 1
+"""Channel order of every spike tensor: the channel is the polarity."""
+
+DROPPED = -1
+
+
+class PixelMap(NamedTuple):
+    """Where each sensor pixel lands in the network's grid: binning, padding, rectification.
+
+    The image occupies the rows [0, image_height) and columns [0, image_width) of the grid; what
+    lies right of and below it is padding up to a multiple that the network needs.
+    """
+
+    table: np.ndarray  # (sensor_height, sensor_width) int32: flat grid index or DROPPED
+    height: int  # grid rows, padded
+    width: int  # grid columns, padded
+    image_height: int
+    image_width: int
+    factor: int  # k: k x k sensor pixels became one
+
+
+def binning_factor(sensor_width: int, config: SpikeConfig) -> int:
+    """The smallest k for which a sensor binned k x k is at most `max_width_px` wide."""
+    return -(-sensor_width // config.max_width_px)
+
+
+def pixel_map(
+    sensor_height: int,
+    sensor_width: int,
+    config: SpikeConfig,
+    camera: Camera | None = None,
+    rectified_xy: np.ndarray | None = None,
+) -> PixelMap:
+    """Builds the table that takes sensor pixels to the network's grid.
+
+    Args:
+        sensor_height: sensor rows [px].
+        sensor_width: sensor columns [px].
+        config: gives the binning and the padding.
+        camera: if given and distorted, events are moved to where `camera.rectified()` would
+            have seen them; those that leave the image are dropped.
+        rectified_xy: (sensor_height, sensor_width, 2) target columns and rows at sensor
+            resolution, as in DSEC's `rectify_map.h5`; takes the place of `camera`.
+
+    Raises:
+        CalibrationError: the camera or the map is for a sensor of another size.
+    """
+    factor = binning_factor(sensor_width, config)
+    image_height, image_width = -(-sensor_height // factor), -(-sensor_width // factor)
+    height, width = (_round_up(n, config.multiple_px) for n in (image_height, image_width))
+    if rectified_xy is None and camera is not None:
+        rectified_xy = _rectified_coordinates(sensor_height, sensor_width, camera)
+    if rectified_xy is None:
+        rows, columns = np.mgrid[0:sensor_height, 0:sensor_width] // factor
+        inside = np.True_
+    else:
+        if rectified_xy.shape != (sensor_height, sensor_width, 2):
+            raise CalibrationError(
+                f'rectification map has shape {rectified_xy.shape}, '
+                f'expected {(sensor_height, sensor_width, 2)}'
+            )
+        blocks = np.floor((np.nan_to_num(rectified_xy, nan=-1e6) + 0.5) / factor)
+        columns, rows = np.moveaxis(np.clip(blocks, -1, 1e6).astype(np.int64), 2, 0)
+        inside = (columns >= 0) & (columns < image_width) & (rows >= 0) & (rows < image_height)
+    table = np.where(inside, rows * width + columns, DROPPED).astype(np.int32)
+    table.flags.writeable = False
+    return PixelMap(table, height, width, image_height, image_width, factor)
+
+
+def accumulate(
+    events: np.ndarray,
+    t0_ns: int,
+    t1_ns: int,
+    steps: int,
+    height: int,
+    width: int,
+    pixels: PixelMap | None = None,
+    out: np.ndarray | None = None,
+) -> np.ndarray:
+    """Counts events per time bin, polarity and pixel.
+
+    The window [t0_ns, t1_ns) is given by the clock, never by the events in it. Bin k holds the
+    times with floor((t - t0) * steps / (t1 - t0)) == k: half-open, no event lost or counted
+    twice. Events outside the window are left out; their order does not matter; counts saturate
+    at 255; the input is not touched.
+
+    Args:
+        events: (N,) `EVENT_DTYPE`, coordinates within the sensor.
+        t0_ns: start of the window, included.
+        t1_ns: end of the window, excluded.
+        steps: number T of time bins.
+        height: rows of the result, and of the sensor unless `pixels` says otherwise.
+        width: columns of the result, and of the sensor unless `pixels` says otherwise.
+        pixels: binning, padding and rectification; its grid must be `height` x `width`.
+        out: (T, 2, H, W) uint8 to add to, so that a window may arrive in pieces.
+
+    Returns:
+        (T, 2, H, W) uint8, channel 0 OFF and 1 ON: `out` if that was given.
+
+    Raises:
+        ValueError: an empty window, an unfit `out` or `pixels`, or an event off the sensor.
+    """
+    if t1_ns <= t0_ns or steps < 1:
+        raise ValueError(f'window [{t0_ns}, {t1_ns}) ns with {steps} steps is empty')
+    if events.dtype != EVENT_DTYPE or events.ndim != 1:
+        raise ValueError(f'events are {events.ndim}-d {events.dtype}, expected 1-d EVENT_DTYPE')
+    shape = (steps, 2, height, width)
+    if out is None:
+        out = np.zeros(shape, np.uint8)
+    elif out.shape != shape or out.dtype != np.uint8 or not out.flags.c_contiguous:
+        raise ValueError(f'out is {out.dtype} {out.shape}, expected contiguous uint8 {shape}')
+    if pixels is None:
+        stray = _accumulate_direct(events, t0_ns, t1_ns, steps, height, width, out.reshape(-1))
+    else:
+        if (pixels.height, pixels.width) != (height, width):
+            raise ValueError(
+                f'pixels map to {pixels.height}x{pixels.width}, expected {height}x{width}'
+            )
+        stray = _accumulate_mapped(events, t0_ns, t1_ns, steps, pixels.table, out.reshape(steps, -1))
+    if stray:
+        raise ValueError(f'{stray} events lie outside the sensor: check its geometry')
+    return out
+
+
+def _round_up(value: int, multiple: int) -> int:
+    return -(-value // multiple) * multiple
+
+
+def _rectified_coordinates(height: int, width: int, camera: Camera) -> np.ndarray | None:
+    """(H, W, 2) columns and rows in the rectified image, or None if nothing moves."""
+    if (camera.height, camera.width) != (height, width):
+        raise CalibrationError(
+            f'calibration is for {camera.width}x{camera.height}, '
+            f'the events come from a {width}x{height} sensor'
+        )
+    if not camera.is_distorted:
+        return None
+    rays = camera.rays()[..., :2]
+    return rays * (camera.fx, camera.fy) + (camera.cx, camera.cy)
+
+
+@numba.njit(cache=True, nogil=True)
+def _bin_bounds(t_ns, t0_ns, t1_ns, steps):
+    """The bin of a time inside the window, and the half-open interval of times it covers."""
+    span = t1_ns - t0_ns
+    step = (t_ns - t0_ns) * steps // span
+    return step, t0_ns + -(-(step * span) // steps), t0_ns + -(-((step + 1) * span) // steps)
+
+
+@numba.njit(cache=True, nogil=True)
+def _accumulate_direct(events, t0_ns, t1_ns, steps, height, width, out):
+    area = height * width
+    low, high, base, stray = t0_ns, t0_ns, 0, 0  # an empty bin: the first event opens its own
+    for i in range(events.shape[0]):
+        event = events[i]
+        t_ns = event['t_ns']
+        if t_ns < low or t_ns >= high:
+            if t_ns < t0_ns or t_ns >= t1_ns:
+                continue
+            step, low, high = _bin_bounds(t_ns, t0_ns, t1_ns, steps)
+            base = step * 2 * area
+        x, y = event['x'], event['y']
+        if x >= width or y >= height:
+            stray += 1
+            continue
+        index = base + np.int64(event['p'] != 0) * area + np.int64(y) * width + x
+        if out[index] < 255:
+            out[index] += 1
+    return stray
+
+
+@numba.njit(cache=True, nogil=True)
+def _accumulate_mapped(events, t0_ns, t1_ns, steps, table, out):
+    sensor_height, sensor_width = table.shape
+    area = out.shape[1] // 2
+    low, high, step, stray = t0_ns, t0_ns, 0, 0
+    for i in range(events.shape[0]):
+        event = events[i]
+        t_ns = event['t_ns']
+        if t_ns < low or t_ns >= high:
+            if t_ns < t0_ns or t_ns >= t1_ns:
+                continue
+            step, low, high = _bin_bounds(t_ns, t0_ns, t1_ns, steps)
+        x, y = event['x'], event['y']
+        if x >= sensor_width or y >= sensor_height:
+            stray += 1
+            continue
+        pixel = table[y, x]
+        if pixel >= 0:
+            index = np.int64(event['p'] != 0) * area + pixel
+            if out[step, index] < 255:
+                out[step, index] += 1
+    return stray

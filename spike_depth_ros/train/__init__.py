@@ -1,0 +1,1 @@
+"""Learning: losses, metrics and the training loop."""

@@ -1,0 +1,28 @@
+"""Shared fixtures: the slow flag, and the real recordings that may lie beside the project."""
+
+from pathlib import Path
+
+import pytest
+
+REAL_EVENTS = Path(__file__).resolve().parents[2] / 'shared' / 'real_events'
+
+
+def pytest_addoption(parser):
+    parser.addoption('--slow', action='store_true', help='also run tests marked slow')
+
+
+def pytest_collection_modifyitems(config, items):
+    if config.getoption('--slow'):
+        return
+    skip = pytest.mark.skip(reason='slow; run with --slow')
+    for item in items:
+        if 'slow' in item.keywords:
+            item.add_marker(skip)
+
+
+@pytest.fixture(scope='session')
+def real_events() -> Path:
+    """Folder of the real recordings; skips where a lone clone does not have them."""
+    if not REAL_EVENTS.is_dir():
+        pytest.skip(f'no real recordings at {REAL_EVENTS}')
+    return REAL_EVENTS
