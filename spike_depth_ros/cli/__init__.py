@@ -43,8 +43,15 @@ def overview() -> str:
     width = max(map(len, VERBS))
     lines = [f'  {name:<{width}}  {verb.summary}' for name, verb in VERBS.items()]
     return '\n'.join(
-        ['usage: spike_depth VERB ...', '', 'Metric depth from event cameras.', '', *lines, '',
-         'spike_depth VERB --help says more about a verb.']  # fmt: skip
+        [
+            'usage: spike_depth VERB ...',
+            '',
+            'Metric depth from event cameras.',
+            '',
+            *lines,
+            '',
+            'spike_depth VERB --help says more about a verb.',
+        ]  # fmt: skip
     )
 
 
@@ -52,7 +59,9 @@ def main(arguments: list[str] | None = None) -> None:
     """Runs the verb that the command line names; exits with 2 on a mistake in it."""
     arguments = sys.argv[1:] if arguments is None else arguments
     logging.basicConfig(level=logging.INFO, format='%(message)s')
-    name = next((n for n in (' '.join(arguments[:2]), ' '.join(arguments[:1])) if n in VERBS), None)
+    name = next(
+        (n for n in (' '.join(arguments[:2]), ' '.join(arguments[:1])) if n in VERBS), None
+    )
     if name is None:
         wrong = [a for a in arguments[:1] if a not in ('-h', '--help')]
         if wrong:

@@ -1,0 +1,236 @@
+"""Events in, metric depth out: the heart of the package, free of ROS.
+
+Two halves that may run in two threads: a windower cuts the event stream into spike tensors by
+sensor time, an `Estimator` turns each into a `DepthFrame`. `Estimator.push` is both in one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from spike_depth_ros.camera import CalibrationError, Camera
+from spike_depth_ros.config import ConfigError, DepthRange, SpikeConfig, require
+from spike_depth_ros.engine import ENGINES, Engine
+from spike_depth_ros.model.checkpoint import Checkpoint
+from spike_depth_ros.spikes import PixelMap, pixel_map
+from spike_depth_ros.windows import CountWindower, TimeWindower, Window
+
+GOOD_RATIO = 1.25
+"""Confidence is the probability that depth is right within this factor (the delta < 1.25)."""
+
+WINDOW_MODES = ('time', 'count')
+
+
+class DepthFrame(NamedTuple):
+    """What is known about depth at one instant, on the image part of the network's grid.
+
+    Depth is along the optical axis [m] with the marks of REP 117: NaN no answer, +inf beyond
+    range, -inf too close. Confidence is the probability that the answer is right: within a
+    factor `GOOD_RATIO` for a finite depth, truly beyond range for +inf.
+    """
+
+    stamp_ns: int  # end of the window, sensor time
+    depth_m: np.ndarray  # (H, W) float32
+    confidence: np.ndarray  # (H, W) float32 in [0, 1]
+
+
+@dataclasses.dataclass(frozen=True)
+class EstimatorOptions:
+    """What a user of the estimator may choose; zero means: as the checkpoint was trained.
+
+    Attributes:
+        window_mode: 'time' cuts windows of equal length, 'count' of equal numbers of events.
+        window_ms: length of a time window; 0 for the checkpoint's.
+        stride_ms: time from one depth map to the next; 0 for the window's length.
+        window_events: number of events in a count window.
+        streaming: membrane state is carried from window to window, each covering one stride.
+        rectify: undistort events by the calibration, so that depth is of the ideal pinhole.
+        min_depth_m: nearer answers become -inf.
+        max_depth_m: farther answers become +inf.
+        min_confidence: less certain answers become NaN.
+    """
+
+    window_mode: str = 'time'
+    window_ms: float = 0.0
+    stride_ms: float = 0.0
+    window_events: int = 30_000
+    streaming: bool = False
+    rectify: bool = True
+    min_depth_m: float = 0.0
+    max_depth_m: float = math.inf
+    min_confidence: float = 0.0
+
+    def __post_init__(self) -> None:
+        require(self.window_mode in WINDOW_MODES, 'window_mode', self.window_mode,
+                f'one of {WINDOW_MODES}')  # fmt: skip
+        for name in ('window_ms', 'stride_ms'):
+            value = getattr(self, name)
+            require(value == 0 or 0.5 <= value <= 10_000, name, value, '0, or 0.5 to 10000')
+        require(100 <= self.window_events <= 100_000_000, 'window_events', self.window_events,
+                '100 to 100000000')  # fmt: skip
+        require(0 <= self.min_depth_m < self.max_depth_m, 'min_depth_m', self.min_depth_m,
+                f'0 <= min_depth_m < max_depth_m = {self.max_depth_m}')  # fmt: skip
+        require(0 <= self.min_confidence <= 1, 'min_confidence', self.min_confidence, '0 to 1')
+        if self.streaming and self.window_mode == 'count':
+            raise ConfigError("streaming needs window_mode 'time': its steps are of equal length")
+
+
+class Limits(NamedTuple):
+    """What the user wants to see of the answers, in metres and probability."""
+
+    min_depth_m: float
+    max_depth_m: float
+    min_confidence: float
+
+
+def interpret(
+    maps: np.ndarray, depth_range: DepthRange, metres_per_canonical: float, limits: Limits
+) -> tuple[np.ndarray, np.ndarray]:
+    """Turns the network's three maps into metres and confidence.
+
+    Args:
+        maps: (3, H, W) float32: normalised log depth; logit of being within range; ln of the
+            Laplace scale b of the error of ln depth.
+        depth_range: of the checkpoint.
+        metres_per_canonical: f / f_canonical, see `DepthRange`.
+        limits: marks answers outside as -inf, +inf or NaN.
+
+    Returns:
+        depth_m and confidence, both (H, W) float32, as `DepthFrame` describes them. The
+        confidence of a finite depth is 1 - exp(-ln(1.25) / b), the mass of a Laplace
+        distribution within +-ln(1.25).
+    """
+    log_depth, range_logit, log_scale = maps
+    with np.errstate(over='ignore'):
+        confidence = -np.expm1(-math.log(GOOD_RATIO) * np.exp(-log_scale))
+        beyond = 1.0 / (1.0 + np.exp(range_logit))
+    depth_m = depth_range.denormalise(log_depth) * np.float32(metres_per_canonical)
+    out_of_range = range_logit < 0
+    depth_m[depth_m < limits.min_depth_m] = -np.inf
+    depth_m[out_of_range | (depth_m > limits.max_depth_m)] = np.inf
+    confidence = np.where(out_of_range, beyond, confidence).astype(np.float32)
+    unknown = ~(confidence >= limits.min_confidence) | np.isnan(depth_m)
+    depth_m[unknown] = np.nan
+    return depth_m, np.nan_to_num(confidence, nan=0.0)
+
+
+class Estimator:
+    """Runs one checkpoint on the events of one sensor.
+
+    Args:
+        checkpoint: weights and the configuration that they were trained with.
+        sensor_height: rows [px].
+        sensor_width: columns [px].
+        camera: calibration of the sensor. Without one, depth is in metres only as far as the
+            lens is like the training's: `focal_known` says which.
+        options: what the user chose.
+        engine: a key of `ENGINES`.
+        device: 'auto', 'cpu' or 'cuda'.
+        threads: for inference; 0 for all cores but one.
+
+    Attributes:
+        pixels: how sensor pixels map to the network's grid.
+        camera: intrinsics of the depth frames' grid, None without a calibration.
+        focal_known: False if the canonical focal length had to be assumed.
+        engine: what runs the network.
+        windower: what cuts the stream.
+
+    Raises:
+        CalibrationError: the calibration is for another sensor.
+        ConfigError: the options contradict each other.
+        EngineError: the engine or the device is not to be had.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        sensor_height: int,
+        sensor_width: int,
+        camera: Camera | None = None,
+        options: EstimatorOptions | None = None,
+        engine: str = 'torch',
+        device: str = 'auto',
+        threads: int = 0,
+    ) -> None:
+        self.options = options or EstimatorOptions()
+        self.checkpoint = checkpoint
+        if camera is not None and (camera.height, camera.width) != (sensor_height, sensor_width):
+            raise CalibrationError(
+                f'calibration is for {camera.width}x{camera.height}, '
+                f'the events come from a {sensor_width}x{sensor_height} sensor'
+            )
+        rectifying = camera if self.options.rectify else None
+        self.pixels = pixel_map(sensor_height, sensor_width, checkpoint.spikes, rectifying)
+        self.camera = None
+        if camera is not None:
+            seen = camera.rectified() if self.options.rectify else camera
+            self.camera = seen.binned(self.pixels.factor)
+        self.focal_known = camera is not None
+        self.windower = make_windower(self.pixels, checkpoint.spikes, self.options)
+        if engine not in ENGINES:
+            raise ConfigError(f'engine {engine!r} is unknown, expected one of {sorted(ENGINES)}')
+        self.engine: Engine = ENGINES[engine](checkpoint, device, threads)
+        self._state: Any = None
+        self._last_end_ns: int | None = None
+
+    @property
+    def metres_per_canonical(self) -> float:
+        """Ratio f / f_canonical of the depth frames' grid; 1 where f is not known."""
+        if self.camera is None:
+            return 1.0
+        focal_px = math.sqrt(self.camera.fx * self.camera.fy)
+        return focal_px / self.checkpoint.depth_range.focal_px
+
+    def infer(self, window: Window) -> DepthFrame:
+        """Estimates depth at the end of one window.
+
+        Windows come in order. Carried state is kept only across windows that touch: after a
+        jump, or where a window was dropped, the network starts from rest.
+        """
+        if window.fresh or window.t0_ns != self._last_end_ns or not self.options.streaming:
+            self._state = None
+        maps, state = self.engine.infer(window.spikes, self._state)
+        self._state = state if self.options.streaming else None
+        self._last_end_ns = window.t1_ns
+        image = maps[:, : self.pixels.image_height, : self.pixels.image_width]
+        options = self.options
+        limits = Limits(options.min_depth_m, options.max_depth_m, options.min_confidence)
+        depth_m, confidence = interpret(
+            image, self.checkpoint.depth_range, self.metres_per_canonical, limits
+        )
+        return DepthFrame(window.t1_ns, depth_m, confidence)
+
+    def push(self, events: np.ndarray) -> list[DepthFrame]:
+        """Takes the next events of the stream, returns the depth frames that they complete."""
+        return [self.infer(window) for window in self.windower.push(events)]
+
+    def reset(self) -> None:
+        """Forgets all events and all carried state."""
+        self.windower.reset()
+        self._state = None
+        self._last_end_ns = None
+
+
+def make_windower(
+    pixels: PixelMap, spikes: SpikeConfig, options: EstimatorOptions
+) -> TimeWindower | CountWindower:
+    """Builds the windower that the options ask for.
+
+    When streaming, a window covers one stride, in as many steps of the trained length as fit.
+
+    Raises:
+        ConfigError: the stride is longer than the window.
+    """
+    window_ms = options.window_ms or spikes.window_ms
+    stride_ms = options.stride_ms or window_ms
+    window_ns, stride_ns = round(window_ms * 1e6), round(stride_ms * 1e6)
+    if options.window_mode == 'count':
+        return CountWindower(pixels, spikes.steps, options.window_events, 4 * window_ns)
+    if not options.streaming:
+        return TimeWindower(pixels, spikes.steps, window_ns, stride_ns)
+    steps = max(1, round(spikes.steps * stride_ns / window_ns))
+    return TimeWindower(pixels, steps, stride_ns, stride_ns)

@@ -1,0 +1,206 @@
+"""Cutting the event stream into windows by sensor time.
+
+The two windowers keep only what is needed of the windows that are still open, so memory is flat
+whatever the length of the stream.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import NamedTuple
+
+import numpy as np
+
+from spike_depth_ros.config import ConfigError
+from spike_depth_ros.spikes import PixelMap, accumulate
+
+MAX_GAP_NS = 1_000_000_000
+"""Longer silence than this, or a jump ahead by more, starts the stream anew."""
+
+MAX_BACKWARD_NS = 50_000_000
+"""Sensor time may step back this far (real sensors do, by microseconds) before it is a jump."""
+
+
+class Window(NamedTuple):
+    """A cut of the event stream, ready for the network."""
+
+    t0_ns: int
+    t1_ns: int
+    spikes: np.ndarray  # (T, 2, H, W) uint8
+    event_count: int
+    fresh: bool  # the first after a start or a jump in time: carried state is void
+
+
+class _Open(NamedTuple):
+    """A window that still takes events."""
+
+    t0_ns: int
+    t1_ns: int
+    spikes: np.ndarray
+    counts: list[int]
+
+
+class TimeWindower:
+    """Windows of equal length whose ends lie on multiples of the stride in sensor time.
+
+    The cuts depend on the clock alone: not on packets, and not on when the stream was joined.
+    Windows longer than the stride overlap. A window is complete when an event at or after its
+    end has been seen; an event that comes later still is counted as late and left out.
+
+    Args:
+        pixels: sensor pixels to the network's grid.
+        steps: number T of time bins in a window.
+        window_ns: length of a window.
+        stride_ns: time from one window's end to the next.
+    """
+
+    def __init__(self, pixels: PixelMap, steps: int, window_ns: int, stride_ns: int) -> None:
+        if not 0 < stride_ns <= window_ns:
+            raise ConfigError(
+                f'stride_ms is {stride_ns / 1e6:g}, expected more than 0 and at most the '
+                f'window of {window_ns / 1e6:g} ms: events between windows would be lost'
+            )
+        self.jumps = 0
+        self.late_events = 0
+        self._pixels, self._steps = pixels, steps
+        self._window_ns, self._stride_ns = window_ns, stride_ns
+        self.reset()
+
+    def reset(self) -> None:
+        """Forgets the open windows; the next window is marked fresh."""
+        self._open: deque[_Open] = deque()
+        self._next_end_ns: int | None = None
+        self._newest_ns: int | None = None
+        self._fresh = True
+
+    def push(self, events: np.ndarray) -> list[Window]:
+        """Takes the next events of the stream and returns the windows that they complete."""
+        windows: list[Window] = []
+        for piece, jumped in split_at_jumps(events, self._newest_ns):
+            if jumped:
+                self.jumps += 1
+                self.reset()
+            windows += self._push_steady(piece)
+        return windows
+
+    def _push_steady(self, events: np.ndarray) -> list[Window]:
+        times = events['t_ns']
+        first, newest = int(times.min()), int(times.max())
+        if self._next_end_ns is None:
+            whole = -(-(first + self._window_ns) // self._stride_ns)
+            self._next_end_ns = whole * self._stride_ns
+        self._newest_ns = newest if self._newest_ns is None else max(newest, self._newest_ns)
+        while self._next_end_ns - self._window_ns <= self._newest_ns:
+            self._open.append(self._blank(self._next_end_ns))
+            self._next_end_ns += self._stride_ns
+        for window in self._open:
+            accumulate(events, window.t0_ns, window.t1_ns, self._steps, self._pixels.height,
+                       self._pixels.width, self._pixels, out=window.spikes)  # fmt: skip
+            inside = (times >= window.t0_ns) & (times < window.t1_ns)
+            window.counts.append(int(np.count_nonzero(inside)))
+        if self._open and not self._fresh and first < self._open[0].t0_ns:
+            self.late_events += int(np.count_nonzero(times < self._open[0].t0_ns))
+        complete = []
+        while self._open and self._open[0].t1_ns <= self._newest_ns:
+            t0_ns, t1_ns, spikes, counts = self._open.popleft()
+            complete.append(Window(t0_ns, t1_ns, spikes, sum(counts), self._fresh))
+            self._fresh = False
+        return complete
+
+    def _blank(self, end_ns: int) -> _Open:
+        shape = (self._steps, 2, self._pixels.height, self._pixels.width)
+        return _Open(end_ns - self._window_ns, end_ns, np.zeros(shape, np.uint8), [])
+
+
+class CountWindower:
+    """Windows of equal numbers of events: short when much moves, long when little does.
+
+    A window ends right after its last event; one that has not filled up within `max_window_ns`
+    is cut there, so that a quiet scene still gets an answer.
+
+    Args:
+        pixels: sensor pixels to the network's grid.
+        steps: number T of time bins in a window.
+        window_events: number of events in a window.
+        max_window_ns: longest window.
+    """
+
+    def __init__(
+        self, pixels: PixelMap, steps: int, window_events: int, max_window_ns: int
+    ) -> None:
+        self.jumps = 0
+        self.late_events = 0
+        self._pixels, self._steps = pixels, steps
+        self._window_events, self._max_window_ns = window_events, max_window_ns
+        self.reset()
+
+    def reset(self) -> None:
+        """Forgets the open window; the next window is marked fresh."""
+        self._pending: list[np.ndarray] = []
+        self._start_ns: int | None = None
+        self._newest_ns: int | None = None
+        self._fresh = True
+
+    def push(self, events: np.ndarray) -> list[Window]:
+        """Takes the next events of the stream and returns the windows that they complete."""
+        windows: list[Window] = []
+        for piece, jumped in split_at_jumps(events, self._newest_ns):
+            if jumped:
+                self.jumps += 1
+                self.reset()
+            self._newest_ns = max(int(piece['t_ns'].max()), self._newest_ns or 0)
+            if self._start_ns is None:
+                self._start_ns = int(piece['t_ns'].min())
+            self._pending.append(piece)
+            while (window := self._cut()) is not None:
+                windows.append(window)
+        return windows
+
+    def _cut(self) -> Window | None:
+        """Takes one window off the front of what is pending, if there is a whole one."""
+        assert self._start_ns is not None
+        assert self._newest_ns is not None
+        enough = sum(map(len, self._pending)) >= self._window_events
+        if not enough and self._newest_ns - self._start_ns < self._max_window_ns:
+            return None
+        events = np.concatenate(self._pending)
+        times = events['t_ns']
+        end_ns = self._start_ns + self._max_window_ns
+        if enough:
+            last = np.partition(times, self._window_events - 1)[self._window_events - 1]
+            end_ns = min(end_ns, max(int(last), self._start_ns) + 1)
+        ours = times < end_ns
+        spikes = accumulate(events[ours], self._start_ns, end_ns, self._steps,
+                            self._pixels.height, self._pixels.width, self._pixels)  # fmt: skip
+        early = int(np.count_nonzero(times < self._start_ns))
+        self.late_events += early
+        count = int(np.count_nonzero(ours)) - early
+        window = Window(self._start_ns, end_ns, spikes, count, self._fresh)
+        self._pending, self._start_ns, self._fresh = [events[~ours]], end_ns, False
+        return window
+
+
+def split_at_jumps(events: np.ndarray, newest_ns: int | None) -> list[tuple[np.ndarray, bool]]:
+    """Cuts events where sensor time jumps.
+
+    Args:
+        events: (N,) events in stream order.
+        newest_ns: newest time seen before them, None at the start of a stream.
+
+    Returns:
+        The pieces in order, none empty, each with True if a jump came before it.
+    """
+    if len(events) == 0:
+        return []
+    times = events['t_ns']
+    low, high = int(times.min()), int(times.max())
+    start = low if newest_ns is None else newest_ns
+    if low >= max(start, high) - MAX_BACKWARD_NS and high <= start + MAX_GAP_NS:
+        return [(events, False)]
+    before = np.concatenate([[times[0] if newest_ns is None else newest_ns], times[:-1]])
+    step_ns = times - before
+    cuts = np.flatnonzero((step_ns < -MAX_BACKWARD_NS) | (step_ns > MAX_GAP_NS))
+    edges = [0, *cuts.tolist(), len(events)]
+    jumped = [False, *[True] * len(cuts)]
+    pieces = zip(edges[:-1], edges[1:], jumped, strict=True)
+    return [(events[a:b], jump) for a, b, jump in pieces if b > a]

@@ -1,0 +1,134 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from spike_depth_ros.config import ConfigError, SpikeConfig
+from spike_depth_ros.events import make_events
+from spike_depth_ros.spikes import accumulate, pixel_map
+from spike_depth_ros.windows import (
+    MAX_BACKWARD_NS,
+    MAX_GAP_NS,
+    CountWindower,
+    TimeWindower,
+    split_at_jumps,
+)
+
+MS = 1_000_000
+PIXELS = pixel_map(16, 24, SpikeConfig())
+
+
+def stream(times_ns, seed=0):
+    rng = np.random.default_rng(seed)
+    n = len(times_ns)
+    return make_events(
+        times_ns, rng.integers(0, 24, n), rng.integers(0, 16, n), rng.integers(0, 2, n)
+    )
+
+
+def random_stream(milliseconds, count, seed=0):
+    rng = np.random.default_rng(seed)
+    return stream(np.sort(rng.integers(0, milliseconds * MS, count)), seed)
+
+
+def test_ends_lie_on_the_stride_and_windows_equal_accumulate():
+    events = random_stream(100, 5000)
+    windower = TimeWindower(PIXELS, steps=4, window_ns=20 * MS, stride_ns=5 * MS)
+    windows = windower.push(events)
+    first_end = -(-(int(events['t_ns'][0]) + 20 * MS) // (5 * MS)) * 5 * MS
+    ends = [w.t1_ns for w in windows]
+    assert ends == list(range(first_end, 100 * MS - 5 * MS + 1, 5 * MS))
+    for w in windows:
+        assert w.t1_ns - w.t0_ns == 20 * MS
+        expected = accumulate(events, w.t0_ns, w.t1_ns, 4, PIXELS.height, PIXELS.width, PIXELS)
+        np.testing.assert_array_equal(w.spikes, expected)
+        inside = sum(w.t0_ns <= t < w.t1_ns for t in events['t_ns'].tolist())
+        assert w.event_count == inside
+
+
+@settings(max_examples=30, deadline=None)
+@given(cuts=st.lists(st.integers(0, 3000), max_size=12))
+def test_packets_do_not_matter(cuts):
+    events = random_stream(60, 3000, seed=3)
+    whole = TimeWindower(PIXELS, 3, 10 * MS, 10 * MS).push(events)
+    windower = TimeWindower(PIXELS, 3, 10 * MS, 10 * MS)
+    pieces = []
+    for part in np.split(events, sorted(cuts)):
+        pieces += windower.push(part)
+    assert [w[:2] + w[3:] for w in pieces] == [w[:2] + w[3:] for w in whole]
+    for a, b in zip(pieces, whole, strict=True):
+        np.testing.assert_array_equal(a.spikes, b.spikes)
+
+
+def test_only_the_first_window_is_fresh_until_time_jumps():
+    windower = TimeWindower(PIXELS, 1, 10 * MS, 10 * MS)
+    fresh = [w.fresh for w in windower.push(random_stream(50, 500))]
+    assert fresh == [True, *[False] * (len(fresh) - 1)]
+    back = stream(np.arange(0, 50 * MS - 1, MS // 2)[:100])
+    assert windower.push(back[:1]) == []  # 50 ms back at most: no jump yet
+    ahead = stream(np.arange(0, 30 * MS, MS // 2) + 5 * 10**9)
+    assert [w.fresh for w in windower.push(ahead)] == [True, False]
+    assert windower.jumps == 1
+    again = stream(np.arange(0, 30 * MS, MS // 2))
+    assert [w.fresh for w in windower.push(again)] == [True, False]
+    assert windower.jumps == 2
+
+
+def test_late_events_are_counted():
+    windower = TimeWindower(PIXELS, 1, 10 * MS, 10 * MS)
+    windower.push(stream([0, 5 * MS, 21 * MS]))
+    windower.push(stream([9 * MS, 22 * MS]))
+    assert windower.late_events == 1
+
+
+def test_short_silence_gives_empty_windows_and_no_jump():
+    windower = TimeWindower(PIXELS, 1, 10 * MS, 10 * MS)
+    windower.push(stream([0, 11 * MS]))
+    windows = windower.push(stream([45 * MS]))
+    assert [w.event_count for w in windows] == [1, 0, 0]
+    assert windower.jumps == 0
+
+
+def test_stride_beyond_the_window_is_refused():
+    with pytest.raises(ConfigError, match='stride_ms is 20'):
+        TimeWindower(PIXELS, 1, 10 * MS, 20 * MS)
+
+
+@settings(max_examples=30, deadline=None)
+@given(cuts=st.lists(st.integers(0, 2000), max_size=8), window_events=st.integers(100, 700))
+def test_count_windows_partition_the_stream(cuts, window_events):
+    events = stream(np.unique(np.random.default_rng(1).integers(0, 80 * MS, 2000)))
+    windower = CountWindower(PIXELS, 2, window_events, max_window_ns=10**9)
+    windows = []
+    for part in np.split(events, sorted(cuts)):
+        windows += windower.push(part)
+    assert len(windows) == len(events) // window_events
+    assert all(w.event_count == window_events for w in windows)
+    for k, w in enumerate(windows):
+        ours = events[k * window_events : (k + 1) * window_events]
+        expected = accumulate(ours, w.t0_ns, w.t1_ns, 2, PIXELS.height, PIXELS.width, PIXELS)
+        np.testing.assert_array_equal(w.spikes, expected)
+        assert w.t1_ns == ours['t_ns'][-1] + 1
+    assert [w.t0_ns for w in windows[1:]] == [w.t1_ns for w in windows[:-1]]
+
+
+def test_a_quiet_scene_still_gets_count_windows():
+    windower = CountWindower(PIXELS, 2, 1000, max_window_ns=20 * MS)
+    windows = windower.push(stream(np.arange(0, 61 * MS, MS)))
+    assert [(w.t0_ns, w.t1_ns) for w in windows] == [
+        (0, 20 * MS), (20 * MS, 40 * MS), (40 * MS, 60 * MS)]  # fmt: skip
+    assert [w.event_count for w in windows] == [20, 20, 20]
+
+
+def test_split_at_jumps_by_hand():
+    t = np.array([0, 10, 5, 5 + MAX_GAP_NS + 1, 6 + MAX_GAP_NS + 1, 100])
+    pieces = split_at_jumps(stream(t), None)
+    assert [(p['t_ns'].tolist(), j) for p, j in pieces] == [
+        ([0, 10, 5], False),
+        ([5 + MAX_GAP_NS + 1, 6 + MAX_GAP_NS + 1], True),
+        ([100], True),
+    ]
+    (piece, jumped), = split_at_jumps(stream([0]), MAX_BACKWARD_NS + 1)  # fmt: skip
+    assert jumped
+    assert len(piece) == 1
+    assert split_at_jumps(stream([]), 5) == []
