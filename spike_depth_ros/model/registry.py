@@ -1,0 +1,47 @@
+"""The table of networks: the only place that maps names to them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from spike_depth_ros.config import ConfigError, from_dict
+from spike_depth_ros.model.baselines import E2Depth, E2DepthConfig, UNet, UNetConfig
+from spike_depth_ros.model.spike_t import SpikeT, SpikeTConfig
+
+MODELS: dict[str, tuple[type, type[nn.Module]]] = {
+    'unet': (UNetConfig, UNet),
+    'e2depth': (E2DepthConfig, E2Depth),
+    'spike_t': (SpikeTConfig, SpikeT),
+}
+"""Model name -> (its frozen configuration dataclass, its module)."""
+
+PRESETS: dict[str, tuple[str, dict[str, Any]]] = {
+    'unet_small': ('unet', {'width': 14}),
+    'unet_published': ('unet', {'width': 75}),
+    'e2depth_small': ('e2depth', {'width': 6}),
+    'e2depth_published': ('e2depth', {'width': 32}),
+    'spike_t_small': ('spike_t', {'width': 12}),
+    'spike_t_published': ('spike_t', {'width': 96}),
+}
+"""Preset name -> (model name, what differs from its default configuration)."""
+
+
+def build(name: str, values: dict[str, Any] | None = None) -> nn.Module:
+    """Makes the network `name` (of `MODELS` or `PRESETS`), untrained.
+
+    Args:
+        name: a model, or a preset whose values `values` overrides.
+        values: configuration fields in their JSON form.
+
+    Raises:
+        ConfigError: an unknown name, or a configuration that does not fit it.
+    """
+    model, preset = PRESETS.get(name, (name, {}))
+    if model not in MODELS:
+        raise ConfigError(
+            f'no network {name!r}; there are {sorted(MODELS)} and the presets {sorted(PRESETS)}'
+        )
+    config_class, module_class = MODELS[model]
+    return module_class(from_dict(config_class, {**preset, **(values or {})}))
