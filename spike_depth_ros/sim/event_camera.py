@@ -1,0 +1,305 @@
+"""The event camera: luminance in, events out, pixel by pixel, with the faults of real pixels.
+
+A pixel low-passes the logarithm of its photocurrent, compares it with the level at its last
+event, and fires ON or OFF when the contrast passes its own threshold (Lichtsteiner, Posch and
+Delbruck, IEEE JSSC 2008). Noise follows v2e (Hu, Liu and Delbruck, CVPRW 2021): thresholds
+differ from pixel to pixel, the reference leaks, shot noise fires more often in the dark, the
+photoreceptor is slower in the dark, a few pixels are hot.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numba
+import numpy as np
+
+from spike_depth_ros.events import EVENT_DTYPE, empty_events, read_only
+from spike_depth_ros.sim.sensors import EventCameraConfig
+
+SHOT_NOISE_AT_WHITE = 0.25
+"""Shot noise rate at luminance 1 as a share of the rate in the dark (v2e)."""
+
+SLOWEST = 0.05
+"""The photoreceptor's corner frequency never falls below this share of `cutoff_hz`."""
+
+PIXEL_DTYPE = np.dtype(
+    [
+        ('level', '<f8'),  # low-passed log photocurrent
+        ('contrast', '<f8'),  # level minus the level remembered at the last event
+        ('time_ns', '<i8'),  # until when this pixel has been simulated
+        ('reset_until_ns', '<i8'),  # end of the refractory period
+        ('input', '<f4'),  # log photocurrent before the low-pass
+        ('noise_left', '<f4'),  # unit-rate time to the next noise event
+        ('threshold_on', '<f4'),
+        ('threshold_off', '<f4'),
+        ('leak_per_ns', '<f4'),  # drift of the contrast
+        ('hot_hz', '<f4'),  # noise beyond shot noise
+        ('random', '<u4'),  # state of the pixel's own xorshift generator
+    ],
+    align=True,
+)
+"""The state of one pixel: one cache line."""
+
+
+class EventCamera:
+    """One simulated sensor: feeds on luminance, remembers the state of every pixel.
+
+    Pixels may be advanced at different times, so that what hardly moves need not be rendered as
+    often as what does. Between two luminances of a pixel the logarithm is linear in time.
+    """
+
+    def __init__(self, config: EventCameraConfig, seed: int) -> None:
+        self.config = config
+        self._pixels = _new_pixels(config, np.random.default_rng((seed, 0xE7)))
+        self._all = np.arange(self._pixels.size, dtype=np.int32)
+        self._buffer: np.ndarray = np.empty(1 << 16, EVENT_DTYPE)
+        self._count = 0
+        self._started = np.zeros(self._pixels.size, bool)
+
+    @property
+    def pixels(self) -> np.ndarray:
+        """(H, W) `PIXEL_DTYPE`: the state, to look at."""
+        camera = self.config.camera
+        return self._pixels.reshape(camera.height, camera.width)
+
+    def step(self, luminance: np.ndarray, t_ns: int) -> np.ndarray:
+        """Advances all pixels to a luminance at a time, and takes their events.
+
+        The first step only sets the levels.
+
+        Args:
+            luminance: (H, W) relative luminance, 0 or more.
+            t_ns: its time, not before that of the previous step.
+
+        Returns:
+            (N,) read-only `EVENT_DTYPE` in order of time, from the previous step to just before
+            `t_ns`.
+        """
+        self.advance(self._all, luminance, t_ns)
+        return self.take()
+
+    def advance(self, pixels: np.ndarray, luminance: np.ndarray, t_ns: int) -> None:
+        """Advances some pixels; their events wait for `take`.
+
+        Args:
+            pixels: flat indices (row * W + column) of any shape, each once.
+            luminance: the relative luminance of each, 0 or more.
+            t_ns: its time, not before that of the pixel's previous step.
+
+        Raises:
+            ValueError: the sizes differ, or time runs backwards.
+        """
+        chosen = np.ascontiguousarray(pixels, np.int32).ravel()
+        light = np.ascontiguousarray(luminance, np.float32).ravel()
+        if len(chosen) != len(light):
+            raise ValueError(f'{len(light)} luminances for {len(chosen)} pixels')
+        config, done = self.config, 0
+        parameters = (
+            config.dark_luminance,
+            config.cutoff_hz * 2e-9 * math.pi,
+            config.shot_noise_hz * 1e-9,
+            round(config.refractory_us * 1e3),
+        )
+        while done < len(chosen):
+            done, self._count = _advance(
+                self._pixels, self._started, chosen, light, done, t_ns, config.camera.width,
+                parameters, self._buffer, self._count,
+            )  # fmt: skip
+            if done < 0:
+                raise ValueError(f'time runs backwards: a pixel is already past {t_ns} ns')
+            if done < len(chosen):
+                self._buffer = np.concatenate([self._buffer, np.empty_like(self._buffer)])
+
+    def take(self) -> np.ndarray:
+        """Returns the waiting events, (N,) read-only `EVENT_DTYPE` in order of time."""
+        if not self._count:
+            return empty_events()
+        events = sorted_by_time(self._buffer[: self._count])
+        self._count = 0
+        return read_only(events)
+
+
+def _new_pixels(config: EventCameraConfig, rng: np.random.Generator) -> np.ndarray:
+    """Returns (H * W,) `PIXEL_DTYPE` before the first frame, mismatch drawn from `rng`."""
+    camera = config.camera
+    pixels = np.zeros(camera.height * camera.width, PIXEL_DTYPE)
+    n = pixels.size
+    for name, mean in (('threshold_on', config.threshold_on),
+                       ('threshold_off', config.threshold_off)):  # fmt: skip
+        drawn = rng.normal(mean, config.threshold_sigma, n)
+        pixels[name] = np.clip(drawn, mean / 4, None)
+    spread = rng.uniform(-config.residual, config.residual, n)
+    pixels['contrast'] = spread * np.where(
+        spread > 0, pixels['threshold_on'], pixels['threshold_off']
+    )
+    pixels['leak_per_ns'] = config.leak_hz * 1e-9 * pixels['threshold_on']
+    hot = rng.random(n) < config.hot_fraction
+    pixels['hot_hz'] = np.where(hot, config.hot_hz * rng.lognormal(0.0, 1.0, n), 0.0)
+    pixels['noise_left'] = rng.exponential(1.0, n)
+    pixels['random'] = rng.integers(1, 2**32, n, np.uint32)
+    return pixels
+
+
+def sorted_by_time(events: np.ndarray) -> np.ndarray:
+    """Returns a copy in order of time; what is simultaneous keeps its order.
+
+    A bucket sort, several times as fast as `argsort` because times are spread evenly.
+    """
+    ordered = np.empty_like(events)
+    if not _bucket_sort(events, ordered):
+        ordered[:] = events[np.argsort(events['t_ns'], kind='stable')]
+    return ordered
+
+
+@numba.njit(cache=True, nogil=True)
+def _bucket_sort(events, ordered):
+    """Sorts `events` into `ordered`; False, without a result, if they crowd into few buckets."""
+    n = len(events)
+    first, last = events['t_ns'].min(), events['t_ns'].max()
+    buckets = n // 2 + 1
+    scale = buckets / (last - first + 1)
+    starts = np.zeros(buckets + 1, np.int64)
+    for i in range(n):
+        starts[min(int((events[i].t_ns - first) * scale), buckets - 1) + 1] += 1
+    if starts.max() > 256:
+        return False
+    for b in range(buckets):
+        starts[b + 1] += starts[b]
+    ends = starts[:-1].copy()
+    for i in range(n):
+        event = events[i]
+        b = min(int((event.t_ns - first) * scale), buckets - 1)
+        k = ends[b]
+        ends[b] += 1
+        while k > starts[b] and ordered[k - 1].t_ns > event.t_ns:
+            ordered[k] = ordered[k - 1]
+            k -= 1
+        ordered[k] = event
+    return True
+
+
+@numba.njit(cache=True, nogil=True, inline='always')
+def _uniform(pixel):
+    """Next number in (0, 1) of the pixel's generator (Marsaglia, xorshift32)."""
+    state = np.uint32(pixel.random)
+    state ^= np.uint32(state << np.uint32(13))
+    state ^= np.uint32(state >> np.uint32(17))
+    state ^= np.uint32(state << np.uint32(5))
+    pixel.random = state
+    return (np.float64(state >> np.uint32(8)) + 0.5) / 16777216.0
+
+
+@numba.njit(cache=True, nogil=True, inline='always')
+def _low_pass(pixel, dt, target, omega):
+    """Level after `dt` ns of an input that went linearly to `target`; omega = 2 pi f per ns."""
+    if omega == 0.0:
+        return target
+    turns = omega * dt
+    lag = (target - pixel.input) / turns
+    return target - lag + (pixel.level - pixel.input + lag) * math.exp(-turns)
+
+
+@numba.njit(cache=True, nogil=True, inline='always')
+def _crossing(contrast, drift, on, off):
+    """Time until a contrast that drifts leaves (-off, on), and the polarity then."""
+    if contrast >= on:
+        return 0.0, 1
+    if contrast <= -off:
+        return 0.0, 0
+    if drift > 0.0:
+        return (on - contrast) / drift, 1
+    if drift < 0.0:
+        return (-off - contrast) / drift, 0
+    return math.inf, 0
+
+
+@numba.njit(cache=True, nogil=True)
+def _advance(pixels, started, chosen, luminance, begin, t_ns, width, parameters, out, count):
+    """Advances the chosen pixels from `begin` on to `t_ns`, writing events to `out`.
+
+    Returns:
+        How many pixels are done (fewer than all if `out` is full, -1 if time ran backwards)
+        and how many events `out` holds. A pixel's state changes only once it is done.
+    """
+    dark, omega_white, shot_per_ns, refractory = parameters
+    for k in range(begin, len(chosen)):
+        index = chosen[k]
+        pixel = pixels[index]
+        light = np.float64(luminance[k]) if luminance[k] > 0.0 else 0.0  # NaN is dark too
+        target = math.log(light + dark)
+        if not started[index]:
+            started[index] = True
+            pixel.input = pixel.level = target
+            pixel.time_ns = pixel.reset_until_ns = t_ns
+            continue
+        dt = np.float64(t_ns - pixel.time_ns)
+        if dt <= 0.0:
+            if dt < 0.0:
+                return -1, count
+            continue
+        level = _low_pass(pixel, dt, target, omega_white * min(max(light, SLOWEST), 10.0))
+        share = 1.0 - (1.0 - SHOT_NOISE_AT_WHITE) * min(light, 1.0)
+        noise_per_ns = shot_per_ns * share + pixel.hot_hz * 1e-9
+        drift = (level - pixel.level) / dt + pixel.leak_per_ns
+        final = pixel.contrast + drift * dt
+        quiet = -pixel.threshold_off < final < pixel.threshold_on
+        if (
+            quiet
+            and pixel.noise_left > noise_per_ns * dt
+            and pixel.reset_until_ns <= pixel.time_ns
+        ):
+            pixel.contrast = final
+            pixel.noise_left -= noise_per_ns * dt
+        else:
+            before = count
+            count = _fire(pixel, index, width, dt, drift, noise_per_ns, refractory, out, count)
+            if count < 0:
+                return k, before
+        pixel.input = target
+        pixel.level = level
+        pixel.time_ns = t_ns
+    return len(chosen), count
+
+
+@numba.njit(cache=True, nogil=True)
+def _fire(pixel, index, width, dt, drift, noise_per_ns, refractory, out, count):
+    """Writes the events of one pixel over `dt`; returns their new count, or -1 if `out` is full.
+
+    Signal crossings and noise events compete; each event sets the contrast to zero and holds
+    the pixel in reset for the refractory period.
+    """
+    start, random, reset_until = pixel.time_ns, pixel.random, pixel.reset_until_ns
+    contrast = pixel.contrast
+    now = np.float64(max(reset_until - start, 0))
+    if now > 0.0:
+        contrast = 0.0
+    noise_at = pixel.noise_left / noise_per_ns if noise_per_ns > 0.0 else math.inf
+    while now < dt:
+        wait, polarity = _crossing(contrast, drift, pixel.threshold_on, pixel.threshold_off)
+        while noise_at < now:  # fell into the refractory period
+            noise_at -= math.log(_uniform(pixel)) / noise_per_ns
+        event_at = min(now + wait, noise_at)
+        if event_at >= dt:
+            contrast += drift * (dt - now)
+            break
+        if count == len(out):
+            pixel.random = random
+            return -1
+        if noise_at < now + wait:
+            polarity = 1 if _uniform(pixel) < 0.5 else 0
+            noise_at -= math.log(_uniform(pixel)) / noise_per_ns
+        event = out[count]
+        event.t_ns = start + np.int64(event_at)
+        event.x = index % width
+        event.y = index // width
+        event.p = polarity
+        count += 1
+        contrast = 0.0
+        now = event_at + refractory
+        reset_until = start + np.int64(now)
+    pixel.contrast = contrast
+    pixel.reset_until_ns = reset_until
+    if noise_per_ns > 0.0:
+        pixel.noise_left = max((noise_at - dt) * noise_per_ns, 0.0)
+    return count
