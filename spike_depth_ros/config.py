@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
 import numpy as np
@@ -90,6 +91,24 @@ class DepthRange:
         """Normalised log depth to canonical metres: the inverse of `normalise` on [0, 1]."""
         clipped = np.clip(np.asarray(log_depth, np.float32), 0.0, 1.0)
         return (self.max_m * np.exp((clipped - 1.0) * self.alpha)).astype(np.float32)
+
+
+def shipped(path: str) -> Path:
+    """Finds a file that comes with the package, such as 'config/depth.yaml'.
+
+    In a checkout it lies beside the package's folder; once installed (colcon, pip) under
+    `share/spike_depth_ros` of the prefix.
+
+    Raises:
+        ConfigError: the file is in neither place.
+    """
+    package = Path(__file__).resolve().parent
+    places = [package.parent / path]
+    places += [prefix / 'share' / package.name / path for prefix in package.parents[1:6]]
+    for place in places:
+        if place.exists():
+            return place
+    raise ConfigError(f'{path} is not shipped: it is neither {places[0]} nor installed')
 
 
 def require(condition: bool, name: str, value: Any, expected: str) -> None:
