@@ -9,6 +9,7 @@ from spike_depth_ros.config import ConfigError
 from spike_depth_ros.events import EVENT_DTYPE
 from spike_depth_ros.sim.event_camera import EventCamera, sorted_by_time
 from spike_depth_ros.sim.sensors import SENSORS, EventCameraConfig, sensor_config
+from spike_depth_ros.sim.spike_camera import SpikeCamera
 
 SMALL = dataclasses.replace(SENSORS['davis346'].camera, width=40, height=30)
 IDEAL = EventCameraConfig(SMALL, threshold_on=0.2, threshold_off=0.3, dark_luminance=1e-9).ideal()
@@ -238,3 +239,28 @@ def test_a_wrong_sensor_is_named(size):
 def test_a_wrong_setting_is_named(wrong):
     with pytest.raises(ConfigError, match=next(iter(wrong))):
         dataclasses.replace(IDEAL, **wrong)
+
+
+def test_spike_camera_fires_in_proportion_to_the_light():
+    camera = SpikeCamera(20, 30, seed=1, full_luminance=2.0)
+    luminance = np.linspace(0, 3, 600).reshape(20, 30).astype(np.float32)
+    frames = np.stack([camera.expose(luminance) for _ in range(128)])
+    assert frames.dtype == np.uint8
+    assert set(np.unique(frames)) == {0, 1}
+    expected = 128 * np.minimum(luminance / 2, 1)  # within the one spike of the first charge
+    assert np.abs(frames.sum(0) - expected).max() <= 1 + 1e-3
+
+
+def test_spike_camera_keeps_its_charge_between_calls():
+    camera, twin = SpikeCamera(4, 4, seed=2), SpikeCamera(4, 4, seed=2)
+    light = np.full((4, 4), 0.3, np.float32)
+    first = [camera.expose(light) for _ in range(20)]
+    again = [twin.expose(light) for _ in range(20)]
+    np.testing.assert_array_equal(first, again)
+    gaps = np.diff(np.flatnonzero(np.array(first)[:, 0, 0]))
+    assert set(gaps) <= {3, 4}  # 1 / 0.3 frames
+
+
+def test_spike_camera_names_a_wrong_gain():
+    with pytest.raises(ValueError, match='full_luminance is 0'):
+        SpikeCamera(2, 2, 0, full_luminance=0)
