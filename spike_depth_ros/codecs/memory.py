@@ -1,0 +1,98 @@
+"""What a decoder keeps between packets: one int64 array of running totals, then registers.
+
+Compiled kernels get it as a plain array, because that is cheap to hand over; `DecodeCounts` is
+its readable form.
+"""
+
+# mypy: no-check-untyped-defs
+# (compiled kernels: numba infers their types)
+
+from __future__ import annotations
+
+import dataclasses
+
+import numba
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class DecodeCounts:
+    """Running totals of one decoder.
+
+    Attributes:
+        events: events decoded.
+        on: those of them with polarity ON.
+        triggers: external triggers decoded.
+        out_of_bounds: events dropped because they lie off the sensor.
+        before_time: events and triggers dropped because no time was known yet.
+        invalid: events that the sensor itself marked invalid; dropped.
+        unknown_codes: words of a kind that the encoding does not define; skipped.
+        truncated_bytes: bytes at the end of payloads that do not fill a word; skipped.
+        oversized: payloads refused because they would expand beyond `MAX_EVENTS`.
+        wraps: times that the sensor clock ran over and started again.
+        backward_steps: events earlier than the event before them.
+        max_backward_ns: the largest such step.
+    """
+
+    events: int = 0
+    on: int = 0
+    triggers: int = 0
+    out_of_bounds: int = 0
+    before_time: int = 0
+    invalid: int = 0
+    unknown_codes: int = 0
+    truncated_bytes: int = 0
+    oversized: int = 0
+    wraps: int = 0
+    backward_steps: int = 0
+    max_backward_ns: int = 0
+
+
+TOTALS = len(dataclasses.fields(DecodeCounts))
+(
+    EVENTS, ON, TRIGGERS, OUT_OF_BOUNDS, BEFORE_TIME, INVALID, UNKNOWN_CODES, TRUNCATED_BYTES,
+    OVERSIZED, WRAPS, BACKWARD_STEPS, MAX_BACKWARD_NS,
+) = range(TOTALS)  # fmt: skip
+
+LAST_NS = TOTALS  # time of the event before, or NEVER
+SYNC = TOTALS + 1  # how much of the clock was seen: NO_TIME, HAS_HIGH or HAS_TIME
+EPOCH_US = TOTALS + 2  # what the wraps of the clock add up to
+CLOCK = TOTALS + 3  # the clock's fields (and the row, for evt3) as last seen
+BASE_X = TOTALS + 4  # where the next vector word starts
+BASE_P = TOTALS + 5  # and its polarity
+SIZE = TOTALS + 6
+
+NEVER = int(np.iinfo(np.int64).min)
+NO_TIME, HAS_HIGH, HAS_TIME = 0, 1, 2
+
+MAX_EVENTS = 1 << 24
+"""Most events that one payload may expand to (218 MB)."""
+
+
+def counts(memory: np.ndarray) -> DecodeCounts:
+    """The totals in `memory` by name."""
+    return DecodeCounts(*memory[:TOTALS].tolist())
+
+
+def add_counts(one: DecodeCounts, two: DecodeCounts) -> DecodeCounts:
+    """The totals of two decoders together; steps are not added up but the larger one kept."""
+    names = [field.name for field in dataclasses.fields(DecodeCounts)]
+    both = {name: getattr(one, name) + getattr(two, name) for name in names}
+    both['max_backward_ns'] = max(one.max_backward_ns, two.max_backward_ns)
+    return DecodeCounts(**both)
+
+
+@numba.njit(cache=True, nogil=True)
+def add_totals(memory, events, on, out_of_bounds, last_ns):
+    """Ends a packet: adds what every format counts, and remembers the last event's time."""
+    memory[EVENTS] += events
+    memory[ON] += on
+    memory[OUT_OF_BOUNDS] += out_of_bounds
+    memory[LAST_NS] = last_ns
+
+
+@numba.njit(cache=True, nogil=True)
+def note_backward(memory, last_ns, t_ns):
+    """Counts a step from `last_ns` back to `t_ns`."""
+    memory[BACKWARD_STEPS] += 1
+    memory[MAX_BACKWARD_NS] = max(memory[MAX_BACKWARD_NS], last_ns - t_ns)

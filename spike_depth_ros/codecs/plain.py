@@ -1,0 +1,201 @@
+"""Kernels for encodings whose packets stand alone: mono, trigger, libcaer(_cmp), Event[].
+
+Sources: ros-event-camera/event_camera_codecs (README and decoders); for the `Event[]` body the
+CDR rules of OMG DDS-XTYPES 7.4.
+"""
+
+# mypy: no-check-untyped-defs
+# (compiled kernels: numba infers their types)
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+
+from spike_depth_ros.codecs.memory import (
+    INVALID,
+    LAST_NS,
+    TRIGGERS,
+    TRUNCATED_BYTES,
+    UNKNOWN_CODES,
+    WRAPS,
+    add_totals,
+    note_backward,
+)
+
+
+@numba.njit(cache=True, nogil=True)
+def mono(words, time_base_ns, height, width, events, triggers, memory):
+    """Decodes mono words: bits 0-31 dt [ns], 32-47 x, 48-62 y, 63 polarity; t = base + dt."""
+    last_ns = memory[LAST_NS]
+    n = on = out = 0
+    for i in range(words.shape[0]):
+        dt_ns = np.int64(words[i] & np.uint64(0xFFFFFFFF))
+        head = np.int64(words[i] >> np.uint64(32))
+        x, y, p = head & 0xFFFF, (head >> 16) & 0x7FFF, head >> 31
+        if x >= width or y >= height:
+            out += 1
+            continue
+        t_ns = time_base_ns + dt_ns
+        if t_ns < last_ns:
+            note_backward(memory, last_ns, t_ns)
+        last_ns = t_ns
+        event = events[n]
+        event['t_ns'], event['x'], event['y'], event['p'] = t_ns, x, y, p
+        n += 1
+        on += p
+    add_totals(memory, n, on, out, last_ns)
+    return n, 0
+
+
+@numba.njit(cache=True, nogil=True)
+def trigger(words, time_base_ns, height, width, events, triggers, memory):
+    """Decodes trigger words: bits 0-31 dt [ns], 48-62 id, 63 edge; t = base + dt."""
+    for i in range(words.shape[0]):
+        head = np.int64(words[i] >> np.uint64(48))
+        record = triggers[i]
+        record['t_ns'] = time_base_ns + np.int64(words[i] & np.uint64(0xFFFFFFFF))
+        record['id'], record['edge'] = head & 0x7FFF, head >> 15
+    memory[TRIGGERS] += words.shape[0]
+    return 0, words.shape[0]
+
+
+@numba.njit(cache=True, nogil=True)
+def libcaer(words, time_base_ns, height, width, events, triggers, memory):
+    """Decodes pairs of u32: bit 0 valid, 1 polarity, 2-16 y, 17-31 x; then i32 us.
+
+    t = base + us * 1000. Time never falls inside a packet, so a fall there is the 31-bit clock
+    running over.
+    """
+    last_ns, epoch_us, before_us = memory[LAST_NS], 0, np.int64(-(1 << 31))
+    n = on = out = 0
+    for i in range(words.shape[0]):
+        data = np.int64(words[i] & np.uint64(0xFFFFFFFF))
+        t_us = np.int64(np.int32(np.uint32(words[i] >> np.uint64(32))))
+        if t_us < before_us:
+            epoch_us += 1 << 31
+            memory[WRAPS] += 1
+        before_us = t_us
+        x, y, p = data >> 17, (data >> 2) & 0x7FFF, (data >> 1) & 1
+        if not data & 1:
+            memory[INVALID] += 1
+        elif x >= width or y >= height:
+            out += 1
+        else:
+            t_ns = time_base_ns + (epoch_us + t_us) * 1000
+            if t_ns < last_ns:
+                note_backward(memory, last_ns, t_ns)
+            last_ns = t_ns
+            event = events[n]
+            event['t_ns'], event['x'], event['y'], event['p'] = t_ns, x, y, p
+            n += 1
+            on += p
+    add_totals(memory, n, on, out, last_ns)
+    return n, 0
+
+
+TIME_HIGH, TIME_LOW, ADDR_X, ADDR_Y, VECT_BASE_Y, VECT_8 = range(6)
+
+
+@numba.njit(cache=True, nogil=True)
+def libcaer_cmp_bound(words):
+    """Upper bounds of the numbers of events and triggers in libcaer_cmp words."""
+    events = 1
+    for i in range(words.shape[0]):
+        code = words[i] >> 12
+        if code == ADDR_Y:
+            events += 1
+        elif code == VECT_8:
+            events += 8
+    return events, 0
+
+
+@numba.njit(cache=True, nogil=True)
+def libcaer_cmp(words, time_base_ns, height, width, events, triggers, memory):
+    """Decodes compressed libcaer words; the state starts afresh with every packet.
+
+    Code in the top 4 bits: TIME_HIGH (12), TIME_LOW (12), ADDR_X (11), ADDR_Y (11, bit 11 the
+    polarity; an event), VECT_BASE_Y (11, polarity), VECT_8 (mask over y, then base += 8).
+    t = base + 1000 * (high << 12 | low).
+    """
+    last_ns = memory[LAST_NS]
+    high = low = x = base_y = base_p = np.int64(0)
+    t_ns = time_base_ns
+    n = on = out = 0
+    for i in range(words.shape[0]):
+        word = np.int64(words[i])
+        code = word >> 12
+        if code in (TIME_LOW, TIME_HIGH):
+            if code == TIME_LOW:
+                low = word & 0xFFF
+            else:
+                high = word & 0xFFF
+            t_ns = time_base_ns + ((high << 12) | low) * 1000
+        elif code == ADDR_X:
+            x = word & 0x7FF
+        elif code in (ADDR_Y, VECT_8):
+            if code == ADDR_Y:
+                y, p, mask = word & 0x7FF, (word >> 11) & 1, 1
+            else:
+                y, p, mask = base_y, base_p, word & 0xFF
+                base_y += 8
+            while mask != 0:
+                if mask & 1:
+                    if x >= width or y >= height:
+                        out += 1
+                    else:
+                        if t_ns < last_ns:
+                            note_backward(memory, last_ns, t_ns)
+                        last_ns = t_ns
+                        event = events[n]
+                        event['t_ns'], event['x'], event['y'], event['p'] = t_ns, x, y, p
+                        n += 1
+                        on += p
+                mask >>= 1
+                y += 1
+        elif code == VECT_BASE_Y:
+            base_y, base_p = word & 0x7FF, (word >> 11) & 1
+        else:
+            memory[UNKNOWN_CODES] += 1
+    add_totals(memory, n, on, out, last_ns)
+    return n, 0
+
+
+ROW_BYTES, LAST_ROW_BYTES = 16, 13
+"""Rows of an `Event[]` body in CDR; the last ends with its polarity, without padding."""
+
+
+@numba.njit(cache=True, nogil=True)
+def event_array(body, time_base_ns, height, width, events, triggers, memory):
+    """Decodes the `Event[]` body of a legacy EventArray: x, y u16, sec i32, nanosec u32, polarity.
+
+    CDR aligns each number and not the struct, so row k has sec @4, nanosec @8, polarity @12, and
+    x, y @0, @2 for the first but @-2, @0 for all others.
+    """
+    rows = (body.shape[0] + ROW_BYTES - LAST_ROW_BYTES) // ROW_BYTES
+    memory[TRUNCATED_BYTES] += (body.shape[0] + ROW_BYTES - LAST_ROW_BYTES) % ROW_BYTES
+    last_ns = memory[LAST_NS]
+    n = on = out = 0
+    for k in range(rows):
+        o = k * ROW_BYTES
+        xy = o - 2 if k else o
+        x = np.int64(body[xy]) | np.int64(body[xy + 1]) << 8
+        y = np.int64(body[xy + 2]) | np.int64(body[xy + 3]) << 8
+        if x >= width or y >= height:
+            out += 1
+            continue
+        sec = nanosec = np.int64(0)
+        for b in range(4):
+            sec |= np.int64(body[o + 4 + b]) << 8 * b
+            nanosec |= np.int64(body[o + 8 + b]) << 8 * b
+        t_ns = np.int64(np.int32(np.uint32(sec))) * 1_000_000_000 + nanosec
+        p = np.int64(body[o + 12] != 0)
+        if t_ns < last_ns:
+            note_backward(memory, last_ns, t_ns)
+        last_ns = t_ns
+        event = events[n]
+        event['t_ns'], event['x'], event['y'], event['p'] = t_ns, x, y, p
+        n += 1
+        on += p
+    add_totals(memory, n, on, out, last_ns)
+    return n, 0
