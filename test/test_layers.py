@@ -13,7 +13,7 @@ LAYERS = [
     ('codecs', 'wire', 'spikes', 'windows', 'pictures'),
     ('model', 'energy', 'engine', 'estimator'),
     ('bags', 'sim', 'data'),
-    ('train', 'report'),
+    ('train', 'report', 'pages'),
     ('ros', 'cli', '__main__'),
 ]
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}

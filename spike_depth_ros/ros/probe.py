@@ -1,0 +1,97 @@
+"""A third party's view of the node: subscribes to its results and keeps what the demo shows."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from typing import Any
+
+import numpy as np
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.node import Node
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import Image, PointCloud2
+
+ENCODINGS = {'32FC1': (np.float32, 1), '16UC1': (np.uint16, 1), 'rgb8': (np.uint8, 3)}
+
+
+@dataclasses.dataclass
+class Recording:
+    """What came out of the node while the probe listened. Stamps are ROS time."""
+
+    depth_m: dict[int, np.ndarray] = dataclasses.field(default_factory=dict)
+    confidence: dict[int, np.ndarray] = dataclasses.field(default_factory=dict)
+    events: dict[int, np.ndarray] = dataclasses.field(default_factory=dict)
+    truth_m: dict[int, np.ndarray] = dataclasses.field(default_factory=dict)
+    clouds: dict[int, np.ndarray] = dataclasses.field(default_factory=dict)
+    latency_ms: list[float] = dataclasses.field(default_factory=list)
+    arrival_s: list[float] = dataclasses.field(default_factory=list)
+    diagnostics: dict[str, dict[str, str]] = dataclasses.field(default_factory=dict)
+
+
+def to_array(message: Image) -> np.ndarray:
+    """The pixels of an image message, copied.
+
+    Raises:
+        ValueError: an encoding that the node does not publish.
+    """
+    if message.encoding not in ENCODINGS:
+        raise ValueError(f'encoding {message.encoding!r}, expected one of {sorted(ENCODINGS)}')
+    dtype, channels = ENCODINGS[message.encoding]
+    shape = (message.height, message.width, channels)
+    pixels = np.frombuffer(message.data, dtype).reshape(shape)
+    return pixels[..., 0].copy() if channels == 1 else pixels.copy()
+
+
+def stamp_ns(message: Any) -> int:
+    """The header's stamp in ns."""
+    stamp = message.header.stamp
+    return stamp.sec * 1_000_000_000 + stamp.nanosec
+
+
+class Probe(Node):
+    """Subscribes to every result of a depth node called `node_name`.
+
+    Args:
+        node_name: fully qualified, such as '/depth_node'.
+        truth_topic: ground-truth depth that the drive carries, if it does.
+    """
+
+    def __init__(self, node_name: str = '/depth_node', truth_topic: str = '') -> None:
+        super().__init__('spike_depth_probe')
+        self.recording = Recording()
+        reliable = QoSProfile(depth=50, reliability=ReliabilityPolicy.RELIABLE)
+        keep = self.recording
+        self.create_subscription(Image, f'{node_name}/depth/image', self._on_depth, reliable)
+        for topic, store in (('depth/confidence', keep.confidence), ('events/image', keep.events)):
+            self.create_subscription(Image, f'{node_name}/{topic}', self._keeper(store), reliable)
+        self.create_subscription(
+            PointCloud2, f'{node_name}/depth/points', self._on_cloud, reliable
+        )
+        self.create_subscription(DiagnosticArray, '/diagnostics', self._on_diagnostics, 10)
+        if truth_topic:
+            best_effort = QoSProfile(depth=50, reliability=ReliabilityPolicy.BEST_EFFORT)
+            self.create_subscription(Image, truth_topic, self._keeper(keep.truth_m), best_effort)
+
+    def _keeper(self, store: dict[int, np.ndarray]) -> Any:
+        def keep(message: Image) -> None:
+            store[stamp_ns(message)] = to_array(message)
+
+        return keep
+
+    def _on_depth(self, message: Image) -> None:
+        now_ns = self.get_clock().now().nanoseconds
+        self.recording.arrival_s.append(time.monotonic())
+        self.recording.latency_ms.append((now_ns - stamp_ns(message)) / 1e6)
+        self.recording.depth_m[stamp_ns(message)] = to_array(message)
+
+    def _on_cloud(self, message: PointCloud2) -> None:
+        fields = message.point_step // 4
+        points = np.frombuffer(message.data, np.float32)
+        shape = (message.height, message.width, fields)
+        self.recording.clouds[stamp_ns(message)] = points.reshape(shape).copy()
+
+    def _on_diagnostics(self, message: DiagnosticArray) -> None:
+        for status in message.status:
+            values = {pair.key: pair.value for pair in status.values}
+            self.recording.diagnostics[status.name] = {'message': status.message, **values}
