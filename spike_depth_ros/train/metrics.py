@@ -1,0 +1,245 @@
+"""Error figures of depth maps, with one fixed definition each.
+
+A figure is computed per frame and averaged over frames; shares (false obstacles, calibration)
+are pooled over pixels. A pixel counts if its truth is finite, positive and within the cap, and
+if it was answered; answers are clipped to the cap, "beyond range" (+inf) counts as the cap.
+Repositories disagree on most of these definitions, so the cap and the alignment are always
+stated with the numbers.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+CAP_M = 80.0
+NEAREST_M = 0.1
+"""Answers are clipped from below to this, so that no logarithm runs away."""
+
+BANDS_M = ((0.0, 10.0), (10.0, 20.0), (20.0, 40.0), (40.0, 80.0))
+MAE_CUTS_M = (10.0, 20.0, 30.0)
+OBSTACLE_M = 40.0
+"""Sky that is answered nearer than this is a false obstacle."""
+
+RATIO = 1.25
+COVERAGES = np.linspace(0.05, 1.0, 20)
+CONFIDENCE_BINS = 10
+ALIGNMENTS = ('none', 'median', 'lsq')
+
+SCALARS = (
+    'abs_rel', 'sq_rel', 'sq_rel_gt2', 'mae', *(f'mae_{cut:.0f}m' for cut in MAE_CUTS_M),
+    'rmse', 'rmse_log', 'silog_var', 'silog', 'delta1', 'delta2', 'delta3',
+    *(f'abs_rel_{low:.0f}_{high:.0f}m' for low, high in BANDS_M),
+    'coverage', 'aurc', 'ause',
+)  # fmt: skip
+"""Names of the figures that are averaged over frames, in the order of a `Frame`'s row."""
+
+
+class Frame(NamedTuple):
+    """What one depth map adds to the averages."""
+
+    scalars: np.ndarray  # (len(SCALARS),) float64, NaN where the frame has no such pixel
+    risk: np.ndarray  # (len(COVERAGES),) abs_rel of the surest share of the pixels; NaN if none
+    sky: np.ndarray  # (2,) sky pixels answered nearer than OBSTACLE_M, sky pixels
+    missed: np.ndarray  # (2,) pixels nearer than that answered as beyond range, all such pixels
+    calibration: np.ndarray  # (CONFIDENCE_BINS, 3) pixels, sum of confidence, right answers
+
+
+def frame_metrics(
+    depth_m: np.ndarray,
+    confidence: np.ndarray,
+    truth_m: np.ndarray,
+    cap_m: float = CAP_M,
+    alignment: str = 'none',
+) -> Frame:
+    """Compares one depth map with its truth.
+
+    Args:
+        depth_m: (H, W) metres; NaN no answer, +inf beyond range, -inf too close (REP 117).
+        confidence: (H, W) in [0, 1].
+        truth_m: (H, W) metres; NaN unknown, +inf sky.
+        cap_m: truth beyond this does not count.
+        alignment: 'none' for metres as answered, 'median' or 'lsq': see `align`.
+
+    Raises:
+        ValueError: shapes differ, or an unknown alignment.
+    """
+    if depth_m.shape != truth_m.shape or confidence.shape != truth_m.shape:
+        raise ValueError(
+            f'depth {depth_m.shape}, confidence {confidence.shape} and truth {truth_m.shape} '
+            'must be of one shape'
+        )
+    depth_m, truth_m = depth_m.astype(np.float64), truth_m.astype(np.float64)
+    counted = np.isfinite(truth_m) & (truth_m > 0) & (truth_m <= cap_m)
+    mask = counted & ~np.isnan(depth_m)
+    truth = truth_m[mask]
+    answer = align(np.clip(depth_m[mask], NEAREST_M, cap_m), truth, alignment)
+    answer = np.clip(answer, NEAREST_M, cap_m)
+    figures = _errors(answer, truth) | _risk(answer, truth, confidence[mask])
+    figures['coverage'] = mask.sum() / counted.sum() if counted.any() else np.nan
+    near = counted & (truth_m < OBSTACLE_M)
+    sky = np.isposinf(truth_m)
+    return Frame(
+        np.array([figures[name] for name in SCALARS]),
+        figures['risk'],
+        np.array([(depth_m[sky] < OBSTACLE_M).sum(), sky.sum()], np.float64),
+        np.array([np.isposinf(depth_m[near]).sum(), near.sum()], np.float64),
+        _calibration(depth_m, confidence, truth_m, cap_m),
+    )
+
+
+def align(answer: np.ndarray, truth: np.ndarray, alignment: str) -> np.ndarray:
+    """Fits answers to the truth: what is said of a method that knows no metres.
+
+    'median' scales by the ratio of medians (SfMLearner, CVPR 2017); 'lsq' is the scale and
+    shift of depth with the least squared error; 'none' changes nothing.
+
+    Raises:
+        ValueError: an unknown alignment.
+    """
+    if alignment not in ALIGNMENTS:
+        raise ValueError(f'alignment is {alignment!r}, expected one of {ALIGNMENTS}')
+    if alignment == 'none' or answer.size == 0:
+        return answer
+    if alignment == 'median':
+        return answer * (np.median(truth) / np.median(answer))
+    design = np.stack([answer, np.ones_like(answer)], axis=1)
+    return design @ np.linalg.lstsq(design, truth, rcond=None)[0]
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(values.mean()) if values.size else np.nan
+
+
+def _errors(answer: np.ndarray, truth: np.ndarray) -> dict[str, float]:
+    """The figures of one frame; reference/paper section 5 and Eigen et al., NeurIPS 2014."""
+    error = np.abs(answer - truth)
+    log = np.log(answer) - np.log(truth)
+    relative = error / truth
+    ratio = np.exp(np.abs(log))
+    variance = max(_mean(log**2) - _mean(log) ** 2, 0.0) if log.size else np.nan
+    figures = {
+        'abs_rel': _mean(relative),
+        'sq_rel': _mean(error**2 / truth),
+        'sq_rel_gt2': _mean(relative**2),
+        'mae': _mean(error),
+        'rmse': _mean(error**2) ** 0.5,
+        'rmse_log': _mean(log**2) ** 0.5,
+        'silog_var': variance,
+        'silog': variance**0.5,
+    }
+    figures |= {f'mae_{cut:.0f}m': _mean(error[truth <= cut]) for cut in MAE_CUTS_M}
+    figures |= {f'delta{i}': _mean(ratio < RATIO**i) for i in (1, 2, 3)}
+    for low, high in BANDS_M:
+        inside = (truth > low) & (truth <= high)
+        figures[f'abs_rel_{low:.0f}_{high:.0f}m'] = _mean(relative[inside])
+    return figures
+
+
+def _risk(answer: np.ndarray, truth: np.ndarray, confidence: np.ndarray) -> dict:
+    """Risk-coverage curve, its area (Geifman et al., ICLR 2019) and the excess over an oracle."""
+    if not truth.size:
+        return {'risk': np.full(COVERAGES.size, np.nan), 'aurc': np.nan, 'ause': np.nan}
+    relative = np.abs(answer - truth) / truth
+    kept = np.ceil(np.round(COVERAGES * truth.size, 9)).astype(int)
+    surest = relative[np.argsort(-confidence, kind='stable')]
+    risk, best = (np.cumsum(order)[kept - 1] / kept for order in (surest, np.sort(relative)))
+    return {'risk': risk, 'aurc': float(risk.mean()), 'ause': float((risk - best).mean())}
+
+
+def _calibration(
+    depth_m: np.ndarray, confidence: np.ndarray, truth_m: np.ndarray, cap_m: float
+) -> np.ndarray:
+    """Per bin of confidence: pixels, sum of confidence, right answers.
+
+    Right is a finite answer within a factor `RATIO` of the truth, or "beyond range" for what is
+    sky or beyond the cap.
+    """
+    asked = ~np.isnan(depth_m) & ~np.isnan(truth_m)
+    answer, truth, sure = depth_m[asked], truth_m[asked], confidence[asked].astype(np.float64)
+    with np.errstate(divide='ignore', invalid='ignore'):
+        close = np.abs(np.log(np.maximum(answer, NEAREST_M)) - np.log(truth)) < np.log(RATIO)
+    right = np.where(np.isposinf(answer), truth > cap_m, close)
+    place = np.clip((sure * CONFIDENCE_BINS).astype(int), 0, CONFIDENCE_BINS - 1)
+    return np.stack(
+        [
+            np.bincount(place, weights=weights, minlength=CONFIDENCE_BINS)
+            for weights in (np.ones_like(sure), sure, right)
+        ],
+        axis=1,
+    )
+
+
+class DepthMetrics(Metric):
+    """Averages `Frame`s, over all processes of a distributed run.
+
+    Args:
+        cap_m: truth beyond this does not count.
+        alignment: a key of `ALIGNMENTS`.
+    """
+
+    full_state_update = False
+    scalars: Tensor
+    risk: Tensor
+    sky: Tensor
+    missed: Tensor
+    calibration: Tensor
+    frames: Tensor
+
+    def __init__(self, cap_m: float = CAP_M, alignment: str = 'none') -> None:
+        super().__init__()
+        self.cap_m, self.alignment = cap_m, alignment
+        shapes = {'scalars': (2, len(SCALARS)), 'risk': (2, len(COVERAGES)), 'sky': (2,),
+                  'missed': (2,), 'calibration': (CONFIDENCE_BINS, 3), 'frames': ()}  # fmt: skip
+        for name, shape in shapes.items():
+            self.add_state(name, torch.zeros(shape, dtype=torch.float64), dist_reduce_fx='sum')
+
+    def update(self, depth_m: np.ndarray, confidence: np.ndarray, truth_m: np.ndarray) -> None:
+        """Adds one frame; arguments as of `frame_metrics`."""
+        self.add(frame_metrics(depth_m, confidence, truth_m, self.cap_m, self.alignment))
+
+    def add(self, frame: Frame) -> None:
+        """Adds one frame whose figures are known already."""
+        for name in ('scalars', 'risk'):
+            values = getattr(frame, name)
+            sums = np.stack([np.nan_to_num(values), ~np.isnan(values)])
+            setattr(self, name, getattr(self, name) + torch.as_tensor(sums))
+        for name in ('sky', 'missed', 'calibration'):
+            setattr(self, name, getattr(self, name) + torch.as_tensor(getattr(frame, name)))
+        self.frames = self.frames + 1
+
+    def compute(self) -> dict[str, float]:
+        """The averages by name; NaN where no frame had such a pixel.
+
+        Beside `SCALARS`: `false_obstacles` (share of sky pixels answered nearer than 40 m),
+        `missed_obstacles` (share of pixels nearer than 40 m answered as beyond range), `ece`
+        (expected calibration error, Guo et al., ICML 2017, eq. 3) and `frames`.
+        """
+        means = self.scalars[0] / self.scalars[1]
+        figures = dict(zip(SCALARS, means.tolist(), strict=True))
+        figures['false_obstacles'] = float(self.sky[0] / self.sky[1])
+        figures['missed_obstacles'] = float(self.missed[0] / self.missed[1])
+        pixels, sure, right = self.calibration.unbind(1)
+        figures['ece'] = float((sure - right).abs().sum() / pixels.sum())
+        figures['frames'] = int(self.frames)
+        return figures
+
+    def curves(self) -> dict[str, list[float]]:
+        """The risk-coverage curve and, per filled bin, mean confidence against share right."""
+        pixels, sure, right = (
+            column[self.calibration[:, 0] > 0] for column in self.calibration.unbind(1)
+        )
+        return {
+            'coverage': COVERAGES.tolist(),
+            'risk': _plain(self.risk[0] / self.risk[1]),
+            'confidence': _plain(sure / pixels),
+            'share_right': _plain(right / pixels),
+        }
+
+
+def _plain(values: Tensor) -> list[float]:
+    return [float(v) for v in values]
