@@ -128,8 +128,10 @@ class Camera:
             undistorted = cv2.fisheye.undistortPoints(points, self.matrix, coefficients)
         else:
             criteria = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 40, 1e-8)
-            undistorted = cv2.undistortPointsIter(
-                points, self.matrix, coefficients, np.eye(3), np.eye(3), criteria
+            # OpenCV 5 has given undistortPoints what was undistortPointsIter in OpenCV 4
+            solve = getattr(cv2, 'undistortPointsIter', cv2.undistortPoints)
+            undistorted = solve(
+                points, self.matrix, coefficients, R=np.eye(3), P=np.eye(3), criteria=criteria
             )
         return undistorted.reshape(-1, 2)
 

@@ -1,0 +1,104 @@
+import numpy as np
+import pytest
+
+from spike_depth_ros.camera import (
+    CalibrationError,
+    Camera,
+    camera_from_calibration,
+    read_calibration,
+)
+
+PINHOLE = Camera(8, 6, 4.0, 5.0, 3.5, 2.5)
+LENS = Camera(640, 480, 550.0, 552.0, 320.0, 238.0, 'plumb_bob', (-0.1, 0.05, 1e-3, -5e-4, 0.0))
+FISHEYE = Camera(640, 480, 300.0, 300.0, 320.0, 240.0, 'equidistant', (0.02, -0.01, 0.002, 0.0))
+
+
+def distort(camera, x, y):
+    """The forward lens models, written out (OpenCV's documentation)."""
+    if camera.distortion_model == 'equidistant':
+        r = np.hypot(x, y)
+        theta = np.arctan(r)
+        k = camera.distortion
+        d = theta * (1 + k[0] * theta**2 + k[1] * theta**4 + k[2] * theta**6 + k[3] * theta**8)
+        scale = np.where(r > 0, d / np.where(r > 0, r, 1), 1)
+        return x * scale, y * scale
+    k1, k2, p1, p2, k3 = camera.distortion
+    r2 = x * x + y * y
+    radial = 1 + k1 * r2 + k2 * r2**2 + k3 * r2**3
+    return (
+        x * radial + 2 * p1 * x * y + p2 * (r2 + 2 * x * x),
+        y * radial + p1 * (r2 + 2 * y * y) + 2 * p2 * x * y,
+    )
+
+
+def test_rays_of_a_pinhole_by_hand():
+    rays = PINHOLE.rays()
+    assert rays.shape == (6, 8, 3)
+    assert rays.dtype == np.float32
+    np.testing.assert_allclose(rays[0, 0], [-3.5 / 4, -2.5 / 5, 1], rtol=1e-6)
+    np.testing.assert_allclose(rays[5, 7], [3.5 / 4, 2.5 / 5, 1], rtol=1e-6)
+
+
+@pytest.mark.parametrize('camera', [LENS, FISHEYE], ids=['plumb_bob', 'equidistant'])
+def test_rays_invert_the_lens(camera):
+    rays = camera.rays().astype(np.float64)
+    x, y = distort(camera, rays[..., 0], rays[..., 1])
+    v, u = np.mgrid[0 : camera.height, 0 : camera.width]
+    np.testing.assert_allclose(x * camera.fx + camera.cx, u, atol=2e-3)
+    np.testing.assert_allclose(y * camera.fy + camera.cy, v, atol=2e-3)
+
+
+def test_binning_keeps_every_ray():
+    """The centre of a 2x2 block looks where the binned pixel looks."""
+    camera = Camera(640, 480, 550.0, 552.0, 320.3, 238.9)
+    rays, binned = camera.rays(), camera.binned(2).rays()
+    block = (rays[0::2, 0::2] + rays[1::2, 0::2] + rays[0::2, 1::2] + rays[1::2, 1::2]) / 4
+    np.testing.assert_allclose(binned, block, atol=1e-6)
+
+
+def test_partial_blocks_count():
+    assert (Camera(7, 5, 1, 1, 0, 0).binned(2).width, PINHOLE.binned(4).height) == (4, 2)
+
+
+def test_calibration_file(tmp_path):
+    file = tmp_path / 'camera.yaml'
+    file.write_text(
+        'image_width: 346\nimage_height: 260\ndistortion_model: plumb_bob\n'
+        'camera_matrix: {rows: 3, cols: 3, data: [250.5, 0, 170, 0, 251, 130, 0, 0, 1]}\n'
+        'distortion_coefficients: {rows: 1, cols: 5, data: [-0.3, 0.1, 0, 0, 0]}\n'
+    )
+    expected = Camera(346, 260, 250.5, 251, 170, 130, 'plumb_bob', (-0.3, 0.1, 0, 0, 0))
+    assert read_calibration(f'file://{file}') == expected
+    assert expected.is_distorted
+    assert not expected.rectified().is_distorted
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        ({'camera_matrix': {'data': [1, 2, 3]}}, 'has 3 numbers'),
+        ({'camera_matrix': {'data': [0] * 9}}, 'focal length'),
+        ({'distortion_model': 'magic'}, "'magic' is unknown"),
+        ({'distortion_coefficients': {'data': [1, 2, 3]}}, 'has 3 distortion'),
+        ({'image_width': None}, 'not a ROS camera calibration'),
+        ({'image_width': 0}, '0x260'),
+    ],
+)
+def test_bad_calibrations_say_why(change, message):
+    good = {
+        'image_width': 346,
+        'image_height': 260,
+        'camera_matrix': {'data': [250, 0, 170, 0, 250, 130, 0, 0, 1]},
+        'distortion_coefficients': {'data': [0, 0, 0, 0, 0]},
+    }
+    assert camera_from_calibration(good).width == 346
+    with pytest.raises(CalibrationError, match=message):
+        camera_from_calibration(good | change)
+
+
+def test_unreadable_calibrations_say_why(tmp_path):
+    with pytest.raises(CalibrationError, match='cannot read'):
+        read_calibration(tmp_path / 'none.yaml')
+    (tmp_path / 'list.yaml').write_text('- 1\n')
+    with pytest.raises(CalibrationError, match='not a ROS camera calibration'):
+        read_calibration(tmp_path / 'list.yaml')
