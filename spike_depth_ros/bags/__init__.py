@@ -1,0 +1,16 @@
+"""Recordings of events, whatever their format: read, written and turned into one another."""
+
+from spike_depth_ros.bags.bag_writer import BagWriter
+from spike_depth_ros.bags.h5_writer import EventsH5Writer
+from spike_depth_ros.bags.open import open_source
+from spike_depth_ros.bags.source import BagError, EventSource, RawMessage, Topic
+
+__all__ = [
+    'BagError',
+    'BagWriter',
+    'EventSource',
+    'EventsH5Writer',
+    'RawMessage',
+    'Topic',
+    'open_source',
+]

@@ -1,0 +1,60 @@
+"""One way to open any recording of events."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from spike_depth_ros.bags.data_folder import DsecFolderSource, MvsecSource
+from spike_depth_ros.bags.h5_file import H5FileSource
+from spike_depth_ros.bags.raw_file import RawFileSource
+from spike_depth_ros.bags.rosbag import (
+    STORAGE_SUFFIXES,
+    RosbagSource,
+    storage_files,
+    storage_suffix,
+)
+from spike_depth_ros.bags.source import BagError, EventSource
+
+_SUFFIXES = ('.bag', *STORAGE_SUFFIXES, '.h5', '.hdf5', '.raw')
+_EXPECTED = (
+    'a rosbag2 folder, a .bag, .db3, .mcap, .h5, .hdf5 or .raw file, or a folder in DSEC layout'
+)
+
+
+def open_source(path: str | Path, topic: str | None = None, encoding: str = 'evt3') -> EventSource:
+    """Opens a recording of events.
+
+    Args:
+        path: ROS 1 .bag; rosbag2 folder, .db3 or .mcap (each also .zstd); DSEC sequence folder;
+            events.h5 of DSEC or M3ED; MVSEC `*_data.hdf5`; Prophesee .raw.
+        topic: topic of the events; None if there is only one.
+        encoding: of the packets that are made from an HDF5 file, 'evt3' or 'mono'.
+
+    Returns:
+        The source, open; use it as a context manager.
+
+    Raises:
+        BagError: nothing at the path, not a recording, damaged, or without such events.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise BagError(f'nothing at {path}: expected {_EXPECTED}')
+    if path.is_dir():
+        return _open_folder(path, topic, encoding)
+    suffix = storage_suffix(path)
+    if suffix == '.bag' or suffix in STORAGE_SUFFIXES:
+        return RosbagSource(path, topic)
+    if suffix == '.raw':
+        return RawFileSource(path, topic)
+    if suffix in ('.h5', '.hdf5'):
+        opener = MvsecSource if path.stem.endswith('_data') else H5FileSource
+        return opener(path, topic, encoding)
+    raise BagError(f'{path} is none of {list(_SUFFIXES)}')
+
+
+def _open_folder(path: Path, topic: str | None, encoding: str) -> EventSource:
+    if (path / 'metadata.yaml').is_file() or storage_files(path):
+        return RosbagSource(path, topic)
+    if (path / 'events' / 'left' / 'events.h5').is_file():
+        return DsecFolderSource(path, topic, encoding)
+    raise BagError(f'{path} is a folder, but not a recording: expected {_EXPECTED}')

@@ -1,0 +1,163 @@
+"""Cuts a stream of events into EventPackets as a camera driver would, and keeps its epoch.
+
+An EVT3 payload counts 24 bits of microseconds and starts anew every 16.8 s; drivers leave the
+packet's `time_base` at 0. What this package encodes says there, in ns, when that counter last
+was 0, so that absolute times survive, however long the gap before a packet. Who does not know
+this reads the same payloads as from any camera.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numba
+import numpy as np
+
+from spike_depth_ros.bags.source import BagError
+from spike_depth_ros.codecs import EncodeError, encode_evt3, encode_mono, evt3_state
+from spike_depth_ros.events import Decoded, empty_events, read_only
+from spike_depth_ros.wire import Packet, pack_event_packet
+
+PACKET_NS = 4_000_000
+PACKET_EVENTS = 1 << 15
+EVT3_WRAP_NS = (1 << 24) * 1000
+EVT3_MAX_PX = 2048  # 11 bits
+
+
+class StampedPacket(NamedTuple):
+    """A packed EventPacket and the time of its first event."""
+
+    stamp_ns: int
+    cdr: bytes
+
+
+class Packetiser:
+    """Turns arrays of events, of any length, into EventPackets of about 4 ms.
+
+    Args:
+        height: sensor rows [px].
+        width: sensor columns [px].
+        frame_id: goes into every header.
+        encoding: 'evt3' (1 us, 2-4 bytes per event) or 'mono' (1 ns, 8 bytes).
+
+    Raises:
+        BagError: an unknown encoding, or a sensor too large for it.
+    """
+
+    def __init__(self, height: int, width: int, frame_id: str, encoding: str = 'evt3') -> None:
+        if encoding not in _ENCODERS:
+            raise BagError(f'encoding is {encoding!r}, expected one of {sorted(_ENCODERS)}')
+        if encoding == 'evt3' and max(height, width) > EVT3_MAX_PX:
+            raise BagError(f'evt3 ends at {EVT3_MAX_PX} px, the sensor has {width}x{height}: mono')
+        self._header = (frame_id, height, width)
+        self._encoding = encoding
+        self._encode = _ENCODERS[encoding]()
+        self._pending = empty_events()
+        self._seq = 0
+
+    def push(self, events: np.ndarray) -> Iterator[StampedPacket]:
+        """Gives the packets that `events`, (N,) `EVENT_DTYPE` in stream order, completes."""
+        if not len(events):
+            return
+        if len(self._pending):
+            events = np.concatenate([self._pending, events])
+        bounds = packet_bounds(events['t_ns'], PACKET_NS, PACKET_EVENTS)
+        # the rest is copied: a view would keep the whole array alive
+        self._pending = events[bounds[-2] :].copy()
+        for start, stop in itertools.pairwise(bounds[:-1]):
+            yield self._packet(events[start:stop])
+
+    def flush(self) -> Iterator[StampedPacket]:
+        """Gives what is left, at the end of the stream."""
+        if len(self._pending):
+            yield self._packet(self._pending)
+            self._pending = empty_events()
+
+    def _packet(self, events: np.ndarray) -> StampedPacket:
+        first_ns = int(events['t_ns'][0])
+        time_base_ns, payload = self._encode(events)
+        frame_id, height, width = self._header
+        packet = Packet(
+            stamp_ns=first_ns,
+            frame_id=frame_id,
+            height=height,
+            width=width,
+            seq=self._seq,
+            time_base_ns=time_base_ns,
+            encoding=self._encoding,
+            payload=np.frombuffer(payload, np.uint8),
+        )
+        self._seq += 1
+        return StampedPacket(first_ns, pack_event_packet(packet))
+
+
+@numba.njit(cache=True, nogil=True)
+def packet_bounds(t_ns: np.ndarray, span_ns: int, most: int) -> np.ndarray:
+    """Indices at which a stream is cut: 0, ..., N.
+
+    A packet never spans `span_ns`, never holds more than `most` events, never goes back behind
+    its first event and never crosses a wrap of the 24-bit clock: one epoch is right for all.
+    """
+    bounds = [0]
+    first, first_ns, end_ns = 0, t_ns[0], _end_ns(t_ns[0], span_ns)
+    for i in range(1, t_ns.shape[0]):
+        if t_ns[i] >= end_ns or t_ns[i] < first_ns or i - first >= most:
+            bounds.append(i)
+            first, first_ns, end_ns = i, t_ns[i], _end_ns(t_ns[i], span_ns)
+    bounds.append(t_ns.shape[0])
+    return np.array(bounds)
+
+
+@numba.njit(cache=True, nogil=True)
+def _end_ns(first_ns: int, span_ns: int) -> int:
+    """When a packet that starts at `first_ns` must end."""
+    return min(first_ns + span_ns, (first_ns // EVT3_WRAP_NS + 1) * EVT3_WRAP_NS)
+
+
+def with_epoch(packet: Packet, decoded: Decoded) -> Decoded:
+    """Moves what an EVT3 packet held to absolute time, if its `time_base` tells the epoch."""
+    if packet.encoding != 'evt3' or not packet.time_base_ns:
+        return decoded
+    times = decoded.events['t_ns'] if len(decoded.events) else decoded.triggers['t_ns']
+    if not len(times):
+        return decoded
+    shift_ns = packet.time_base_ns - int(times[0]) // EVT3_WRAP_NS * EVT3_WRAP_NS
+    if not shift_ns:
+        return decoded
+    events, triggers = decoded.events.copy(), decoded.triggers.copy()
+    events['t_ns'] += shift_ns
+    triggers['t_ns'] += shift_ns
+    return Decoded(read_only(events), read_only(triggers))
+
+
+class _Evt3Encoder:
+    """Carries the clock from packet to packet, so that plain decoders see every wrap too."""
+
+    def __init__(self) -> None:
+        self._state = evt3_state()
+
+    def __call__(self, events: np.ndarray) -> tuple[int, bytes]:
+        epoch_ns = int(events['t_ns'][0]) // EVT3_WRAP_NS * EVT3_WRAP_NS
+        try:
+            return epoch_ns, encode_evt3(events, self._state)
+        except EncodeError:
+            # a jump that no word can tell: begin anew, as a camera that restarts
+            self._state = evt3_state()
+            return epoch_ns, encode_evt3(events, self._state)
+
+
+class _MonoEncoder:
+    def __call__(self, events: np.ndarray) -> tuple[int, bytes]:
+        first_ns = int(events['t_ns'][0])
+        return first_ns, encode_mono(events, first_ns)
+
+
+_Encoder = Callable[[np.ndarray], tuple[int, bytes]]  # events -> time_base [ns], payload
+_ENCODERS: dict[str, Callable[[], _Encoder]] = {
+    'evt3': _Evt3Encoder,
+    'mono': _MonoEncoder,
+}
+ENCODINGS = tuple(_ENCODERS)
+"""What events can be written as."""

@@ -1,0 +1,272 @@
+"""ROS bags as event sources: ROS 1 .bag, rosbag2 folders, single .db3 and .mcap files."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from spike_depth_ros.bags.messages import new_typestore
+from spike_depth_ros.bags.source import (
+    BagError,
+    EventSource,
+    RawMessage,
+    Topic,
+    choose_event_topic,
+)
+from spike_depth_ros.codecs import encode_event_array
+from spike_depth_ros.events import make_events
+from spike_depth_ros.wire import (
+    EVENT_TYPES,
+    Packet,
+    WireError,
+    pack_event_array,
+    parse,
+    parse_event_array,
+)
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+if TYPE_CHECKING:
+    from rosbags.interfaces import Connection
+
+ZSTD_MAGIC = b'\x28\xb5\x2f\xfd'
+STORAGE_SUFFIXES = ('.mcap', '.db3')
+_ROS1_EVENT = np.dtype(
+    [('x', '<u2'), ('y', '<u2'), ('sec', '<u4'), ('nanosec', '<u4'), ('p', 'u1')]
+)  # ROS 1 packs without padding
+
+
+class RosbagSource(EventSource):
+    """A ROS 1 or ROS 2 bag. ROS 1 messages come out as the CDR of the ROS 2 type."""
+
+    def __init__(self, path: str | Path, topic: str | None = None) -> None:
+        """Opens the bag.
+
+        Raises:
+            BagError: not a bag, damaged, or without the topic of events.
+        """
+        self.path = Path(path)
+        self._stack = contextlib.ExitStack()
+        try:
+            with _damage(self.path):
+                self._open(topic)
+        except BaseException:
+            self._stack.close()
+            raise
+
+    def _open(self, topic: str | None) -> None:
+        is_ros1 = self.path.suffix == '.bag'
+        self.kind = 'rosbag1' if is_ros1 else 'rosbag2'
+        self._readers = (
+            _ros1_readers(self.path) if is_ros1 else _ros2_readers(self.path, self._stack)
+        )
+        for reader in self._readers:
+            self._stack.enter_context(reader)
+        self._readers.sort(key=lambda reader: reader.start_time)
+        counts: dict[tuple[str, str], int] = {}
+        self._definitions: dict[str, str] = {}
+        for connection in self._connections():
+            key = (connection.topic, connection.msgtype)
+            counts[key] = counts.get(key, 0) + connection.msgcount
+            if connection.msgdef.format.name == 'MSG':
+                self._definitions[connection.msgtype] = connection.msgdef.data
+        self.topics = tuple(Topic(*key, count) for key, count in sorted(counts.items()))
+        self.event_topic = choose_event_topic(self.topics, topic, self.path)
+        if sum(counts.values()):
+            filled = [r for r in self._readers if r.message_count]
+            self.start_ns = min(r.start_time for r in filled)
+            self.end_ns = max(r.end_time for r in filled) - 1  # rosbags gives the end after it
+        self._translate = _Ros1Translator(self._definitions) if is_ros1 else None
+        self._given, self._wanted = 0, 0
+        self.geometry = self._peek_geometry()
+
+    def messages(
+        self,
+        topics: Collection[str] | None = None,
+        start_ns: int = 0,
+        duration_ns: int | None = None,
+    ) -> Iterator[RawMessage]:
+        """See `EventSource.messages`."""
+        names = {self.event_topic.name} if topics is None else set(topics)
+        start = None if self.start_ns is None or not start_ns else self.start_ns + start_ns
+        stop = None if duration_ns is None else (self.start_ns or 0) + start_ns + duration_ns
+        self._given = 0
+        self._wanted = sum(t.messages or 0 for t in self.topics if t.name in names)
+        with _damage(self.path):
+            for reader in self._readers:
+                chosen = [c for c in reader.connections if c.topic in names]
+                if not chosen:
+                    continue
+                for connection, stamp_ns, data in reader.messages(chosen, start, stop):
+                    self._given += 1
+                    yield self._message(connection, stamp_ns, data)
+
+    def progress(self) -> float:
+        """See `EventSource.progress`."""
+        return min(1.0, self._given / max(1, self._wanted))
+
+    def definition(self, type_name: str) -> str | None:
+        """See `EventSource.definition`."""
+        return self._definitions.get(type_name)
+
+    def close(self) -> None:
+        """See `EventSource.close`."""
+        self._stack.close()
+
+    def _connections(self) -> Iterator[Connection]:
+        for reader in self._readers:
+            yield from reader.connections
+
+    def _message(self, connection: Connection, stamp_ns: int, data: bytes) -> RawMessage:
+        cdr: bytes | memoryview = data
+        if self._translate is not None:
+            cdr = self._translate(connection.msgtype, data)
+        elif data[:4] == ZSTD_MAGIC:  # no CDR stream starts so: it was compressed by the message
+            cdr = zstd.decompress(data)
+        return RawMessage(connection.topic, connection.msgtype, stamp_ns, cdr)
+
+    def _peek_geometry(self) -> tuple[int, int] | None:
+        for message in self.messages():
+            try:
+                packet = parse(message.type, message.cdr)
+            except WireError:
+                return None
+            return packet.height, packet.width
+        return None
+
+
+@contextlib.contextmanager
+def _damage(path: Path) -> Iterator[None]:
+    """Turns whatever the storage libraries raise on a damaged file into a `BagError`.
+
+    They check little, so a damaged byte may surface as any of these.
+    """
+    import apsw
+    from rosbags.rosbag1 import ReaderError as Ros1Error
+    from rosbags.rosbag2 import ReaderError as Ros2Error
+    from rosbags.serde import SerdeError
+
+    kinds = (Ros1Error, Ros2Error, SerdeError, apsw.Error, zstd.ZstdError, EOFError, KeyError,
+             ValueError, TypeError, IndexError, AssertionError, RuntimeError, OSError,
+             OverflowError, MemoryError)  # fmt: skip
+    try:
+        yield
+    except BagError:
+        raise
+    except kinds as error:
+        raise BagError(
+            f'{path} is not a complete bag: {str(error) or type(error).__name__}. If the recorder '
+            'was cut off, repair it (ros2 bag reindex, rosbag reindex, mcap recover)'
+        ) from error
+
+
+def _ros1_readers(path: Path) -> list[Any]:
+    from rosbags.rosbag1 import Reader
+
+    return [Reader(path)]
+
+
+def _ros2_readers(path: Path, stack: contextlib.ExitStack) -> list[Any]:
+    """Readers of a bag: of the folder if its metadata is sound, else of each file in it.
+
+    Recorders that were killed leave no metadata.yaml, and some leave one that does not name the
+    storage; the files themselves hold all that is needed.
+    """
+    from rosbags.rosbag2 import Reader, ReaderError
+
+    if path.is_file():
+        return [Reader(_decompressed(path, stack))]
+    reader = Reader(path)
+    try:
+        with reader:
+            if not any(map(bool, reader.connections)):
+                raise ReaderError(f'{path}/metadata.yaml names no topics.')
+        return [reader]
+    except (ReaderError, FileNotFoundError):
+        files = storage_files(path)
+        if not files:
+            raise
+        return [Reader(_decompressed(file, stack)) for file in files]
+
+
+def storage_files(folder: Path) -> list[Path]:
+    """The bag files directly inside a folder, by name."""
+    return [p for p in sorted(folder.iterdir()) if storage_suffix(p) in STORAGE_SUFFIXES]
+
+
+def storage_suffix(path: Path) -> str:
+    """The suffix of a file below any '.zstd'."""
+    return Path(path.stem).suffix if path.suffix == '.zstd' else path.suffix
+
+
+def _decompressed(path: Path, stack: contextlib.ExitStack) -> Path:
+    """A file that was compressed whole, unpacked to a temporary one; any other as it is."""
+    if path.suffix != '.zstd':
+        return path
+    folder = stack.enter_context(tempfile.TemporaryDirectory(prefix='spike_depth_'))
+    plain = Path(folder) / path.stem
+    with zstd.open(path, 'rb') as packed, plain.open('wb') as out:
+        shutil.copyfileobj(packed, out, 1 << 20)
+    return plain
+
+
+class _Ros1Translator:
+    """ROS 1 bytes of one message to the CDR of the ROS 2 type of the same name."""
+
+    def __init__(self, definitions: dict[str, str]) -> None:
+        from rosbags.typesys import get_types_from_msg
+
+        self._store = new_typestore()
+        for name, text in definitions.items():
+            if name not in self._store.fielddefs:
+                types = get_types_from_msg(text, name)
+                known = self._store.fielddefs
+                self._store.register({k: v for k, v in types.items() if k not in known})
+        self._special: dict[str, Callable[[bytes], bytes]] = {
+            name: ros1_event_array
+            for name, parser in EVENT_TYPES.items()
+            if parser is parse_event_array
+        }
+
+    def __call__(self, type_name: str, data: bytes) -> bytes | memoryview:
+        if type_name in self._special:
+            return self._special[type_name](data)
+        return self._store.ros1_to_cdr(data, type_name)
+
+
+def ros1_event_array(data: bytes) -> bytes:
+    """A ROS 1 `EventArray` of the dvs_msgs layout as the CDR of the ROS 2 one.
+
+    rosbags would do this event by event; here it is one view of the bytes.
+
+    Raises:
+        BagError: the message is cut off.
+    """
+    if len(data) < 16:
+        raise BagError(f'EventArray of {len(data)} bytes is cut off')
+    _, sec, nanosec, name_length = np.frombuffer(data, '<u4', 4).tolist()
+    frame_id = data[16 : 16 + name_length].decode(errors='replace')
+    body = 16 + name_length
+    if len(data) < body + 12:
+        raise BagError(f'EventArray of {len(data)} bytes is cut off')
+    height, width, count = np.frombuffer(data, '<u4', 3, body).tolist()
+    if len(data) < body + 12 + count * _ROS1_EVENT.itemsize:
+        raise BagError(f'EventArray claims {count} events in {len(data)} bytes')
+    rows = np.frombuffer(data, _ROS1_EVENT, count, body + 12)
+    t_ns = rows['sec'].astype(np.int64) * 10**9 + rows['nanosec']
+    events = make_events(t_ns, rows['x'], rows['y'], rows['p'])
+    payload = np.frombuffer(encode_event_array(events), np.uint8)
+    stamp_ns = sec * 10**9 + nanosec
+    return pack_event_array(
+        Packet(stamp_ns, frame_id, height, width, None, 0, 'event_array', payload)
+    )
