@@ -138,11 +138,15 @@ class EventsH5:
             yield events[(events['t_ns'] >= t0_ns) & (events['t_ns'] < t1_ns)]
 
     def _span(self, t0_ns: int, t1_ns: int) -> tuple[int, int]:
-        """Rows that cover the times [t0, t1) of the file's own clock: whole milliseconds."""
+        """Rows that cover the times [t0, t1) of the file's own clock.
+
+        One millisecond is read beyond the end: sensors step back in time by microseconds, so
+        an event of this window may stand after the first one of the next.
+        """
         entries, total = self._file.length('ms_to_idx'), self._file.length('events/t')
         first_ms = min(max(t0_ns // 1_000_000, 0), entries - 1)
-        last_ms = -(-t1_ns // 1_000_000)
-        if last_ms <= 0 or entries < 1:
+        last_ms = -(-t1_ns // 1_000_000) + 1
+        if t1_ns <= 0 or entries < 1:
             return 0, 0
         start = int(self._file.row('ms_to_idx', first_ms))
         stop = int(self._file.row('ms_to_idx', last_ms)) if last_ms < entries else total
