@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from spike_depth_ros.config import ConfigError, DepthRange
-from spike_depth_ros.model.prediction import Prediction
+from spike_depth_ros.model.head import Prediction
 from spike_depth_ros.train import losses
 from spike_depth_ros.train.settings import LossConfig
 

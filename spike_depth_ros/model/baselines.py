@@ -15,7 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from spike_depth_ros.config import ConfigError, require
-from spike_depth_ros.model.prediction import MAPS, Prediction, prediction
+from spike_depth_ros.model.head import Prediction, to_prediction
+
+MAPS = 3
+"""Channels of a head: depth, range, scale."""
 
 STRIDE_PX = 8
 """All rivals halve the image three times; other sizes are padded inside."""
@@ -61,34 +64,51 @@ class UNetConfig:
         require(self.width >= 1, 'width', self.width, 'at least 1')
 
 
-class UNet(nn.Module):
-    """U-Net (Ronneberger et al., MICCAI 2015) on event counts; sees one window at a time."""
+class UNetBody(nn.Module):
+    """U-Net (Ronneberger et al., MICCAI 2015) of four levels, concatenated skips.
 
-    def __init__(self, config: UNetConfig) -> None:
+    Args:
+        channels_in: of the input.
+        width: channels of the first level.
+    """
+
+    def __init__(self, channels_in: int, width: int) -> None:
         super().__init__()
-        self.config = config
-        w = config.width
+        w = width
         widths = (w, 2 * w, 4 * w, 8 * w)
         self.down = nn.ModuleList(
-            _double_conv(i, o) for i, o in zip((2 * config.steps, *widths), widths, strict=False)
+            _double_conv(i, o) for i, o in zip((channels_in, *widths), widths, strict=False)
         )
         self.up = nn.ModuleList(
             _double_conv(deep + skip, skip)
             for deep, skip in zip(widths[:0:-1], widths[-2::-1], strict=True)
         )
-        self.head = nn.Conv2d(w, MAPS, 1)
 
-    def forward(self, spikes: Tensor) -> Prediction:
-        """(T, B, 2, H, W) counts -> `Prediction` of (B, 1, H, W) maps."""
-        height, width = spikes.shape[-2:]
-        x = padded(bins_as_channels(spikes, self.config.steps))
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, C, H, W) -> the finest map (B, width, H, W), the deepest (B, 8 width, H/8, W/8)."""
         skips = []
         for i, level in enumerate(self.down):
             x = level(x if i == 0 else F.max_pool2d(x, 2))
             skips.append(x)
         for level, skip in zip(self.up, skips[-2::-1], strict=True):
             x = level(torch.cat([F.interpolate(x, scale_factor=2.0), skip], dim=1))
-        return prediction(self.head(x)[..., :height, :width])
+        return x, skips[-1]
+
+
+class UNet(nn.Module):
+    """The U-Net on event counts: sees one window at a time."""
+
+    def __init__(self, config: UNetConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.body = UNetBody(2 * config.steps, config.width)
+        self.head = nn.Conv2d(config.width, MAPS, 1)
+
+    def forward(self, spikes: Tensor) -> Prediction:
+        """(T, B, 2, H, W) counts -> `Prediction` of (B, 1, H, W) maps."""
+        height, width = spikes.shape[-2:]
+        fine, _ = self.body(padded(bins_as_channels(spikes, self.config.steps)))
+        return to_prediction(self.head(fine)[..., :height, :width], height, width)
 
     def step(self, spikes: Tensor, state: Any = None) -> tuple[Prediction, None]:
         """As `forward`: this network has no memory."""
@@ -159,7 +179,8 @@ class E2Depth(nn.Module):
         for decoder, skip in zip(self.decoders, skips[:0:-1], strict=True):
             wide = F.interpolate(x + skip, scale_factor=2.0, mode='bilinear', align_corners=False)
             x = decoder(wide).relu()
-        return prediction(self.head(x + skips[0])[..., :height, :width]), tuple(states)
+        maps = self.head(x + skips[0])[..., :height, :width]
+        return to_prediction(maps, height, width), tuple(states)
 
 
 class ConvLstm(nn.Module):

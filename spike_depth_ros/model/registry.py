@@ -9,11 +9,15 @@ from torch import nn
 from spike_depth_ros.config import ConfigError, from_dict
 from spike_depth_ros.model.baselines import E2Depth, E2DepthConfig, UNet, UNetConfig
 from spike_depth_ros.model.spike_t import SpikeT, SpikeTConfig
+from spike_depth_ros.model.spiking_transformer import SpikingTransformer, SpikingTransformerConfig
+from spike_depth_ros.model.teacher import RgbUNet, RgbUNetConfig
 
 MODELS: dict[str, tuple[type, type[nn.Module]]] = {
+    'spiking_transformer': (SpikingTransformerConfig, SpikingTransformer),
     'unet': (UNetConfig, UNet),
     'e2depth': (E2DepthConfig, E2Depth),
     'spike_t': (SpikeTConfig, SpikeT),
+    'rgb_unet': (RgbUNetConfig, RgbUNet),  # sees the image: a teacher, not for the node
 }
 """Model name -> (its frozen configuration dataclass, its module)."""
 

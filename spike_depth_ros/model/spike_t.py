@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from spike_depth_ros.config import require
-from spike_depth_ros.model.baselines import Residual, bins_as_channels, padded
-from spike_depth_ros.model.prediction import MAPS, Prediction, prediction
+from spike_depth_ros.model.baselines import MAPS, Residual, bins_as_channels, padded
+from spike_depth_ros.model.head import Prediction, to_prediction
 
 DEPTHS = (2, 2, 6)
 HEADS = (3, 6, 12)
@@ -96,7 +96,7 @@ class SpikeT(nn.Module):
         for decoder, skip in zip(self.decoders, skips[::-1], strict=True):
             wide = F.interpolate(x + skip, scale_factor=2.0, mode='bilinear', align_corners=False)
             x = decoder(wide).relu()
-        return prediction(self.head(x)[..., :height, :width])
+        return to_prediction(self.head(x)[..., :height, :width], height, width)
 
     def step(self, spikes: Tensor, state: Any = None) -> tuple[Prediction, None]:
         """As `forward`: this network has no memory."""

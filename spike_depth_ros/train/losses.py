@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from spike_depth_ros.config import DepthRange
-from spike_depth_ros.model.prediction import Prediction
+from spike_depth_ros.model.head import Prediction
 from spike_depth_ros.train.settings import LossConfig
 
 MAX_TOKENS = 256
