@@ -1,16 +1,21 @@
 """Recordings of events, whatever their format: read, written and turned into one another."""
 
 from spike_depth_ros.bags.bag_writer import BagWriter
+from spike_depth_ros.bags.convert import Conversion, convert_to
 from spike_depth_ros.bags.h5_writer import EventsH5Writer
 from spike_depth_ros.bags.open import open_source
 from spike_depth_ros.bags.source import BagError, EventSource, RawMessage, Topic
+from spike_depth_ros.bags.summary import summarise
 
 __all__ = [
     'BagError',
     'BagWriter',
+    'Conversion',
     'EventSource',
     'EventsH5Writer',
     'RawMessage',
     'Topic',
+    'convert_to',
     'open_source',
+    'summarise',
 ]

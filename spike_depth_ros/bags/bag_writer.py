@@ -21,6 +21,7 @@ from spike_depth_ros.bags.messages import (
 from spike_depth_ros.bags.packets import Packetiser
 from spike_depth_ros.bags.source import EVENT_PACKET, EVENTS_TOPIC, FRAME_ID, BagError
 from spike_depth_ros.camera import Camera
+from spike_depth_ros.wire import Packet
 
 if TYPE_CHECKING:
     from rosbags.interfaces import Connection, Qos
@@ -88,6 +89,24 @@ class BagWriter:
             self._packetiser = Packetiser(height, width, self._frame_id, self._encoding)
         for packet in self._packetiser.push(events):
             self.add_raw(self._events_topic, EVENT_PACKET, packet.stamp_ns, packet.cdr)
+
+    def add_event_message(
+        self, topic: str, stamp_ns: int, packet: Packet, events: np.ndarray
+    ) -> None:
+        """Appends what one message held, encoded anew; its stamps, frame and topic stay.
+
+        Args:
+            topic: where it was published.
+            stamp_ns: when it was recorded [ns].
+            packet: the message; its payload is not looked at.
+            events: (N,) `EVENT_DTYPE` that it held.
+        """
+        if self._packetiser is None:
+            self._packetiser = Packetiser(
+                packet.height, packet.width, packet.frame_id, self._encoding
+            )
+        for repacked in self._packetiser.repack(events, packet.stamp_ns):
+            self.add_raw(topic, EVENT_PACKET, stamp_ns, repacked.cdr)
 
     def add_image(self, topic: str, stamp_ns: int, image: np.ndarray, frame_id: str) -> None:
         """Appends an image: (H, W) mono8/mono16, or (H, W, 3) rgb8."""

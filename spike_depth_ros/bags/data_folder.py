@@ -29,6 +29,8 @@ from spike_depth_ros.camera import Camera
 RECTIFIED_FRAME_ID = 'event_camera_rectified_optical_frame'
 COLOUR_FRAME_ID = 'camera_rectified_optical_frame'
 WORLD_FRAME_ID = 'world'
+TRUTH_TOPIC = '/ground_truth/depth'
+TRUTH_INFO_TOPIC = '/ground_truth/camera_info'
 INFO_PERIOD_NS = 100_000_000
 
 
@@ -138,8 +140,8 @@ class DsecFolderSource(DataSetSource):
                 depth_m[disparity <= 0] = np.nan
                 return image_cdr(stamp_ns, RECTIFIED_FRAME_ID, depth_m.astype(np.float32))
 
-            found.append(Series('/depth/image', IMAGE, maps[0], depth))
-            found.append(_info_series('/depth/camera_info', RECTIFIED_FRAME_ID, maps[0],
+            found.append(Series(TRUTH_TOPIC, IMAGE, maps[0], depth))
+            found.append(_info_series(TRUTH_INFO_TOPIC, RECTIFIED_FRAME_ID, maps[0],
                                       calibration.camera))  # fmt: skip
         nowhere = np.zeros(3)
         found.append(self._static_series(RECTIFIED_FRAME_ID, cameras.rectified_in_raw, nowhere))
@@ -183,7 +185,7 @@ class MvsecSource(DataSetSource):
                 self._truth = h5py.File(truth, 'r')
             except OSError as error:
                 raise BagError(f'cannot read {truth} as HDF5: {error}') from error
-            found += _h5_series(self._truth, 'davis/left/depth_image_rect', '/depth/image',
+            found += _h5_series(self._truth, 'davis/left/depth_image_rect', TRUTH_TOPIC,
                                 RECTIFIED_FRAME_ID)  # fmt: skip
             found += _pose_series(self._truth)
         if not calibration.is_file():
@@ -191,9 +193,9 @@ class MvsecSource(DataSetSource):
         cameras = read_mvsec_calibration(calibration)
         found.append(self._camera_series('/event_camera/camera_info', FRAME_ID, cameras.camera))
         found += [
-            _info_series('/depth/camera_info', RECTIFIED_FRAME_ID, s.stamps_ns, cameras.rectified)
+            _info_series(TRUTH_INFO_TOPIC, RECTIFIED_FRAME_ID, s.stamps_ns, cameras.rectified)
             for s in found
-            if s.topic == '/depth/image'
+            if s.topic == TRUTH_TOPIC
         ]
         found.append(self._static_series(RECTIFIED_FRAME_ID, cameras.rotation.T, np.zeros(3)))
         return found

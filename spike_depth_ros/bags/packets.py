@@ -22,6 +22,7 @@ from spike_depth_ros.wire import Packet, pack_event_packet
 
 PACKET_NS = 4_000_000
 PACKET_EVENTS = 1 << 15
+MONO_SPAN_NS = 1 << 32
 EVT3_WRAP_NS = (1 << 24) * 1000
 EVT3_MAX_PX = 2048  # 11 bits
 
@@ -58,7 +59,10 @@ class Packetiser:
         self._seq = 0
 
     def push(self, events: np.ndarray) -> Iterator[StampedPacket]:
-        """Gives the packets that `events`, (N,) `EVENT_DTYPE` in stream order, completes."""
+        """Gives the packets that `events`, (N,) `EVENT_DTYPE` in stream order, completes.
+
+        Their stamps are the times of their first events.
+        """
         if not len(events):
             return
         if len(self._pending):
@@ -67,30 +71,40 @@ class Packetiser:
         # the rest is copied: a view would keep the whole array alive
         self._pending = events[bounds[-2] :].copy()
         for start, stop in itertools.pairwise(bounds[:-1]):
-            yield self._packet(events[start:stop])
+            yield self._packet(events[start:stop], 0)
 
     def flush(self) -> Iterator[StampedPacket]:
         """Gives what is left, at the end of the stream."""
         if len(self._pending):
-            yield self._packet(self._pending)
+            yield self._packet(self._pending, 0)
             self._pending = empty_events()
 
-    def _packet(self, events: np.ndarray) -> StampedPacket:
-        first_ns = int(events['t_ns'][0])
-        time_base_ns, payload = self._encode(events)
-        frame_id, height, width = self._header
+    def repack(self, events: np.ndarray, stamp_ns: int) -> Iterator[StampedPacket]:
+        """Gives what one message held as one packet, or a few if it spans much time.
+
+        Args:
+            events: (N,) `EVENT_DTYPE` of the message.
+            stamp_ns: its stamp, by another clock than the events'.
+        """
+        if not len(events):
+            return
+        offset_ns = stamp_ns - int(events['t_ns'][0])
+        bounds = packet_bounds(events['t_ns'], MONO_SPAN_NS, len(events))
+        for start, stop in itertools.pairwise(bounds):
+            yield self._packet(events[start:stop], offset_ns)
+
+    def _packet(self, events: np.ndarray, offset_ns: int) -> StampedPacket:
+        stamp_ns = int(events['t_ns'][0]) + offset_ns
+        try:
+            time_base_ns, payload = self._encode(events)
+        except EncodeError as error:
+            raise BagError(f'events cannot be written: {error}') from error
         packet = Packet(
-            stamp_ns=first_ns,
-            frame_id=frame_id,
-            height=height,
-            width=width,
-            seq=self._seq,
-            time_base_ns=time_base_ns,
-            encoding=self._encoding,
-            payload=np.frombuffer(payload, np.uint8),
-        )
+            stamp_ns, *self._header, self._seq, time_base_ns, self._encoding,
+            np.frombuffer(payload, np.uint8),
+        )  # fmt: skip
         self._seq += 1
-        return StampedPacket(first_ns, pack_event_packet(packet))
+        return StampedPacket(stamp_ns, pack_event_packet(packet))
 
 
 @numba.njit(cache=True, nogil=True)

@@ -7,9 +7,11 @@ so `--help` answers at once.
 from __future__ import annotations
 
 import importlib
+import inspect
 import logging
 import os
 import sys
+from collections.abc import Callable
 from typing import NamedTuple
 
 
@@ -55,6 +57,20 @@ def overview() -> str:
     )
 
 
+def flags_spelt_out(verb: Callable[..., None], arguments: list[str]) -> list[str]:
+    """Turns a bare `--flag` of a bool parameter into `--flag=true`, which jsonargparse asks for."""
+    flags = {
+        f'--{name}'
+        for name, parameter in inspect.signature(verb).parameters.items()
+        if parameter.annotation in (bool, 'bool')
+    }
+    followers = [*arguments[1:], '']
+    return [
+        f'{argument}=true' if argument in flags and follower not in ('true', 'false') else argument
+        for argument, follower in zip(arguments, followers, strict=True)
+    ]
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Runs the verb that the command line names; exits with 2 on a mistake in it."""
     arguments = sys.argv[1:] if arguments is None else arguments
@@ -74,7 +90,7 @@ def main(arguments: list[str] | None = None) -> None:
     module, function = VERBS[name].function.split(':')
     verb = getattr(importlib.import_module(f'{__name__}.{module}'), function)
     try:
-        auto_cli(verb, args=arguments[len(name.split()) :], prog=f'spike_depth {name}',
+        auto_cli(verb, args=flags_spelt_out(verb, arguments[len(name.split()) :]), prog=f'spike_depth {name}',
                  as_positional=True, fail_untyped=True)  # fmt: skip
     except (ValueError, OSError) as error:
         # every error class of the I/O layers is one of these: their sentence is the message

@@ -1,0 +1,147 @@
+"""Turns one recording of events into another, message by message."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+from spike_depth_ros.bags.bag_writer import BagWriter
+from spike_depth_ros.bags.h5_writer import EventsH5Writer
+from spike_depth_ros.bags.packets import with_epoch
+from spike_depth_ros.bags.source import EVENT_PACKET, BagError, EventSource, RawMessage
+from spike_depth_ros.wire import EVENT_TYPES, EventStream
+
+Progress = Callable[[float, int], None]
+"""Called with the share that is done, 0 to 1, and the events so far."""
+
+_H5_SUFFIXES = ('.h5', '.hdf5')
+_FOLDER_ONLY = ('.mcap', '.db3', '.bag', '.raw', '.zstd')
+_LOSSES = ('out_of_bounds', 'before_time', 'invalid', 'unknown_codes', 'truncated_bytes',
+           'oversized')  # fmt: skip
+"""Fields of `DecodeCounts` that mean that something in the source is not in the target."""
+
+
+@dataclasses.dataclass
+class Conversion:
+    """What a conversion did.
+
+    Attributes:
+        events: events written.
+        messages: messages written, by topic; empty for an events.h5.
+        dropped: what the source holds and the target does not, and how many of it.
+    """
+
+    events: int = 0
+    messages: dict[str, int] = dataclasses.field(default_factory=dict)
+    dropped: Counter[str] = dataclasses.field(default_factory=Counter)
+
+
+def convert_to(
+    source: EventSource,
+    target: str | Path,
+    storage: str = 'mcap',
+    encoding: str = 'evt3',
+    start_ns: int = 0,
+    duration_ns: int | None = None,
+    progress: Progress = lambda share, events: None,
+) -> Conversion:
+    """Converts a recording; memory does not depend on its length.
+
+    Event times stay exact to the microsecond (mono: to the nanosecond), in the same order;
+    messages that have the encoding already are copied byte for byte.
+
+    Args:
+        source: the recording, open.
+        target: a name that ends in .h5 for a DSEC-style events.h5, else a rosbag2 folder.
+        storage: of a rosbag2 folder, 'mcap' or 'sqlite3'.
+        encoding: of the events in a rosbag2 folder, 'evt3' or 'mono'.
+        start_ns: skip so much from the start of the source.
+        duration_ns: stop so long after that; None for all.
+        progress: see `Progress`.
+
+    Raises:
+        BagError: the target exists or has an unfit name, or the source is damaged.
+    """
+    target = Path(target)
+    if target.suffix in _FOLDER_ONLY:
+        raise BagError(
+            f'{target}: a rosbag2 recording is a folder, so give a name without '
+            f'{target.suffix!r}; or one that ends in .h5'
+        )
+    span = (start_ns, duration_ns)
+    if target.suffix in _H5_SUFFIXES:
+        return _to_h5(source, target, span, progress)
+    return _to_bag(source, BagWriter(target, storage, encoding), encoding, span, progress)
+
+
+def _to_bag(
+    source: EventSource,
+    writer: BagWriter,
+    encoding: str,
+    span: tuple[int, int | None],
+    progress: Progress,
+) -> Conversion:
+    done = Conversion()
+    stream = EventStream(source.event_topic.type)
+    with writer:
+        for message in source.messages([topic.name for topic in source.topics], *span):
+            if message.topic == source.event_topic.name:
+                _write_events(writer, message, stream, encoding, done)
+            else:
+                writer.add_raw(*message, source.definition(message.type))
+            progress(source.progress(), done.events)
+    done.messages = writer.counts
+    for topic, count in writer.undefined.items():
+        done.dropped[f'messages of {topic}, whose type nobody defines'] += count
+    return _with_losses(done, stream)
+
+
+def _write_events(
+    writer: BagWriter, message: RawMessage, stream: EventStream, encoding: str, done: Conversion
+) -> None:
+    fed = stream.feed(message.cdr)
+    if fed is None:
+        return
+    packet, decoded = fed
+    done.events += len(decoded.events)
+    if packet.encoding == encoding:
+        writer.add_raw(message.topic, EVENT_PACKET, message.stamp_ns, message.cdr)
+        return
+    done.dropped['triggers'] += len(decoded.triggers)
+    events = with_epoch(packet, decoded).events
+    writer.add_event_message(message.topic, message.stamp_ns, packet, events)
+
+
+def _to_h5(
+    source: EventSource, target: Path, span: tuple[int, int | None], progress: Progress
+) -> Conversion:
+    done = Conversion()
+    stream = EventStream(source.event_topic.type)
+    if source.geometry is None:
+        raise BagError(f'{source.path} does not tell the size of its sensor')
+    with EventsH5Writer(target, *source.geometry) as writer:
+        for message in source.messages(None, *span):
+            fed = stream.feed(message.cdr)
+            if fed is not None:
+                done.events += len(fed[1].events)
+                done.dropped['triggers'] += len(fed[1].triggers)
+                writer.add(with_epoch(*fed).events)
+            progress(source.progress(), done.events)
+    done.events = writer.count
+    done.dropped['events before the first one'] += writer.early
+    for topic in source.topics:
+        if topic.type not in EVENT_TYPES:
+            done.dropped[f'messages of {topic.name}'] += topic.messages or 0
+    return _with_losses(done, stream)
+
+
+def _with_losses(done: Conversion, stream: EventStream) -> Conversion:
+    """Adds what the decoder could not use."""
+    for name in _LOSSES:
+        done.dropped[name.replace('_', ' ')] += getattr(stream.counts, name)
+    for reason, count in stream.skipped.items():
+        done.dropped[f'unreadable event messages ({reason})'] += count
+    done.dropped = +done.dropped
+    return done

@@ -1,0 +1,58 @@
+"""`spike_depth convert`: one recording of events into another."""
+
+from __future__ import annotations
+
+import json as json_text
+from typing import Literal
+
+
+def convert(
+    source: str,
+    target: str,
+    storage: Literal['mcap', 'sqlite3'] = 'mcap',
+    encoding: Literal['evt3', 'mono'] = 'evt3',
+    topic: str = '',
+    start: float = 0.0,
+    duration: float | None = None,
+    json: bool = False,
+) -> None:
+    """Turns a recording into a rosbag2 folder, or into an events.h5 as DSEC has it.
+
+    Event times stay exact to the microsecond, and what the target cannot hold is reported.
+    Images, calibrations, depth and transforms go along where the source has them.
+
+    Args:
+        source: ROS 1 or ROS 2 bag, DSEC folder, events.h5, MVSEC *_data.hdf5 or Prophesee .raw.
+        target: folder to write; a name that ends in .h5 for an events.h5.
+        storage: of a rosbag2 folder.
+        encoding: of its events: evt3 takes 2-4 bytes each, mono 8 bytes and keeps nanoseconds.
+        topic: topic of the events, where the source has several.
+        start: skip so many seconds.
+        duration: stop after so many seconds.
+        json: print what was done as JSON.
+    """
+    from spike_depth_ros.bags import convert_to, open_source
+    from spike_depth_ros.cli.progress import progress_bar
+    from spike_depth_ros.config import require
+
+    require(start >= 0, 'start', start, '0 or more seconds')
+    require(duration is None or duration > 0, 'duration', duration, 'more than 0 seconds')
+    duration_ns = None if duration is None else round(duration * 1e9)
+    with (
+        open_source(source, topic or None, encoding) as opened,
+        progress_bar('convert') as progress,
+    ):
+        done = convert_to(
+            opened, target, storage, encoding, round(start * 1e9), duration_ns, progress
+        )
+    if json:
+        report = {'target': target, 'events': done.events, 'messages': done.messages,
+                  'dropped': dict(done.dropped)}  # fmt: skip
+        print(json_text.dumps(report, indent=1))
+        return
+    print(f'{done.events:,} events to {target}')
+    for name, count in sorted(done.messages.items()):
+        print(f'  {count:,} messages of {name}')
+    print(
+        'dropped: ' + (', '.join(f'{n:,} {name}' for name, n in done.dropped.items()) or 'nothing')
+    )

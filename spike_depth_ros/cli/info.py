@@ -1,0 +1,93 @@
+"""`spike_depth info`: what a recording or a checkpoint holds."""
+
+from __future__ import annotations
+
+import json as json_text
+from pathlib import Path
+from typing import Any
+
+
+def info(
+    path: str,
+    topic: str = '',
+    start: float = 0.0,
+    duration: float | None = None,
+    json: bool = False,
+) -> None:
+    """Says what a bag, an event file, a DSEC sequence or a checkpoint holds.
+
+    All of a recording is decoded once. Times of events are those of the sensor's clock.
+
+    Args:
+        path: ROS 1 or ROS 2 bag, DSEC folder, events.h5, MVSEC *_data.hdf5, Prophesee .raw, or
+            the .safetensors file of a checkpoint.
+        topic: topic of the events, where the recording has several.
+        start: skip so many seconds.
+        duration: stop after so many seconds.
+        json: print JSON.
+    """
+    if Path(path).suffix == '.safetensors':
+        table = _checkpoint(path)
+    else:
+        table = _recording(path, topic, start, duration)
+    if json:
+        print(json_text.dumps(table, indent=1))
+        return
+    for name, value in table.items():
+        for line in _lines(value):
+            print(f'{name.replace("_", " "):<22} {line}')
+            name = ''
+
+
+def _recording(path: str, topic: str, start: float, duration: float | None) -> dict[str, Any]:
+    from spike_depth_ros.bags import open_source, summarise
+    from spike_depth_ros.cli.progress import progress_bar
+    from spike_depth_ros.config import require
+
+    require(start >= 0, 'start', start, '0 or more seconds')
+    require(duration is None or duration > 0, 'duration', duration, 'more than 0 seconds')
+    duration_ns = None if duration is None else round(duration * 1e9)
+    with open_source(path, topic or None) as source, progress_bar('info') as progress:
+        return summarise(source, round(start * 1e9), duration_ns, progress)
+
+
+def _checkpoint(path: str) -> dict[str, Any]:
+    """The header of a checkpoint, read without its weights and without torch."""
+    from safetensors import SafetensorError, safe_open
+
+    from spike_depth_ros.bags import BagError
+
+    try:
+        with safe_open(path, framework='numpy') as file:
+            metadata = file.metadata() or {}
+            shapes = [file.get_slice(name).get_shape() for name in file.keys()]  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise BagError(f'cannot read the checkpoint {path}: {error}') from error
+    parameters = 0
+    for shape in shapes:
+        count = 1
+        for size in shape:
+            count *= size
+        parameters += count
+    table: dict[str, Any] = {'path': path, 'tensors': len(shapes), 'numbers': parameters}
+    return table | {name: _parsed(text) for name, text in sorted(metadata.items())}
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return json_text.loads(text)
+    except json_text.JSONDecodeError:
+        return text
+
+
+def _lines(value: Any) -> list[str]:
+    """A value as lines of text: one per entry of a list or table."""
+    if isinstance(value, dict):
+        return [f'{k}: {v}' for k, v in value.items()] or ['none']
+    if isinstance(value, list):
+        return [' '.join(map(str, v.values())) if isinstance(v, dict) else str(v) for v in value]
+    if isinstance(value, float):
+        return [f'{value:,.1f}']
+    if isinstance(value, int):
+        return [f'{value:,}']
+    return ['-' if value is None else str(value)]
