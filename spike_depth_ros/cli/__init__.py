@@ -53,12 +53,12 @@ def overview() -> str:
             *lines,
             '',
             'spike_depth VERB --help says more about a verb.',
-        ]  # fmt: skip
+        ]
     )
 
 
 def flags_spelt_out(verb: Callable[..., None], arguments: list[str]) -> list[str]:
-    """Turns a bare `--flag` of a bool parameter into `--flag=true`, which jsonargparse asks for."""
+    """Turns a bare `--flag` into the `--flag=true` that jsonargparse asks for."""
     flags = {
         f'--{name}'
         for name, parameter in inspect.signature(verb).parameters.items()
@@ -90,8 +90,9 @@ def main(arguments: list[str] | None = None) -> None:
     module, function = VERBS[name].function.split(':')
     verb = getattr(importlib.import_module(f'{__name__}.{module}'), function)
     try:
-        auto_cli(verb, args=flags_spelt_out(verb, arguments[len(name.split()) :]), prog=f'spike_depth {name}',
-                 as_positional=True, fail_untyped=True)  # fmt: skip
+        options = flags_spelt_out(verb, arguments[len(name.split()) :])
+        auto_cli(verb, args=options, prog=f'spike_depth {name}', as_positional=True,
+                 fail_untyped=True)  # fmt: skip
     except (ValueError, OSError) as error:
         # every error class of the I/O layers is one of these: their sentence is the message
         logging.getLogger(__name__).debug('traceback', exc_info=True)
