@@ -1,0 +1,202 @@
+"""The world as plain arrays: solids, terrain, light maps, weather and the motion of the camera.
+
+A solid is a unit shape (cube, sphere, cone, or a bilinear patch of ground) under an affine map:
+p = centre + axes @ q with |q| <= 1. Every number is quantised to 2^-12 m, so that a seed gives
+the same bits on any machine whatever its libm.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from spike_depth_ros.sim import motion as mo
+
+BOX, BALL, CONE, PATCH = range(4)
+"""Shapes. BOX and CONE narrow towards their top by their taper; PATCH is z = bilinear(x, y)."""
+
+(GROUND, PLAIN, FACADE, PAINT, GLASS, FOLIAGE, BARK, GLOW, WHEEL, SIGN, BRICK, ROOF, CLOTH, STRIPE,
+ FLOOR, PANEL, SHELF) = range(17)  # fmt: skip
+"""Materials: which pattern of `textures.py` a surface carries."""
+
+QUANTUM = 1 / 4096
+WHITE_LUMINANCE = np.array([0.2126, 0.7152, 0.0722])
+"""Luminance of linear RGB (ITU-R BT.709, section 3.2)."""
+
+
+class Solids(NamedTuple):
+    """N solids, structure of arrays.
+
+    Attributes:
+        shape: (N,) BOX, BALL, CONE or PATCH.
+        material: (N,) a material of this module.
+        actor: (N,) row of the moving frame that the solid is fixed to, -1 for the world.
+        centre_m: (N, 3) centre, in the frame of its actor.
+        axes_m: (N, 3, 3) columns are the half axes of the solid.
+        taper: (N, 3) BOX: how much of the half width x, y is lost at the top; CONE: of the
+            radius, first entry; PATCH: bilinear coefficients of x, y, xy.
+        detail: (N, 4) parameters of the material's pattern.
+        colour: (N, 3, 3) main, second and emitted colour, linear RGB.
+    """
+
+    shape: np.ndarray
+    material: np.ndarray
+    actor: np.ndarray
+    centre_m: np.ndarray
+    axes_m: np.ndarray
+    taper: np.ndarray
+    detail: np.ndarray
+    colour: np.ndarray
+
+
+class Ground(NamedTuple):
+    """What the ground looks like, for the GROUND pattern.
+
+    Attributes:
+        style: 0 meadow, 1 street.
+        grid: x [m], y [m] of the corner, and cell size [m] of `nearest`.
+        nearest: (2, ny, nx) int16: nearest path sample, nearest side street; -1 for none.
+        side: (J, 8) side streets: x, y, cos, sin, half width [m], length [m], path arc
+            length [m], spare.
+        layout: half width of the road [m], lane width [m], pavement [m], paving (0 none,
+            1 slabs), edge line (0/1), crosswalks (0/1), asphalt age [0, 1], spare.
+        colour: (5, 3) asphalt, paint, pavement, vegetation, soil.
+    """
+
+    style: int
+    grid: np.ndarray
+    nearest: np.ndarray
+    side: np.ndarray
+    layout: np.ndarray
+    colour: np.ndarray
+
+
+class Light(NamedTuple):
+    """Weather and light.
+
+    Attributes:
+        sun: (3,) unit vector to the sun.
+        table: (6, 3) linear RGB of sun, ambient, zenith, horizon, lamps, headlights.
+        fog_per_m: extinction of the air.
+        rain: density of rain streaks in [0, 1].
+        clouds: cover in [0, 1].
+        glare: strength of the veil around the sun.
+        night: 1 if lamps and windows shine, else 0; between at dusk.
+        grid: x [m], y [m] of the corner, and cell size [m] of `maps`.
+        maps: (2, ny, nx) uint8: sun visibility and lamp light on the ground, 255 = full.
+    """
+
+    sun: np.ndarray
+    table: np.ndarray
+    fog_per_m: float
+    rain: float
+    clouds: float
+    glare: float
+    night: float
+    grid: np.ndarray
+    maps: np.ndarray
+
+
+class Ego(NamedTuple):
+    """How the camera rides: mount and vibration.
+
+    Attributes:
+        offset_m: to the left of the path.
+        height_m: above the smooth terrain.
+        pitch_rad: positive looks down.
+        bank: roll [rad] per lateral acceleration [m/s^2].
+        follow: share of the terrain's slope that the pitch follows.
+        shake: (M, 4) axis (0 x, 1 y, 2 z in m; 3 roll, 4 pitch, 5 yaw in rad), amplitude,
+            frequency [Hz], phase [rad].
+    """
+
+    offset_m: float
+    height_m: float
+    pitch_rad: float
+    bank: float
+    follow: float
+    shake: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class World:
+    """A scene that moves in time; everything follows from `scene` and `seed`.
+
+    Attributes:
+        scene: a key of `world.SCENES`.
+        seed: the one integer that everything was drawn from.
+        duration_s: last time that `pose` is meant for.
+        condition: weather and light in words, such as 'night rain'.
+        solids: static and moving shapes.
+        motion: paths, speeds, terrain.
+        ground: pattern of the ground.
+        light: weather and light.
+        ego: mount of the camera.
+    """
+
+    scene: str
+    seed: int
+    duration_s: float
+    condition: str
+    solids: Solids
+    motion: mo.Motion
+    ground: Ground
+    light: Light
+    ego: Ego
+
+    def speed(self, time_s: float) -> float:
+        """Speed of the camera along its path [m/s]."""
+        return float(mo.travelled(self.motion.speed, float(time_s))[1])
+
+    def pose(self, time_s: float) -> np.ndarray:
+        """The optical frame at a time: x right, y down, z forward; C1 in time.
+
+        Returns:
+            (4, 4) float64: takes points in the camera to the world [m].
+        """
+        motion, ego = self.motion, self.ego
+        s, speed = mo.travelled(motion.speed, float(time_s))
+        x, y, heading, curvature = mo.along(motion.path, motion.step_m, s)
+        cos, sin = np.cos(heading), np.sin(heading)
+        x, y = x - ego.offset_m * sin, y + ego.offset_m * cos
+        z, gx, gy = mo.smooth_height(motion.waves, x, y)
+        shake = np.zeros(6)
+        lively = 0.25 + 0.75 * min(speed / 8.0, 1.0) ** 2
+        for axis, amplitude, rate_hz, phase in ego.shake:
+            shake[int(axis)] += amplitude * lively * np.sin(2 * np.pi * rate_hz * time_s + phase)
+        roll = ego.bank * speed * speed * curvature + ego.follow * (gy * cos - gx * sin) + shake[3]
+        pitch = ego.pitch_rad - ego.follow * (gx * cos + gy * sin) + shake[4]
+        pose = np.eye(4)
+        pose[:3, :3] = orientation(heading + shake[5], pitch, roll)
+        pose[:3, 3] = (
+            x + shake[0] * cos - shake[1] * sin,
+            y + shake[0] * sin + shake[1] * cos,
+            z + ego.height_m + shake[2],
+        )
+        return pose
+
+
+def orientation(heading_rad: float, pitch_rad: float, roll_rad: float) -> np.ndarray:
+    """(3, 3) rotation from the optical frame to the world.
+
+    Args:
+        heading_rad: counter-clockwise from world x.
+        pitch_rad: positive looks down.
+        roll_rad: positive lifts the left side.
+    """
+    ch, sh = np.cos(heading_rad), np.sin(heading_rad)
+    cp, sp = np.cos(pitch_rad), np.sin(pitch_rad)
+    cr, sr = np.cos(roll_rad), np.sin(roll_rad)
+    forward = np.array([ch * cp, sh * cp, -sp])
+    right = np.array([sh, -ch, 0.0])
+    down = np.cross(forward, right)
+    tilted = cr * right + sr * down
+    return np.stack([tilted, np.cross(forward, tilted), forward], axis=1)
+
+
+def quantised(values: Sequence | np.ndarray) -> np.ndarray:
+    """float64 on multiples of 2^-12: the last bits of a libm do not reach the geometry."""
+    return np.round(np.asarray(values, np.float64) / QUANTUM) * QUANTUM

@@ -1,0 +1,154 @@
+"""The pattern of the ground: roads with their marks, pavements, meadows, junctions."""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+
+from spike_depth_ros.sim.textures import JIT, chance, noise, pulse, pulses, seen
+
+ASPHALT, PAINT, PAVING, GREEN, SOIL = range(5)
+"""Entries of `Ground.colour`."""
+
+DASH_M = 9.0
+CROSSING_M = (2.0, 5.0)
+"""A crosswalk lies this far from the edge of the junction, along the road."""
+
+
+@numba.njit(**JIT)
+def road_coordinates(ground, path, step_m, x_m, y_m):
+    """Where a point lies relative to the main road and to the nearest side street.
+
+    Returns:
+        Arc length, offset to the left, heading cosine and sine on the main road; distance along
+        and offset from the side street, and its row. Offsets are 1e6 and rows -1 where far.
+    """
+    i = int((x_m - ground.grid[0]) / ground.grid[2])
+    j = int((y_m - ground.grid[1]) / ground.grid[2])
+    s, d, cos, sin = 0.0, 1e6, 1.0, 0.0
+    along, across, side = 0.0, 1e6, -1
+    if 0 <= i < ground.nearest.shape[2] and 0 <= j < ground.nearest.shape[1]:
+        n, side = ground.nearest[0, j, i], int(ground.nearest[1, j, i])
+        if n >= 0:
+            a = path[n]
+            cos, sin = np.cos(a[2]), np.sin(a[2])
+            for _ in range(2):
+                u = (x_m - a[0]) * cos + (y_m - a[1]) * sin
+                d = (y_m - a[1]) * cos - (x_m - a[0]) * sin
+                stretch = 1.0 - a[3] * d
+                ds = u / stretch if stretch > 0.2 else u
+                moved = int(np.round(ds / step_m))
+                if moved == 0 or not 0 <= n + moved < path.shape[0]:
+                    break
+                n += moved
+                a = path[n]
+                cos, sin = np.cos(a[2]), np.sin(a[2])
+            s = n * step_m + ds
+            d -= 0.5 * a[3] * ds * ds
+        if side >= 0:
+            b = ground.side[side]
+            along = (x_m - b[0]) * b[2] + (y_m - b[1]) * b[3]
+            across = (y_m - b[1]) * b[2] - (x_m - b[0]) * b[3]
+    return s, d, cos, sin, along, across, side
+
+
+@numba.njit(**JIT)
+def _marks(ground, s, d, fs, fd, gap, half):
+    """Share of paint of one road; `gap` is the distance to the nearest junction's edge."""
+    layout = ground.layout
+    clear = pulse(gap, 0.0, 1e6, fs)
+    centre = pulse(d, -0.07, 0.07, fd) * pulses(s / DASH_M, 0.35, fs / DASH_M)
+    lane = layout[1]
+    lanes = max(int(half / lane + 0.3), 1)
+    for k in range(1, lanes):
+        for sign in (-1.0, 1.0):
+            at = sign * k * lane
+            centre += pulse(d, at - 0.07, at + 0.07, fd) * pulses(s / 6.0, 0.5, fs / 6.0)
+    edge = half - 0.35
+    border = pulse(abs(d), edge - 0.07, edge + 0.07, fd) * layout[4]
+    paint = (centre + border) * clear
+    if layout[5] > 0:
+        inside = pulse(abs(d), 0.0, half - 0.5, fd)
+        zebra = pulse(gap, CROSSING_M[0], CROSSING_M[1], fs) * pulses(d, 0.5, fd)
+        stop = pulse(gap, CROSSING_M[1] + 1.0, CROSSING_M[1] + 1.4, fs)
+        open_road = pulse(gap, CROSSING_M[1] + 1.4, 1e6, fs)
+        paint = paint * open_road + inside * (zebra + stop * pulse(d, -half, 0.0, fd))
+    return min(paint, 1.0)
+
+
+@numba.njit(**JIT)
+def ground_pattern(levels, ground, path, step_m, x, y, dx, dy, cos_in, fp):
+    """Shares of the ground's colours at a point.
+
+    Args:
+        levels: `textures.noise_levels()`.
+        ground: `geometry.Ground`.
+        path: `Motion.path`.
+        step_m: `Motion.step_m`.
+        x: position [m].
+        y: position [m].
+        dx: x component of the unit viewing ray.
+        dy: y component of the unit viewing ray.
+        cos_in: cosine between the ray and the ground's normal.
+        fp: width of the pixel's cone at the point [m].
+
+    Returns:
+        Shares of paint, paving, green and soil (the rest is asphalt), and a factor on all.
+    """
+    flat = max(np.sqrt(dx * dx + dy * dy), 1e-6)
+    longest = fp * min(1.0 / max(cos_in, 1e-3), 60.0)
+    middle = np.sqrt(fp * longest)
+    coarse = noise(levels, x * 1.3 + 31.0, y * 1.3, longest * 1.3)
+    fine = noise(levels, x * 23.0, y * 23.0, middle * 23.0)
+    if ground.style == 0:
+        blade = noise(levels, x * 9.0, y * 9.0 + 50, middle * 9.0)
+        bare = min(max(0.5 + 1.1 * coarse + 0.3 * blade - ground.layout[6], 0.0), 1.0)
+        return 0.0, 0.0, 1.0 - bare, bare, max(1.0 + 0.22 * fine + 0.2 * blade, 0.1)
+    s, d, cos, sin, along, across, side = road_coordinates(ground, path, step_m, x, y)
+    toward = abs(dx * cos + dy * sin) / flat
+    fs = fp + (longest - fp) * toward
+    fd = fp + (longest - fp) * (1.0 - toward * toward)
+    half, walk = ground.layout[0], ground.layout[2]
+    main = pulse(abs(d), -1.0, half, fd)
+    cross, paint = 0.0, 0.0
+    inner = 1e6
+    if side >= 0:
+        b = ground.side[side]
+        cross = pulse(abs(across), -1.0, b[4], fs) * pulse(abs(along), -1.0, b[5], fd)
+        if abs(d) > half:
+            paint = cross * _marks(ground, along, across, fd, fs, abs(d) - half, b[4])
+        inner = abs(across)
+        gap = inner - b[4]
+    else:
+        gap = 1e3
+    if abs(d) <= half + fd:
+        paint = max(paint, main * _marks(ground, s, d, fs, fd, gap, half))
+    road = max(main, cross)
+    # The kerb: a bright stone with a dark foot, wherever the nearer road ends.
+    beyond = abs(d) - half
+    if side >= 0 and abs(along) < ground.side[side, 5]:
+        beyond = min(beyond, inner - ground.side[side, 4])
+    kerb = pulse(beyond, 0.0, 0.18, fd)
+    foot = pulse(beyond, -0.1, 0.0, fd)
+    wear = 0.75 + 0.25 * noise(levels, x * 7.0 + 9, y * 7.0, middle * 7.0)
+    age = ground.layout[6]
+    patch = chance(int(np.floor(s / 7.0)), int(np.floor((d + 20.0) / 2.6)), 5)
+    mend = seen(longest / 4.0) * (0.35 if patch < 0.13 * age else 0.0)
+    track = 0.08 * pulse(abs(abs(d) - ground.layout[1] / 2), 0.45, 1.0, fd)
+    crack = noise(levels, x * 2.1, y * 2.1 + 70, middle * 2.1)
+    split = seen(middle / 0.15) * age * (0.4 if abs(crack) < 0.03 else 0.0)
+    tar = 1.0 + 0.10 * fine + 0.10 * coarse * age - mend - split + track
+    pave = pulse(beyond, 0.0, walk, fd)
+    slab = 1.0
+    if pave > 0 and ground.layout[3] > 0:
+        near = seen(longest / 0.6)
+        joint = pulses(s / 0.6, 0.05, fs / 0.6) + pulses(d / 0.6, 0.05, fd / 0.6)
+        tone = chance(int(np.floor(s / 0.6)), int(np.floor(d / 0.6)), 11)
+        slab = 1.0 - 0.35 * min(joint, 1.0) + near * (0.24 * tone - 0.12)
+    blade = noise(levels, x * 9.0, y * 9.0 + 50, middle * 9.0)
+    green = (1 - road) * (1 - pave)
+    soil = green * min(max(0.2 + 0.8 * coarse, 0.0), 1.0)
+    gain = road * (1 - paint) * tar + paint * wear + pave * slab * (1.0 + 0.1 * fine + 0.5 * kerb)
+    gain += green * max(1.0 + 0.25 * fine + 0.2 * blade, 0.1)
+    gain *= 1.0 - 0.45 * foot
+    return paint, pave * (1 - road), green - soil, soil, max(gain, 0.05)

@@ -1,0 +1,1 @@
+"""Builders of scenes: each turns a random generator into the arrays of a world."""

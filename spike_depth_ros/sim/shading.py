@@ -1,0 +1,217 @@
+"""The colour of a ray: materials, light, shadows, lamps, sky, fog and rain.
+
+Colours have C channels: 3 (linear RGB) or 1 (luminance). Patterns are scalars, so that one code
+serves both, and luminance costs no colour arithmetic.
+"""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+
+from spike_depth_ros.sim import geometry as geo
+from spike_depth_ros.sim.pavement import ground_pattern
+from spike_depth_ros.sim.textures import JIT, chance, noise, pattern
+
+SUN, AMBIENT, ZENITH, HORIZON, LAMPS, HEADLIGHTS = range(6)
+"""Entries of `Light.table`."""
+
+STREAK_LAYERS = ((0.010, 21.0), (0.022, 12.0))
+"""Rain: angular width of a streak's column [rad], and its speed down the image [lengths/s]."""
+
+
+@numba.njit(**JIT)
+def map_value(light, layer, x_m, y_m):
+    """Bilinear value in [0, 1] of a light map; full sun and no lamp outside of it."""
+    ny, nx = light.maps.shape[1:]
+    u = (x_m - light.grid[0]) / light.grid[2] - 0.5
+    v = (y_m - light.grid[1]) / light.grid[2] - 0.5
+    if not (0 <= u < nx - 1 and 0 <= v < ny - 1):
+        return 1.0 - layer
+    i, j = int(u), int(v)
+    a, b = u - i, v - j
+    cells = light.maps[layer]
+    low = cells[j, i] * (1 - a) + cells[j, i + 1] * a
+    high = cells[j + 1, i] * (1 - a) + cells[j + 1, i + 1] * a
+    return (low * (1 - b) + high * b) / 255.0
+
+
+@numba.njit(**JIT)
+def sky(light, table, levels, wx, wy, wz, pixel_rad, time_s, out):
+    """Sets `out` (C,) to the radiance of the sky in a world direction."""
+    share = max(wz, 0.0) / (max(wz, 0.0) + 0.22)
+    cloud = 0.0
+    if wz > 0.01 and light.clouds > 0:
+        reach = 55.0 / (wz + 0.12)
+        u, v = wx * reach + 0.3 * time_s, wy * reach
+        form = noise(levels, u, v, reach * pixel_rad * 2 + 0.5)
+        cloud = min(max(0.5 + 0.8 * (form + 2.2 * light.clouds - 1.4), 0.0), 1.0)
+    toward = wx * light.sun[0] + wy * light.sun[1] + wz * light.sun[2]
+    disc = 60.0 * (1 - light.clouds) if toward > 0.99995 else 0.0
+    halo = 0.08 / (1.03 - toward)
+    for c in range(out.shape[0]):
+        clear = table[HORIZON, c] + share * (table[ZENITH, c] - table[HORIZON, c])
+        grey = 1.15 * table[HORIZON, c] * (0.75 + 0.25 * share)
+        value = clear + cloud * (grey - clear) + (disc * (1 - cloud) + halo) * table[SUN, c]
+        out[c] = value if wz > -0.01 else 0.7 * table[HORIZON, c]
+
+
+@numba.njit(**JIT)
+def normal_of(shape, q, half, taper):
+    """Unit normal in the solid's metric frame, and the face: axis 0, 1 or 2."""
+    if shape == geo.BALL:
+        nx, ny, nz, face = q[0] / half[0], q[1] / half[1], q[2] / half[2], 1
+    elif shape == geo.PATCH:
+        nx = -(taper[0] + taper[2] * q[1]) * half[2] / half[0]
+        ny = -(taper[1] + taper[2] * q[0]) * half[2] / half[1]
+        nz, face = 1.0, 2
+    elif shape == geo.CONE:
+        radius = np.sqrt(q[0] * q[0] + q[1] * q[1])
+        narrow = 1.0 - taper[0] * (q[2] + 1) / 2
+        if abs(q[2]) - 1.0 > radius - narrow:
+            nx, ny, nz, face = 0.0, 0.0, np.sign(q[2]), 2
+        else:
+            nx, ny, face = q[0] / half[0], q[1] / half[1], 1
+            nz = radius * taper[0] / (2 * half[2])
+    else:
+        lx = abs(q[0]) + taper[0] * (q[2] + 1) / 2
+        ly = abs(q[1]) + taper[1] * (q[2] + 1) / 2
+        lz = abs(q[2])
+        nx = ny = nz = 0.0
+        if lz >= lx and lz >= ly:
+            nz, face = np.sign(q[2]), 2
+        elif lx >= ly:
+            nx, nz, face = np.sign(q[0]) / half[0], taper[0] / (2 * half[2]), 0
+        else:
+            ny, nz, face = np.sign(q[1]) / half[1], taper[1] / (2 * half[2]), 1
+    length = np.sqrt(nx * nx + ny * ny + nz * nz)
+    return nx / length, ny / length, nz / length, face
+
+
+@numba.njit(**JIT)
+def _surface_coordinates(shape, face, q, half, d, fp, facing):
+    """Position on the surface (u, height v above the foot) [m] and the footprint along both."""
+    if shape == geo.BALL:
+        spread = fp / facing
+        return q[0] * half[0] + 0.6 * q[1] * half[1], (q[2] + 1) * half[2], spread, spread
+    if face == 2:
+        u, v, du, dv = q[0] * half[0], q[1] * half[1], d[0], d[1]
+    elif shape == geo.CONE:
+        u, v = np.arctan2(q[1], q[0]) * half[0], (q[2] + 1) * half[2]
+        du, dv = np.sqrt(max(1.0 - facing * facing, 0.0)), d[2]
+    elif face == 0:
+        u, v, du, dv = q[1] * half[1], (q[2] + 1) * half[2], d[1], d[2]
+    else:
+        u, v, du, dv = q[0] * half[0], (q[2] + 1) * half[2], d[0], d[2]
+    fu = fp * min(np.sqrt(1 + (du / facing) ** 2), 40.0)
+    fv = fp * min(np.sqrt(1 + (dv / facing) ** 2), 40.0)
+    return u, v, fu, fv
+
+
+@numba.njit(**JIT)
+def surface(env, n, x, y, t, wx, wy, wz, norm, out):
+    """Sets `out` (C,) to the light that a surface sends back along a ray, before the air."""
+    scope, solids, motion, ground, light, colours, floor, table, levels, eye, pixel_rad = env
+    solid = scope.solid[n]
+    shape, material = solids.shape[solid], solids.material[solid]
+    half, taper, detail = scope.half_m[n], solids.taper[solid], solids.detail[solid]
+    m, o = scope.turn[n], scope.origin[n]
+    d0 = m[0, 0] * x + m[0, 1] * y + m[0, 2]
+    d1 = m[1, 0] * x + m[1, 1] * y + m[1, 2]
+    d2 = m[2, 0] * x + m[2, 1] * y + m[2, 2]
+    q = (o[0] + t * d0, o[1] + t * d1, o[2] + t * d2)
+    d = (d0 * half[0] / norm, d1 * half[1] / norm, d2 * half[2] / norm)
+    nx, ny, nz, face = normal_of(shape, q, half, taper)
+    facing = -(nx * d[0] + ny * d[1] + nz * d[2])
+    if facing < 0:
+        nx, ny, nz, facing = -nx, -ny, -nz, -facing
+    facing = max(facing, 0.02)
+    sun_in, up = scope.sun[n], scope.up[n]
+    toward_sun = nx * sun_in[0] + ny * sun_in[1] + nz * sun_in[2]
+    up_n = nx * up[0] + ny * up[1] + nz * up[2]
+    distance = t * norm
+    px, py = eye[0] + wx * distance, eye[1] + wy * distance
+    fp = distance * pixel_rad
+    lit = map_value(light, 0, px, py)
+    lamp = map_value(light, 1, px, py)
+    if material == geo.GROUND:
+        paint, pave, green, soil, gain = ground_pattern(
+            levels, ground, motion.path, motion.step_m, px, py, wx, wy, facing, fp
+        )
+        mix = gloss = glow = 0.0
+        lit *= blob_shadow(scope.blobs, px, py)
+    else:
+        paint = pave = green = soil = 0.0
+        u, v, fu, fv = _surface_coordinates(shape, face, q, half, d, fp, facing)
+        radius = np.sqrt(q[0] * q[0] + q[2] * q[2])
+        mix, gain, gloss, glow = pattern(levels, material, face, u, v, fu, fv, detail, radius)
+        glow *= max(light.night, detail[1]) if material == geo.GLOW else light.night
+        lit = 1.0 - (1.0 - lit) * max(1.0 - v / 5.0, 0.0) * 0.5
+        lamp *= 1.0 / (1.0 + 0.05 * v * v)
+    beam = 0.0
+    if light.night > 0:
+        side = x / 0.5
+        low = min(max(0.5 + 9.0 * (y - scope.level), 0.12), 1.0)
+        beam = light.night * low * facing / ((1 + side**4) * (1.0 + distance * distance / 60.0))
+    mirrored = wz + 2 * facing * up_n
+    share = max(mirrored, 0.0) / (max(mirrored, 0.0) + 0.22)
+    fresnel = gloss + (1 - gloss) * gloss * (1 - facing) ** 4
+    open_sky = 0.62 + 0.38 * up_n
+    for c in range(out.shape[0]):
+        if material == geo.GROUND:
+            plain = 1.0 - paint - pave - green - soil
+            albedo = plain * floor[0, c] + paint * floor[1, c] + pave * floor[2, c]
+            albedo += green * floor[3, c] + soil * floor[4, c]
+        else:
+            albedo = mix * colours[solid, 0, c] + (1 - mix) * colours[solid, 1, c]
+        arriving = table[SUN, c] * max(toward_sun, 0.0) * lit + table[AMBIENT, c] * open_sky
+        arriving += table[LAMPS, c] * lamp * light.night + table[HEADLIGHTS, c] * beam
+        dome = table[HORIZON, c] + share * (table[ZENITH, c] - table[HORIZON, c])
+        dome *= 1.0 if mirrored > -0.05 else 0.35
+        value = albedo * max(gain, 0.03) * arriving * (1 - fresnel) + fresnel * dome
+        out[c] = value + glow * colours[solid, 2, c]
+
+
+@numba.njit(**JIT)
+def blob_shadow(blobs, x_m, y_m):
+    """Light that is left under and beside moving things; `blobs` (K, 7), see `shadow_blobs`."""
+    left = 1.0
+    for k in range(blobs.shape[0]):
+        b = blobs[k]
+        dx, dy = x_m - b[0], y_m - b[1]
+        if dx * dx + dy * dy < b[6]:
+            u, v = (dx * b[2] + dy * b[3]) / b[4], (dy * b[2] - dx * b[3]) / b[5]
+            edge = max(abs(u), abs(v))
+            left *= min(max(0.12 + 4.0 * (edge - 0.9), 0.12), 1.0)
+    return left
+
+
+@numba.njit(**JIT)
+def rain_streak(density, elevation, azimuth, time_s):
+    """Brightness that falling drops add in a direction."""
+    total = 0.0
+    for layer in range(len(STREAK_LAYERS)):
+        width, speed = STREAK_LAYERS[layer]
+        column = azimuth / width
+        k = int(np.floor(column))
+        inside = 1.0 - abs(2 * (column - k) - 1.0)
+        fall = elevation / (9 * width) + speed * time_s * (0.8 + 0.4 * chance(k, 1, layer))
+        fall += 7.0 * chance(k, 2, layer)
+        drop = int(np.floor(fall))
+        if chance(k, drop, 31 + layer) < density:
+            along = fall - drop
+            total += inside * 4.0 * along * (1 - along)
+    return total
+
+
+@numba.njit(**JIT)
+def through_air(light, table, distance, cos_sun, sun_seen, streak, out):
+    """Applies haze, the sun's veil and rain to the radiance `out` (C,) of a ray."""
+    clear = np.exp(-light.fog_per_m * distance) if distance < 1e5 else 1.0
+    if distance >= 1e5 and light.fog_per_m > 0.004:
+        clear = np.exp(-light.fog_per_m * 250.0)
+    veil = light.glare * sun_seen * 0.006 / (1.006 - cos_sun)
+    for c in range(out.shape[0]):
+        air = table[HORIZON, c] * (1.0 + 0.25 * max(cos_sun, 0.0))
+        out[c] = out[c] * clear + (1 - clear) * air + veil * table[SUN, c]
+        out[c] += streak * 0.35 * (table[HORIZON, c] + 0.3 * table[LAMPS, c] * light.night)

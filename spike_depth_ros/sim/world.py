@@ -1,0 +1,39 @@
+"""Worlds by name: `build_world(scene, seed)` is the one way to make one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from spike_depth_ros.sim.geometry import World
+from spike_depth_ros.sim.scenes.street import build_street
+
+__all__ = ['SCENES', 'World', 'WorldError', 'build_world']
+
+SCENES: dict[str, Callable[[int, float], World]] = {'street': build_street}
+"""Scene -> builder(seed, duration_s)."""
+
+MAX_DURATION_S = 600.0
+
+
+class WorldError(ValueError):
+    """A world was asked for that does not exist."""
+
+
+def build_world(scene: str, seed: int, duration_s: float = 60.0) -> World:
+    """Builds a world; the same arguments give the same geometry on any machine.
+
+    Args:
+        scene: a key of `SCENES`.
+        seed: any integer from 0 to 2^63 - 1; everything is drawn from it.
+        duration_s: how long a drive the world must be large enough for.
+
+    Raises:
+        WorldError: the scene is unknown, or a number is out of range.
+    """
+    if scene not in SCENES:
+        raise WorldError(f'scene {scene!r} is unknown, expected one of {sorted(SCENES)}')
+    if not 0 <= seed < 2**63:
+        raise WorldError(f'seed is {seed}, expected 0 to 2^63 - 1')
+    if not 0 < duration_s <= MAX_DURATION_S:
+        raise WorldError(f'duration is {duration_s} s, expected 0 to {MAX_DURATION_S:g}')
+    return SCENES[scene](seed, duration_s)
