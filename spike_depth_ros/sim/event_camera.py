@@ -49,9 +49,16 @@ class EventCamera:
     often as what does. Between two luminances of a pixel the logarithm is linear in time.
     """
 
-    def __init__(self, config: EventCameraConfig, seed: int) -> None:
+    def __init__(self, config: EventCameraConfig, seed: int, run: int = 0) -> None:
+        """Builds a sensor.
+
+        Args:
+            config: what sensor it is.
+            seed: which one of its kind: decides the mismatch of its pixels.
+            run: which of its recordings: decides the noise and the state it starts in.
+        """
         self.config = config
-        self._pixels = _new_pixels(config, np.random.default_rng((seed, 0xE7)))
+        self._pixels = _new_pixels(config, seed, run)
         self._all = np.arange(self._pixels.size, dtype=np.int32)
         self._buffer: np.ndarray = np.empty(1 << 16, EVENT_DTYPE)
         self._count = 0
@@ -120,22 +127,23 @@ class EventCamera:
         return read_only(events)
 
 
-def _new_pixels(config: EventCameraConfig, rng: np.random.Generator) -> np.ndarray:
-    """Returns (H * W,) `PIXEL_DTYPE` before the first frame, mismatch drawn from `rng`."""
-    camera = config.camera
-    pixels = np.zeros(camera.height * camera.width, PIXEL_DTYPE)
+def _new_pixels(config: EventCameraConfig, seed: int, run: int) -> np.ndarray:
+    """Returns (H * W,) `PIXEL_DTYPE` before the first frame."""
+    pixels = np.zeros(config.camera.height * config.camera.width, PIXEL_DTYPE)
     n = pixels.size
+    rng = np.random.default_rng((seed, 0xE7))
     for name, mean in (('threshold_on', config.threshold_on),
                        ('threshold_off', config.threshold_off)):  # fmt: skip
         drawn = rng.normal(mean, config.threshold_sigma, n)
         pixels[name] = np.clip(drawn, mean / 4, None)
+    pixels['leak_per_ns'] = config.leak_hz * 1e-9 * pixels['threshold_on']
+    hot = rng.random(n) < config.hot_fraction
+    pixels['hot_hz'] = np.where(hot, config.hot_hz * rng.lognormal(0.0, 1.0, n), 0.0)
+    rng = np.random.default_rng((seed, 0xE8, run))
     spread = rng.uniform(-config.residual, config.residual, n)
     pixels['contrast'] = spread * np.where(
         spread > 0, pixels['threshold_on'], pixels['threshold_off']
     )
-    pixels['leak_per_ns'] = config.leak_hz * 1e-9 * pixels['threshold_on']
-    hot = rng.random(n) < config.hot_fraction
-    pixels['hot_hz'] = np.where(hot, config.hot_hz * rng.lognormal(0.0, 1.0, n), 0.0)
     pixels['noise_left'] = rng.exponential(1.0, n)
     pixels['random'] = rng.integers(1, 2**32, n, np.uint32)
     return pixels

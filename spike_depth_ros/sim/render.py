@@ -9,20 +9,21 @@ from __future__ import annotations
 import functools
 from typing import NamedTuple
 
-import numba
 import numpy as np
 
 from spike_depth_ros.camera import Camera
 from spike_depth_ros.sim import motion as mo
 from spike_depth_ros.sim import shading
 from spike_depth_ros.sim.geometry import WHITE_LUMINANCE, World
-from spike_depth_ros.sim.textures import JIT, noise_levels
+from spike_depth_ros.sim.shading import Env
+from spike_depth_ros.sim.textures import noise_levels
 from spike_depth_ros.sim.visibility import (
     TILE_PX,
+    RayTable,
+    Scope,
     place_solids,
     ray_table,
-    tile_lists,
-    trace_tile,
+    trace,
 )
 
 
@@ -65,10 +66,25 @@ def render(world: World, camera: Camera, time_s: float, pose: np.ndarray | None 
 
 
 def render_luminance(
-    world: World, camera: Camera, time_s: float, pose: np.ndarray | None = None
+    world: World,
+    camera: Camera,
+    time_s: float,
+    pose: np.ndarray | None = None,
+    tiles: np.ndarray | None = None,
+    out: np.ndarray | None = None,
 ) -> Gray:
-    """Renders luminance and depth, without colour arithmetic; arguments as `render`."""
-    luminance, depth_m = _image(world, camera, time_s, pose, 1)
+    """Renders luminance and depth, without colour arithmetic.
+
+    Args:
+        world: what to look at.
+        camera: intrinsics with lens distortion.
+        time_s: time within the world.
+        pose: (4, 4) camera to world; the world's own drive by default.
+        tiles: (K,) int32, row-major numbers of the `TILE_PX` x `TILE_PX` tiles to render; all
+            by default. Depth is NaN elsewhere.
+        out: (H, W) float32 to write the luminance of those tiles into; the rest is not touched.
+    """
+    luminance, depth_m = _image(world, camera, time_s, pose, 1, tiles, out)
     return Gray(luminance[..., 0], depth_m)
 
 
@@ -89,8 +105,9 @@ def image_flow(
     """
     rays = ray_table(camera, stride)
     before, after = world.pose(time_s), world.pose(time_s + step_s)
-    depth, solid = _traced(world, rays, time_s, before)
-    actor = np.where(solid >= 0, world.solids.actor[solid], -1)
+    everywhere = np.arange(len(rays.columns) * len(rays.rows), dtype=np.int32)
+    depth, row, scope, _ = _traced(world, rays, time_s, before, everywhere)
+    actor = np.where(row >= 0, np.append(world.solids.actor[scope.solid], -1)[row], -1)
     xy1 = np.concatenate([rays.xy, np.ones((*rays.xy.shape[:2], 1))], axis=2)
     far = ~np.isfinite(depth)
     points = xy1 * np.where(far, 1.0, depth)[..., None] @ before[:3, :3].T
@@ -137,109 +154,33 @@ def _image(
     time_s: float,
     pose: np.ndarray | None,
     channels: int,
+    tiles: np.ndarray | None = None,
+    out: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     rays = ray_table(camera)
     pose = world.pose(time_s) if pose is None else np.asarray(pose, np.float64)
-    colours, floor, table = _palettes(world, channels)
     height, width = rays.xy.shape[:2]
-    out = np.empty((height, width, channels), np.float32)
-    depth = np.empty((height, width), np.float32)
-    eye, turn = np.ascontiguousarray(pose[:3, 3]), np.ascontiguousarray(pose[:3, :3])
-    scope = place_solids(world.solids, world.motion, time_s, eye, turn, rays, world.light.sun)
-    env = (scope, world.solids, world.motion, world.ground, world.light, colours, floor, table,
-           noise_levels(), eye, rays.pixel_rad)  # fmt: skip
-    _shade_image(env, turn, time_s, rays, out, depth)
+    if tiles is None:
+        tiles = np.arange(len(rays.columns) * len(rays.rows), dtype=np.int32)
+    out = np.zeros((height, width, channels), np.float32) if out is None else out[..., None]
+    depth, row, scope, turn = _traced(world, rays, time_s, pose, tiles)
+    colours, floor, table = _palettes(world, channels)
+    env = Env(scope, world.solids, world.motion, world.ground, world.light, colours, floor, table,
+              noise_levels(), np.ascontiguousarray(pose[:3, 3]), rays.pixel_rad)  # fmt: skip
+    shading.shade(env, turn, time_s, rays, tiles, TILE_PX, depth, row, out)
     return out, depth
 
 
-def _traced(world, rays, time_s, pose):
-    """Depth (H, W) and row in `Solids` (H, W), -1 for the sky, without any shading."""
-    depth = np.empty(rays.xy.shape[:2], np.float32)
-    solid = np.empty(rays.xy.shape[:2], np.int32)
+def _traced(
+    world: World, rays: RayTable, time_s: float, pose: np.ndarray, tiles: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, Scope, np.ndarray]:
+    """Depth (H, W), row in the scope (H, W) with -1 for the sky, the scope, the rotation."""
+    depth = np.full(rays.xy.shape[:2], np.nan, np.float32)
+    row = np.full(rays.xy.shape[:2], -1, np.int32)
     eye, turn = np.ascontiguousarray(pose[:3, 3]), np.ascontiguousarray(pose[:3, :3])
-    scope = place_solids(world.solids, world.motion, time_s, eye, turn, rays, world.light.sun)
-    _trace_image(scope, world.solids, rays, depth, solid)
-    return depth, solid
-
-
-@numba.njit(cache=True, nogil=True)
-def _tile_rays(xy, top, left, x, y):
-    """Copies the rays of the tile at (top, left) into `x` and `y`; returns rows and columns."""
-    rows, columns = min(TILE_PX, xy.shape[0] - top), min(TILE_PX, xy.shape[1] - left)
-    for r in range(rows):
-        for c in range(columns):
-            x[r * columns + c], y[r * columns + c] = xy[top + r, left + c]
-    return rows, columns
-
-
-@numba.njit(cache=True, nogil=True)
-def _trace_image(scope, solids, rays, depth, solid):
-    across, down = rays.columns.shape[0], rays.rows.shape[0]
-    starts, members = tile_lists(scope.tiles, across, down)
-    area = TILE_PX * TILE_PX
-    x, y, near = np.empty(area, np.float32), np.empty(area, np.float32), np.empty(area, np.float32)
-    who = np.empty(area, np.int32)
-    for tile in range(across * down):
-        top, left = tile // across * TILE_PX, tile % across * TILE_PX
-        rows, columns = _tile_rays(rays.xy, top, left, x, y)
-        n = rows * columns
-        trace_tile(
-            scope,
-            solids,
-            members[starts[tile] : starts[tile + 1]],
-            x[:n],
-            y[:n],
-            near[:n],
-            who[:n],
-        )
-        for k in range(n):
-            row, column = top + k // columns, left + k % columns
-            depth[row, column] = near[k]
-            solid[row, column] = scope.solid[who[k]] if who[k] >= 0 else -1
-
-
-@numba.njit(**JIT)
-def _shade_image(env, turn, time_s, rays, out, depth):
-    scope, solids, light, table, levels, eye = env[0], env[1], env[4], env[7], env[8], env[9]
-    across, down = rays.columns.shape[0], rays.rows.shape[0]
-    starts, members = tile_lists(scope.tiles, across, down)
-    area = TILE_PX * TILE_PX
-    x, y, near = np.empty(area, np.float32), np.empty(area, np.float32), np.empty(area, np.float32)
-    who = np.empty(area, np.int32)
-    sun = light.sun
-    sun_seen = shading.map_value(light, 0, eye[0], eye[1])
-    for tile in range(across * down):
-        top, left = tile // across * TILE_PX, tile % across * TILE_PX
-        rows, columns = _tile_rays(rays.xy, top, left, x, y)
-        n = rows * columns
-        trace_tile(
-            scope,
-            solids,
-            members[starts[tile] : starts[tile + 1]],
-            x[:n],
-            y[:n],
-            near[:n],
-            who[:n],
-        )
-        for k in range(n):
-            row, column = top + k // columns, left + k % columns
-            rx, ry, t = float(x[k]), float(y[k]), float(near[k])
-            pixel = out[row, column]
-            if not (rx == rx and ry == ry):
-                pixel[:] = 0.0
-                depth[row, column] = np.nan
-                continue
-            norm = np.sqrt(1 + rx * rx + ry * ry)
-            wx = (turn[0, 0] * rx + turn[0, 1] * ry + turn[0, 2]) / norm
-            wy = (turn[1, 0] * rx + turn[1, 1] * ry + turn[1, 2]) / norm
-            wz = (turn[2, 0] * rx + turn[2, 1] * ry + turn[2, 2]) / norm
-            if who[k] < 0:
-                shading.sky(light, table, levels, wx, wy, wz, rays.pixel_rad, time_s, pixel)
-            else:
-                shading.surface(env, who[k], rx, ry, t, wx, wy, wz, norm, pixel)
-            cos_sun = wx * sun[0] + wy * sun[1] + wz * sun[2]
-            streak = 0.0
-            if light.rain > 0:
-                streak = shading.rain_streak(light.rain, -ry, rx, time_s)
-            shading.through_air(light, table, t * norm, cos_sun, sun_seen, streak, pixel)
-            depth[row, column] = near[k]
+    down, across = tiles // len(rays.columns), tiles % len(rays.columns)
+    window = (int(across.min()), int(across.max()) + 1, int(down.min()), int(down.max()) + 1)
+    sun = world.light.sun
+    scope = place_solids(world.solids, world.motion, time_s, eye, turn, rays, window, sun)
+    trace(scope, world.solids, rays, tiles, depth, row)
+    return depth, row, scope, turn

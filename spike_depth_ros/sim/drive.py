@@ -1,0 +1,293 @@
+"""A drive as sensors see it: events at the pace of the motion, pictures and depth at any time.
+
+Events are only as good as the frames that they are made from (Gehrig et al., "Video to Events",
+CVPR 2020): between two of them no edge may move by more than about a pixel. Each tile of the
+image therefore has a frame rate of its own, from how fast it moves: the road beneath is rendered
+a thousand times a second, the sky sixty.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import NamedTuple
+
+import numpy as np
+
+from spike_depth_ros.camera import Camera
+from spike_depth_ros.config import require
+from spike_depth_ros.events import empty_events, read_only
+from spike_depth_ros.sim.event_camera import EventCamera
+from spike_depth_ros.sim.geometry import WHITE_LUMINANCE, World
+from spike_depth_ros.sim.render import TILE_PX, image_flow, render, render_luminance
+from spike_depth_ros.sim.sensors import EventCameraConfig, sensor_config
+from spike_depth_ros.sim.spike_camera import SpikeCamera
+from spike_depth_ros.sim.world import build_world
+
+CHUNK_NS = 16_000_000
+"""The motion is measured once in this time; what hardly moves is rendered as often."""
+
+MOST_HALVINGS = 6
+"""A chunk is cut into at most 2^6 steps, 0.25 ms each."""
+
+RAIN_HALVINGS = 3
+"""Rain is fast whatever the scene does: at least 2^3 steps a chunk."""
+
+WARMUP_NS = 10_000_000
+"""Time that the pixels get to settle before a recording."""
+
+FLOW_STRIDE_PX = 4
+MIDDLE_GREY = 0.18
+
+
+class Picture(NamedTuple):
+    """What a colour camera shows, and how far it is."""
+
+    rgb: np.ndarray  # (H, W, 3) uint8
+    depth_m: np.ndarray  # (H, W) float32, +inf for the sky
+
+
+class WindowSample(NamedTuple):
+    """A window of events, and the truth at its end."""
+
+    events: np.ndarray  # (N,) EVENT_DTYPE, times within [t0_ns, t1_ns)
+    t0_ns: int
+    t1_ns: int
+    depth_m: np.ndarray  # (H, W) float32 z-depth at t1_ns, +inf for the sky
+    rgb: np.ndarray  # (H, W, 3) uint8 at t1_ns
+    camera: Camera  # of the events
+    view: Camera  # of depth and image
+
+
+class Drive:
+    """A drive through a world, seen by one event sensor; goes forward only.
+
+    Args:
+        world: where it goes.
+        sensor: the event sensor and its lens.
+        seed: which sensor of its kind, see `EventCamera`.
+        start_ns: time of the first event, at which the pixels have settled already.
+        run: which recording of that sensor.
+        max_step_px: greatest motion between two frames of a tile.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        sensor: EventCameraConfig,
+        seed: int,
+        start_ns: int,
+        run: int = 0,
+        max_step_px: float = 1.0,
+    ) -> None:
+        camera = sensor.camera
+        self.world, self.camera = world, camera
+        self.now_ns = start_ns - WARMUP_NS
+        self._max_step_px = max_step_px
+        self._sensor = EventCamera(sensor, seed, run)
+        self._tiles = _tile_pixels(camera.height, camera.width)
+        self._frame = render_luminance(world, camera, self.now_ns * 1e-9)
+        self._sensor.step(self._frame.luminance, self.now_ns)
+        self.advance(start_ns)
+
+    def advance(self, t_ns: int) -> np.ndarray:
+        """Drives on.
+
+        Args:
+            t_ns: until when, not before `now_ns`.
+
+        Returns:
+            (N,) read-only `EVENT_DTYPE` in order of time, from `now_ns` to just before `t_ns`.
+        """
+        if t_ns < self.now_ns:
+            raise ValueError(f'the drive is at {self.now_ns} ns, it cannot go back to {t_ns}')
+        parts = []
+        while self.now_ns < t_ns:
+            parts.append(self._chunk(min(self.now_ns + CHUNK_NS, t_ns)))
+        return read_only(np.concatenate(parts)) if parts else empty_events()
+
+    def _chunk(self, end_ns: int) -> np.ndarray:
+        span_ns = end_ns - self.now_ns
+        halvings = self._halvings((self.now_ns + span_ns // 2) * 1e-9, span_ns * 1e-9)
+        finest = int(halvings.max())
+        for step in range(1, (1 << finest) + 1):
+            due = np.flatnonzero(step % (1 << (finest - halvings)) == 0).astype(np.int32)
+            self._look(due, self.now_ns + (span_ns * step >> finest))
+        self.now_ns = end_ns
+        return self._sensor.take()
+
+    def _halvings(self, time_s: float, span_s: float) -> np.ndarray:
+        """(tiles,) how often to halve a span of time so that a tile moves at most one step."""
+        flow = image_flow(self.world, self.camera, time_s, FLOW_STRIDE_PX)
+        speed = np.nan_to_num(np.hypot(flow[..., 0], flow[..., 1]))
+        steps = _tile_greatest(speed, TILE_PX // FLOW_STRIDE_PX) * span_s / self._max_step_px
+        least = RAIN_HALVINGS if self.world.light.rain > 0 else 0
+        halvings = np.ceil(np.log2(np.maximum(steps, 1.0)))
+        return np.clip(halvings, least, MOST_HALVINGS).astype(np.int64).ravel()
+
+    def _look(self, tiles: np.ndarray, t_ns: int) -> None:
+        """Renders some tiles and shows them to the sensor."""
+        render_luminance(self.world, self.camera, t_ns * 1e-9, tiles=tiles, out=self._frame)
+        pixels = np.concatenate([self._tiles[tile] for tile in tiles])
+        self._sensor.advance(pixels, self._frame.luminance.ravel()[pixels], t_ns)
+
+
+class SpikeDrive:
+    """A drive seen by a spike camera, see `SpikeCamera`; goes forward only.
+
+    The sensor's gain is such that one pixel in a hundred saturates at the world's beginning.
+    """
+
+    def __init__(self, world: World, camera: Camera, seed: int, max_step_px: float = 1.0) -> None:
+        self._world, self._camera, self._max_step_px = world, camera, max_step_px
+        first = render_luminance(world, camera, 0.0).luminance
+        full = float(max(np.nanpercentile(first, 99), 1e-4))
+        self._sensor = SpikeCamera(camera.height, camera.width, seed, full)
+
+    def frames(self, t0_ns: int, t1_ns: int, count: int) -> np.ndarray:
+        """The spikes of a window.
+
+        Args:
+            t0_ns: its start.
+            t1_ns: its end.
+            count: frames, equally long.
+
+        Returns:
+            (count, H, W) uint8 in {0, 1}.
+        """
+        flow = image_flow(self._world, self._camera, (t0_ns + t1_ns) * 0.5e-9)
+        speed = float(np.nanpercentile(np.hypot(flow[..., 0], flow[..., 1]), 98))
+        steps = int(np.clip(speed * (t1_ns - t0_ns) * 1e-9 / self._max_step_px + 1, 1, count))
+        times_s = np.linspace(t0_ns * 1e-9, t1_ns * 1e-9, steps + 1)
+        spikes = np.empty((count, self._camera.height, self._camera.width), np.uint8)
+        before = after = render_luminance(self._world, self._camera, times_s[0]).luminance
+        shown = 0
+        for k in range(count):
+            place = (k + 0.5) / count * steps
+            while shown < place:
+                shown += 1
+                before = after
+                after = render_luminance(self._world, self._camera, times_s[shown]).luminance
+            share = np.float32(place - (shown - 1))
+            spikes[k] = self._sensor.expose(before + share * (after - before))
+        return spikes
+
+
+def picture(
+    world: World, camera: Camera, time_s: float, from_sensor: np.ndarray | None = None
+) -> Picture:
+    """What a camera beside the event sensor sees.
+
+    Args:
+        world: what to look at.
+        camera: the camera.
+        time_s: time within the world.
+        from_sensor: (4, 4) takes points of the event sensor to this camera; None if they share
+            one lens.
+    """
+    pose = world.pose(time_s)
+    if from_sensor is not None:
+        pose = pose @ np.linalg.inv(from_sensor)
+    frame = render(world, camera, time_s, pose)
+    return Picture(exposed(frame.radiance), frame.depth_m)
+
+
+def exposed(radiance: np.ndarray) -> np.ndarray:
+    """Radiance to what a camera with automatic exposure stores.
+
+    The log average becomes middle grey, highlights roll off, and the result is sRGB (Reinhard et
+    al., SIGGRAPH 2002, eq. 1 and 4; IEC 61966-2-1).
+
+    Args:
+        radiance: (H, W, 3) linear RGB.
+
+    Returns:
+        (H, W, 3) uint8.
+    """
+    average = np.exp(np.log(np.maximum(radiance @ WHITE_LUMINANCE, 1e-4)).mean())
+    scaled = radiance * np.float32(MIDDLE_GREY / average)
+    linear = scaled * (1 + scaled / 9) / (1 + scaled)
+    srgb = 1.055 * np.clip(linear, 0.0031308, 1.0) ** (1 / 2.4) - 0.055
+    return np.round(255 * np.where(linear < 0.0031308, 12.92 * linear, srgb)).astype(np.uint8)
+
+
+def window_sample(
+    scene: str,
+    seed: int,
+    time_s: float,
+    window_ms: float = 50.0,
+    sensor: str | EventCameraConfig = 'davis346',
+    view: Camera | None = None,
+    max_step_px: float = 1.0,
+) -> WindowSample:
+    """One window that ends at `time_s`; arguments as `clip`."""
+    start_s = time_s - window_ms * 1e-3
+    return clip(scene, seed, start_s, 1, window_ms, sensor, view, max_step_px)[0]
+
+
+def clip(
+    scene: str,
+    seed: int,
+    start_s: float,
+    windows: int,
+    window_ms: float = 50.0,
+    sensor: str | EventCameraConfig = 'davis346',
+    view: Camera | None = None,
+    max_step_px: float = 1.0,
+) -> list[WindowSample]:
+    """Consecutive windows of a drive, each with the truth at its end.
+
+    Args:
+        scene: a key of `world.SCENES`.
+        seed: decides the world and the sensor.
+        start_s: time within the world at which the first window starts, at least 10 ms.
+        windows: how many.
+        window_ms: length of each.
+        sensor: a sensor or its name or size, see `sensors.sensor_config`.
+        view: camera of depth and image, in the place of the sensor; its own lens if None.
+        max_step_px: greatest motion between two frames of a tile.
+
+    Raises:
+        ConfigError: there is no such sensor, or the times make no sense.
+    """
+    require(start_s * 1e9 >= WARMUP_NS, 'start_s', start_s, f'at least {WARMUP_NS * 1e-9}')
+    require(windows >= 1, 'windows', windows, '1 or more')
+    config = sensor_config(sensor) if isinstance(sensor, str) else sensor
+    view = config.camera if view is None else view
+    world = world_of(scene, seed)
+    start_ns, window_ns = round(start_s * 1e9), round(window_ms * 1e6)
+    drive = Drive(world, config, seed, start_ns, 0, max_step_px)
+    samples = []
+    for k in range(windows):
+        t0_ns, t1_ns = start_ns + k * window_ns, start_ns + (k + 1) * window_ns
+        events = drive.advance(t1_ns)
+        rgb, depth_m = picture(world, view, t1_ns * 1e-9)
+        samples.append(WindowSample(events, t0_ns, t1_ns, depth_m, rgb, config.camera, view))
+    return samples
+
+
+@functools.lru_cache(maxsize=4)
+def world_of(scene: str, seed: int) -> World:
+    """A world, kept: clips and segments of one drive are asked for one after the other."""
+    return build_world(scene, seed)
+
+
+@functools.lru_cache(maxsize=8)
+def _tile_pixels(height: int, width: int) -> list[np.ndarray]:
+    """Flat indices of the pixels of each tile, tiles in rows."""
+    index = np.arange(height * width, dtype=np.int32).reshape(height, width)
+    return [
+        np.ascontiguousarray(index[top : top + TILE_PX, left : left + TILE_PX].ravel())
+        for top in range(0, height, TILE_PX)
+        for left in range(0, width, TILE_PX)
+    ]
+
+
+def _tile_greatest(values: np.ndarray, samples: int) -> np.ndarray:
+    """Greatest value of each block of `samples` x `samples` and the blocks around it."""
+    rows, columns = (-(-n // samples) for n in values.shape)
+    margin = [(0, rows * samples - values.shape[0]), (0, columns * samples - values.shape[1])]
+    blocks = np.pad(values, margin).reshape(rows, samples, columns, samples).max(axis=(1, 3))
+    around = np.pad(blocks, 1)
+    return np.max(
+        [around[i : i + rows, j : j + columns] for i in range(3) for j in range(3)], axis=0
+    )
