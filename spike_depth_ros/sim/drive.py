@@ -85,8 +85,8 @@ class Drive:
         self._max_step_px = max_step_px
         self._sensor = EventCamera(sensor, seed, run)
         self._tiles = _tile_pixels(camera.height, camera.width)
-        self._frame = render_luminance(world, camera, self.now_ns * 1e-9)
-        self._sensor.step(self._frame.luminance, self.now_ns)
+        self._light = render_luminance(world, camera, self.now_ns * 1e-9).luminance.copy()
+        self._sensor.step(self._light, self.now_ns)
         self.advance(start_ns)
 
     def advance(self, t_ns: int) -> np.ndarray:
@@ -126,9 +126,9 @@ class Drive:
 
     def _look(self, tiles: np.ndarray, t_ns: int) -> None:
         """Renders some tiles and shows them to the sensor."""
-        render_luminance(self.world, self.camera, t_ns * 1e-9, tiles=tiles, out=self._frame)
+        render_luminance(self.world, self.camera, t_ns * 1e-9, tiles=tiles, out=self._light)
         pixels = np.concatenate([self._tiles[tile] for tile in tiles])
-        self._sensor.advance(pixels, self._frame.luminance.ravel()[pixels], t_ns)
+        self._sensor.advance(pixels, self._light.ravel()[pixels], t_ns)
 
 
 class SpikeDrive:
