@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from spike_depth_ros.config import ConfigError, from_dict
+from spike_depth_ros.config import ConfigError, SpikeConfig, from_dict
 from spike_depth_ros.model.baselines import E2Depth, E2DepthConfig, UNet, UNetConfig
 from spike_depth_ros.model.spike_t import SpikeT, SpikeTConfig
 from spike_depth_ros.model.spiking_transformer import SpikingTransformer, SpikingTransformerConfig
@@ -21,7 +21,12 @@ MODELS: dict[str, tuple[type, type[nn.Module]]] = {
 }
 """Model name -> (its frozen configuration dataclass, its module)."""
 
+_PAPER = {'mlp_ratio': 4, 'mlp_kernel': 1, 'stem': 'pool'}
+
 PRESETS: dict[str, tuple[str, dict[str, Any]]] = {
+    'tiny': ('spiking_transformer', {'dim': 48, 'depth': 2, 'heads': 2, 'head_dim': 32}),
+    'small': ('spiking_transformer', {'dim': 64, 'depth': 4, 'heads': 2, 'head_dim': 48}),
+    'base': ('spiking_transformer', {'dim': 384, 'heads': 12, 'head_dim': 128, **_PAPER}),
     'unet_small': ('unet', {'width': 14}),
     'unet_published': ('unet', {'width': 75}),
     'e2depth_small': ('e2depth', {'width': 6}),
@@ -29,7 +34,17 @@ PRESETS: dict[str, tuple[str, dict[str, Any]]] = {
     'spike_t_small': ('spike_t', {'width': 12}),
     'spike_t_published': ('spike_t', {'width': 96}),
 }
-"""Preset name -> (model name, what differs from its default configuration)."""
+"""Preset name -> (model name, what differs from its default configuration).
+
+`tiny` and `small` are for robots on CPUs; `base` is the paper's, for 640 x 480 at full size.
+"""
+
+_SPIKES = {'base': SpikeConfig(window_ms=50.0, steps=16, max_width_px=640)}
+
+
+def preset_spikes(preset: str) -> SpikeConfig:
+    """How events become the input that a preset is made for."""
+    return _SPIKES.get(preset, SpikeConfig())
 
 
 def build(name: str, values: dict[str, Any] | None = None) -> nn.Module:

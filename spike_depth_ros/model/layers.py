@@ -1,0 +1,147 @@
+"""Layers that the spiking encoder and the depth heads share."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from spike_depth_ros.model.neurons import Neuron, Tape
+
+
+class ConvBN(nn.Module):
+    """A convolution without bias, then batch normalisation: in inference one convolution.
+
+    Args:
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+        kernel: size of the kernel; padded so that stride 1 keeps the size.
+        stride: of the convolution; n rows become ceil(n / stride).
+        gain: initial scale of the normalised output. Neurons of threshold 1 that halve their
+            input fire at a healthy rate for 2 (the idea of tdBN, AAAI 2021, section 3.2).
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel: int = 1, stride: int = 1,
+        gain: float = 1.0,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, bias=False)
+        self.bn = nn.BatchNorm2d(out_channels)
+        nn.init.kaiming_normal_(self.conv.weight, nonlinearity='linear')
+        nn.init.constant_(self.bn.weight, gain)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) to (N, out_channels, ceil(H / stride), ceil(W / stride))."""
+        return self.bn(self.conv(x))
+
+    def folded(self) -> nn.Conv2d:
+        """The one convolution, with bias, that does the same in inference.
+
+        w' = w * gamma / sqrt(var + eps), b' = beta - mean * gamma / sqrt(var + eps), computed
+        in double precision.
+        """
+        scale, shift = scale_and_shift(self.bn)
+        conv = copy.deepcopy(self.conv)
+        weight = self.conv.weight.detach().double() * scale[:, None, None, None]
+        conv.weight = nn.Parameter(weight.float(), requires_grad=False)
+        conv.bias = nn.Parameter(shift.float(), requires_grad=False)
+        return conv
+
+
+class ScaleShift(nn.Module):
+    """What a batch normalisation is in inference: y = scale * x + shift per channel."""
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, bn: nn.BatchNorm2d) -> None:
+        super().__init__()
+        scale, shift = scale_and_shift(bn)
+        self.register_buffer('scale', scale.float())
+        self.register_buffer('shift', shift.float())
+
+
+def scale_and_shift(bn: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """Per channel (C,) float64 scale and shift of a batch normalisation in inference."""
+    assert bn.running_mean is not None, 'without running statistics there is nothing to fold'
+    assert bn.running_var is not None
+    scale = bn.weight.detach().double() / torch.sqrt(bn.running_var.double() + bn.eps)
+    return scale, bn.bias.detach().double() - bn.running_mean.double() * scale
+
+
+def per_step(module: nn.Module, x: Tensor) -> Tensor:
+    """Applies an image layer to every time step: (T, B, C, H, W) to (T, B, C', H', W')."""
+    return module(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+
+
+class ReLU(nn.Module):
+    """The activation of a head that does not spike, called as a neuron is."""
+
+    def forward(self, x: Tensor, tape: Tape) -> Tensor:
+        """Rectifies; leaves the tape alone."""
+        return x.relu()
+
+
+class Residual(nn.Module):
+    """x + ConvBN(act(ConvBN(act(x)))), 3x3: activation first, as in the spiking blocks.
+
+    Args:
+        first: activation before the first ConvBN, a `Neuron` or `ReLU`.
+        second: activation before the second.
+        channels: of input and output.
+    """
+
+    def __init__(self, first: Neuron | ReLU, second: Neuron | ReLU, channels: int) -> None:
+        super().__init__()
+        self.act1, self.act2 = first, second
+        gain = 2.0 if isinstance(second, Neuron) else 1.0
+        self.conv1 = ConvBN(channels, channels, 3, gain=gain)
+        self.conv2 = ConvBN(channels, channels, 3)
+
+    def forward(self, x: Tensor, tape: Tape) -> Tensor:
+        """(T, B, C, H, W) to the same shape."""
+        y = per_step(self.conv1, self.act1(x, tape))
+        return x + per_step(self.conv2, self.act2(y, tape))
+
+
+class Readout(nn.Module):
+    """A leaky average over time per channel: what remains of a sequence as one map.
+
+    a' = decay * a + (1 - decay) * x, divided by 1 - decay^n after n steps (the bias correction
+    of Adam, ICLR 2015, section 3). The weights of the steps seen thus always sum to 1, so that
+    one step, one window and an endless stream give maps of the same scale. Every channel learns
+    its own decay: short ones see what is new, long ones what stays, their difference motion.
+
+    Args:
+        channels: C.
+        stride: what the height and width of the network's input were divided by.
+    """
+
+    def __init__(self, channels: int, stride: int) -> None:
+        super().__init__()
+        self.channels, self.stride = channels, stride
+        half_lives = torch.logspace(-0.5, 1.0, channels)  # in steps, 0.3 to 10
+        decay = 0.5 ** (1 / half_lives)
+        # channels of different memory lie next to each other, in every group of a later layer
+        order = torch.arange(channels).view(-1, 1) * 5 % channels if channels % 5 else None
+        decay = decay if order is None else decay[order.flatten()]
+        self.logit = nn.Parameter(torch.logit(decay))
+
+    def forward(self, x: Tensor, total: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
+        """Takes in the steps of a chunk.
+
+        Args:
+            x: (T, B, C, H, W) the new steps.
+            total: (B, C, H, W) running sum, 0 at rest.
+            seen: (B,) number of steps before this chunk.
+
+        Returns:
+            (B, C, H, W) the average after the last step, and the new running sum.
+        """
+        decay = torch.sigmoid(self.logit).view(-1, 1, 1)
+        for step in x.unbind(0):
+            total = decay * total + (1 - decay) * step
+        count = (seen + x.shape[0]).view(-1, 1, 1, 1)
+        return total / (1 - decay**count), total

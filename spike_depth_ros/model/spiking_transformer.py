@@ -1,0 +1,378 @@
+"""The spiking transformer: event counts in, depth with its uncertainty out.
+
+After arXiv 2404.17335 (network and fusion head), Spikformer (ICLR 2023, spiking self-attention)
+and Spikingformer (arXiv 2304.11954, neurons before every ConvBN). Every ConvBN of the encoder
+sees only {0, 1}, but for the first: it sees the event counts themselves, compressed.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from spike_depth_ros.config import require
+from spike_depth_ros.model.head import HEADS, FusionHead, LinearHead, Prediction, to_prediction
+from spike_depth_ros.model.layers import ConvBN, Readout, ReLU, ScaleShift, per_step
+from spike_depth_ros.model.neurons import Neuron, Tape
+
+STRIDE = 8
+"""Height and width of the input must be multiples of this; one token covers 8 x 8 pixels."""
+
+STEMS = ('stride', 'pool')
+
+
+@dataclasses.dataclass(frozen=True)
+class SpikingTransformerConfig:
+    """The shape of the network.
+
+    Attributes:
+        dim: embedding dimension D; a multiple of 8 and of `heads`.
+        depth: number L of transformer blocks.
+        heads: attention heads.
+        mlp_ratio: hidden channels of the MLP, in units of D.
+        mlp_kernel: kernel of its first ConvBN: 1 as in a transformer, 3 for local context.
+        stem: 'stride' halves the map by strided convolutions, 'pool' by max-pooling after them
+            (the paper's; about four times the work).
+        head: 'fusion' or 'linear'.
+        head_dim: channels of the fusion head at stride 8; a multiple of 4.
+        head_spiking: the head spikes too: neurons for its activations, run at every step.
+        neuron: 'lif' or 'ilif'.
+        tau: membrane time constant in steps.
+        surrogate: 'atan' or 'sigmoid'.
+        levels: most spikes per step of an ilif neuron.
+    """
+
+    dim: int = 64
+    depth: int = 4
+    heads: int = 2
+    mlp_ratio: int = 1
+    mlp_kernel: int = 3
+    stem: str = 'stride'
+    head: str = 'fusion'
+    head_dim: int = 48
+    head_spiking: bool = False
+    neuron: str = 'lif'
+    tau: float = 2.0
+    surrogate: str = 'atan'
+    levels: int = 4
+
+    def __post_init__(self) -> None:
+        require(8 <= self.dim <= 2048 and self.dim % 8 == 0, 'dim', self.dim,
+                'a multiple of 8 up to 2048')  # fmt: skip
+        require(1 <= self.depth <= 64, 'depth', self.depth, '1 to 64')
+        require(self.heads >= 1 and self.dim % self.heads == 0, 'heads', self.heads,
+                f'a divisor of dim {self.dim}')  # fmt: skip
+        require(1 <= self.mlp_ratio <= 8, 'mlp_ratio', self.mlp_ratio, '1 to 8')
+        require(self.mlp_kernel in (1, 3), 'mlp_kernel', self.mlp_kernel, '1 or 3')
+        require(self.stem in STEMS, 'stem', self.stem, f'one of {STEMS}')
+        require(self.head in HEADS, 'head', self.head, f'one of {HEADS}')
+        require(4 <= self.head_dim <= 2048 and self.head_dim % 4 == 0, 'head_dim', self.head_dim,
+                'a multiple of 4 up to 2048')  # fmt: skip
+
+    def neuron_layer(self, channels: int, stride: int) -> Neuron:
+        """A layer of this network's neurons."""
+        return Neuron(channels, stride, self.neuron, self.tau, surrogate=self.surrogate,
+                      levels=self.levels)  # fmt: skip
+
+
+class State(NamedTuple):
+    """All that the network remembers: rest is all zeros. A flat tuple for an exported graph.
+
+    Attributes:
+        seen: (B,) float32 number of steps since rest.
+        membranes: of every neuron, in the order in which the network calls them.
+        readouts: running sums of every `Readout`.
+    """
+
+    seen: Tensor
+    membranes: tuple[Tensor, ...]
+    readouts: tuple[Tensor, ...]
+
+    def map(self, function) -> State:
+        """The state with `function` applied to every tensor (`.detach`, `.to`, masks...)."""
+        return State(
+            function(self.seen),
+            tuple(map(function, self.membranes)),
+            tuple(map(function, self.readouts)),
+        )
+
+    def detach(self) -> State:
+        """The same numbers, cut off from the past: truncated backpropagation through time."""
+        return self.map(torch.Tensor.detach)
+
+    def keep(self, mask: Tensor) -> State:
+        """Sends the samples where `mask` (B,) is False back to rest."""
+        return self.map(lambda x: x * mask.view(-1, *[1] * (x.ndim - 1)).to(x.dtype))
+
+    def flat(self) -> tuple[Tensor, ...]:
+        """(seen, *membranes, *readouts)."""
+        return (self.seen, *self.membranes, *self.readouts)
+
+
+class Features(NamedTuple):
+    """What the encoder hands to the head (and to a distillation loss): averages over time.
+
+    With a spiking head these are the single steps instead, (T, B, C, h, w).
+    """
+
+    stem: tuple[Tensor, Tensor]  # (B, D/8, H/2, W/2), (B, D/4, H/4, W/4)
+    blocks: list[Tensor]  # L x (B, D, H/8, W/8)
+
+
+class Stem(nn.Module):
+    """Event counts to tokens of stride 8: four ConvBN, D/8, D/4, D/2, D channels."""
+
+    def __init__(self, config: SpikingTransformerConfig) -> None:
+        super().__init__()
+        dims = [2, *(config.dim // n for n in (8, 4, 2, 1))]
+        self.pool = config.stem == 'pool'
+        strides = (1, 1, 1, 1) if self.pool else (2, 2, 2, 1)
+        self.convs = nn.ModuleList(
+            ConvBN(i, o, 3, stride, gain=2.0)
+            for i, o, stride in zip(dims, dims[1:], strides, strict=False)
+        )
+        self.neurons = nn.ModuleList(
+            config.neuron_layer(channels, stride)
+            for channels, stride in zip(dims[1:4], (2, 4, 8), strict=True)
+        )
+
+    def forward(self, counts: Tensor, tape: Tape) -> list[Tensor]:
+        """Counts (T, B, 2, H, W) to the currents after every stage, strides 2, 4, 8, 8."""
+        # log2(1 + n) up to 3: a hot pixel must not outshout the scene
+        x = torch.log2(counts.float().clamp(max=7.0) + 1)
+        stages = []
+        for i, conv in enumerate(self.convs):
+            x = per_step(conv, x if i == 0 else self.neurons[i - 1](x, tape))
+            if self.pool and i < 3:
+                x = F.max_pool2d(x.flatten(0, 1), 2).unflatten(0, x.shape[:2])
+            stages.append(x)
+        return stages
+
+
+class SpikingSelfAttention(nn.Module):
+    """Attention of spikes without softmax, in linear order: (v k^T) q, never N x N.
+
+    Counts of coincidences are integers, so that the order does not change the result. They are
+    divided by the number of tokens, so that one network serves every image size, and normalised
+    per channel before the last neuron: otherwise that neuron hardly ever fires.
+    """
+
+    def __init__(self, config: SpikingTransformerConfig) -> None:
+        super().__init__()
+        dim = config.dim
+        self.heads = config.heads
+        self.act_in = config.neuron_layer(dim, STRIDE)
+        self.qkv = ConvBN(dim, 3 * dim, gain=2.0)
+        self.act_qkv = config.neuron_layer(3 * dim, STRIDE)
+        self.norm: nn.BatchNorm2d | ScaleShift = nn.BatchNorm2d(dim)
+        nn.init.constant_(self.norm.weight, 2.0)
+        self.act_out = config.neuron_layer(dim, STRIDE)
+        self.project = ConvBN(dim, dim)
+
+    def forward(self, x: Tensor, tape: Tape) -> Tensor:
+        """The residual branch: (T, B, D, h, w) to the same shape."""
+        qkv = self.act_qkv(per_step(self.qkv, self.act_in(x, tape)), tape)
+        return per_step(self.project, self.act_out(self.attend(qkv), tape))
+
+    def attend(self, qkv: Tensor) -> Tensor:
+        """Spikes of q, k, v (T, B, 3D, h, w) to the normalised currents (T, B, D, h, w)."""
+        steps, batch, _, height, width = qkv.shape
+        tokens = height * width
+        # (T*B, 3, heads, d, N)
+        parts = qkv.flatten(0, 1).flatten(2).unflatten(1, (3, self.heads, -1))
+        q, k, v = parts.unbind(1)
+        pairs = v @ k.transpose(-1, -2)  # (T*B, heads, d, d) coincidences over all tokens
+        if isinstance(self.norm, ScaleShift):
+            # the scale goes into the small d x d matrix instead of over all tokens
+            scale = self.norm.scale.view(self.heads, -1, 1) / tokens
+            mixed = ((pairs * scale) @ q).flatten(1, 2) + self.norm.shift.view(-1, 1)
+            return mixed.unflatten(2, (height, width)).unflatten(0, (steps, batch))
+        mixed = (pairs @ q).flatten(1, 2) / tokens  # (T*B, D, N)
+        return self.norm(mixed.unflatten(2, (height, width))).unflatten(0, (steps, batch))
+
+
+class SpikingMLP(nn.Module):
+    """Two ConvBN with a neuron before each; the first may look around (3 x 3)."""
+
+    def __init__(self, config: SpikingTransformerConfig) -> None:
+        super().__init__()
+        hidden = config.dim * config.mlp_ratio
+        self.act1 = config.neuron_layer(config.dim, STRIDE)
+        self.conv1 = ConvBN(config.dim, hidden, config.mlp_kernel, gain=2.0)
+        self.act2 = config.neuron_layer(hidden, STRIDE)
+        self.conv2 = ConvBN(hidden, config.dim)
+
+    def forward(self, x: Tensor, tape: Tape) -> Tensor:
+        """The residual branch: (T, B, D, h, w) to the same shape."""
+        hidden = per_step(self.conv1, self.act1(x, tape))
+        return per_step(self.conv2, self.act2(hidden, tape))
+
+
+class Block(nn.Module):
+    """x + attention, then x + MLP."""
+
+    def __init__(self, config: SpikingTransformerConfig) -> None:
+        super().__init__()
+        self.attention = SpikingSelfAttention(config)
+        self.mlp = SpikingMLP(config)
+
+    def forward(self, x: Tensor, tape: Tape) -> Tensor:
+        """(T, B, D, h, w) to the same shape."""
+        x = x + self.attention(x, tape)
+        return x + self.mlp(x, tape)
+
+
+class SpikingTransformer(nn.Module):
+    """The whole network. `forward` starts from rest; only `step` carries a state."""
+
+    def __init__(self, config: SpikingTransformerConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.stem = Stem(config)
+        self.place = nn.Conv2d(4, config.dim, 1, bias=False)
+        nn.init.normal_(self.place.weight, std=0.3)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
+        dims = (config.dim // 8, config.dim // 4)
+        activation = config.neuron_layer if config.head_spiking else lambda *_: ReLU()
+        self.head = _HEADS[config.head](
+            dims, config.dim, config.depth, config.head_dim, activation
+        )
+        self.readouts = nn.ModuleList(Readout(c, s) for c, s in self._readout_shapes())
+
+    def forward(self, spikes: Tensor) -> Prediction:
+        """Depth after the last step of a sequence that begins at rest.
+
+        Args:
+            spikes: (T, B, 2, H, W) event counts, uint8 or float; H and W multiples of 8.
+
+        Returns:
+            Maps of (B, 1, H, W).
+
+        Raises:
+            ValueError: the shape does not fit.
+        """
+        return self.step(spikes, None)[0]
+
+    def step(self, spikes: Tensor, state: State | None) -> tuple[Prediction, State]:
+        """Continues a sequence: `forward`, but from `state` (None: rest), returning the next.
+
+        The same steps give the same maps in however many calls they come.
+        """
+        features, tape, state = self.encode(spikes, state)
+        raw = self.head(*_with_time(features, self.config.head_spiking), tape)
+        if self.config.head_spiking:
+            raw, total = self.readouts[0](raw, state.readouts[0], state.seen - len(spikes))
+            state = state._replace(readouts=(total,))
+        else:
+            raw = raw[0]
+        prediction = to_prediction(raw, *spikes.shape[-2:])
+        return prediction, state._replace(membranes=tuple(tape.after))
+
+    def encode(self, spikes: Tensor, state: State | None) -> tuple[Features, Tape, State]:
+        """The encoder alone: features of the last step, averaged over time.
+
+        Returns:
+            The features; the tape, on which a spiking head goes on writing; the next state, for
+            an encoder without such a head complete.
+
+        Raises:
+            ValueError: the shape does not fit.
+        """
+        _check_shape(spikes)
+        tape = Tape(None if state is None else state.membranes)
+        stages = self.stem(spikes, tape)
+        x = stages[3] + self.place(_coordinates(stages[3]))
+        blocks = []
+        for block in self.blocks:
+            x = block(x, tape)
+            blocks.append(x)
+        if state is None:
+            state = self.rest(spikes)
+        seen = state.seen + len(spikes)
+        features = Features((stages[0], stages[1]), blocks)
+        if self.config.head_spiking:
+            return features, tape, State(seen, (), state.readouts)
+        pairs = [
+            readout(maps, total, state.seen)
+            for readout, maps, total in zip(
+                self.readouts, (*features.stem, *blocks), state.readouts, strict=True
+            )
+        ]
+        maps, totals = zip(*pairs, strict=True)
+        features = Features(tuple(maps[:2]), list(maps[2:]))
+        return features, tape, State(seen, tuple(tape.after), totals)
+
+    def rest(self, spikes: Tensor) -> State:
+        """The state of rest for input like `spikes` (T, B, 2, H, W)."""
+        _, batch, _, height, width = spikes.shape
+
+        def zeros(layer: Neuron | Readout) -> Tensor:
+            size = (-(-height // layer.stride), -(-width // layer.stride))
+            return torch.zeros((batch, layer.channels, *size), device=spikes.device)
+
+        modules = list(self.modules())
+        return State(
+            torch.zeros(batch, device=spikes.device),
+            tuple(zeros(module) for module in modules if isinstance(module, Neuron)),
+            tuple(zeros(module) for module in modules if isinstance(module, Readout)),
+        )
+
+    def folded(self) -> SpikingTransformer:
+        """A copy for inference in which every batch normalisation has gone into its neighbour."""
+        model = copy.deepcopy(self).eval().requires_grad_(False)
+        for parent in model.modules():
+            for name, child in list(parent.named_children()):
+                if isinstance(child, ConvBN):
+                    setattr(parent, name, child.folded().eval().requires_grad_(False))
+                elif isinstance(child, nn.BatchNorm2d):
+                    setattr(parent, name, ScaleShift(child))
+        return model
+
+    def _readout_shapes(self) -> list[tuple[int, int]]:
+        """(channels, stride) of every average over time."""
+        config = self.config
+        if config.head_spiking:
+            return [(3, self.head.out_stride)]
+        return [(config.dim // 8, 2), (config.dim // 4, 4), *[(config.dim, 8)] * config.depth]
+
+
+_HEADS: dict[str, Callable[..., FusionHead | LinearHead]] = {
+    'fusion': FusionHead,
+    'linear': LinearHead,
+}
+
+
+def _check_shape(spikes: Tensor) -> None:
+    shape = tuple(spikes.shape)
+    if len(shape) != 5 or shape[2] != 2:
+        raise ValueError(f'spikes have shape {shape}, expected (T, B, 2, H, W)')
+    if shape[0] < 1 or shape[3] % STRIDE or shape[4] % STRIDE:
+        raise ValueError(
+            f'spikes have shape {shape}, expected T >= 1 and H, W multiples of {STRIDE}'
+        )
+
+
+def _with_time(features: Features, has_time: bool) -> tuple[tuple[Tensor, ...], list[Tensor]]:
+    """The features as the head wants them, (T, B, C, h, w), with T = 1 for averages."""
+    if has_time:
+        return features.stem, features.blocks
+    return tuple(x[None] for x in features.stem), [x[None] for x in features.blocks]
+
+
+def _coordinates(like: Tensor) -> Tensor:
+    """(1, 4, h, w): y, y^2, x, x^2 in [-1, 1] for the tokens of `like`.
+
+    Depth depends on the place (the road is below, the sky above), and attention alone does not
+    know places. Smooth in the coordinates, so that it holds for every image size.
+    """
+    height, width = like.shape[-2:]
+    y = (2.0 * torch.arange(height, device=like.device) + 1) / height - 1
+    x = (2.0 * torch.arange(width, device=like.device) + 1) / width - 1
+    y, x = y[:, None].expand(height, width), x[None].expand(height, width)
+    return torch.stack([y, y.square(), x, x.square()])[None]
