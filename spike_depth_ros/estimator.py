@@ -128,9 +128,9 @@ class Estimator:
         camera: calibration of the sensor. Without one, depth is in metres only as far as the
             lens is like the training's: `focal_known` says which.
         options: what the user chose.
-        engine: a key of `ENGINES`.
-        device: 'auto', 'cpu' or 'cuda'.
-        threads: for inference; 0 for all cores but one.
+        engine: a key of `ENGINES`, or an engine of this checkpoint to share.
+        device: 'auto', 'cpu' or 'cuda'; not used for a shared engine.
+        threads: for inference; 0 for all cores but one; not used for a shared engine.
 
     Attributes:
         pixels: how sensor pixels map to the network's grid.
@@ -152,7 +152,7 @@ class Estimator:
         sensor_width: int,
         camera: Camera | None = None,
         options: EstimatorOptions | None = None,
-        engine: str = 'torch',
+        engine: str | Engine = 'torch',
         device: str = 'auto',
         threads: int = 0,
     ) -> None:
@@ -171,9 +171,11 @@ class Estimator:
             self.camera = seen.binned(self.pixels.factor)
         self.focal_known = camera is not None
         self.windower = make_windower(self.pixels, checkpoint.spikes, self.options)
-        if engine not in ENGINES:
-            raise ConfigError(f'engine {engine!r} is unknown, expected one of {sorted(ENGINES)}')
-        self.engine: Engine = ENGINES[engine](checkpoint, device, threads)
+        if isinstance(engine, str):
+            if engine not in ENGINES:
+                raise ConfigError(f'engine is {engine!r}, expected one of {sorted(ENGINES)}')
+            engine = ENGINES[engine](checkpoint, device, threads)
+        self.engine: Engine = engine
         self._state: Any = None
         self._last_end_ns: int | None = None
 

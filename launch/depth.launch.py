@@ -1,0 +1,113 @@
+"""Starts the depth node, and on request a player for a recording and RViz.
+
+ros2 launch spike_depth_ros depth.launch.py events:=/event_camera/events
+ros2 launch spike_depth_ros depth.launch.py bag:=/data/drive rviz:=true
+"""
+
+from pathlib import Path
+
+from launch.actions import DeclareLaunchArgument, OpaqueFunction
+from launch.substitutions import LaunchConfiguration
+from launch_ros.actions import Node
+
+from launch import LaunchDescription
+
+PACKAGE = 'spike_depth_ros'
+SHARE = Path(__file__).resolve().parents[1]
+
+ARGUMENTS = {
+    'events': ('/event_camera/events', 'topic of the events: EventPacket or an EventArray'),
+    'camera_info': ('/event_camera/camera_info', 'topic of the calibration, if there is one'),
+    'camera_info_url': ('', 'calibration file (YAML) in place of that topic'),
+    'params_file': (str(SHARE / 'config' / 'depth.yaml'), 'parameters of the nodes'),
+    'checkpoint': ('', 'weights; empty: the ones that come with the package'),
+    'device': ('', 'auto, cpu or cuda; empty: as the params file says'),
+    'bag': ('', 'recording to play: a bag, a DSEC folder, an events.h5, a .raw file'),
+    'rate': ('1.0', 'speed of the recording'),
+    'loop': ('false', 'play the recording again and again'),
+    'rviz': ('false', 'open RViz with the displays for this node'),
+    'frame_id': ('', 'optical frame of all outputs; empty: the frame_id of the events'),
+    'namespace': ('', 'namespace of all nodes'),
+    'use_sim_time': ('false', 'take the time from /clock; the player then publishes it'),
+    'log_level': ('info', 'debug, info, warn, error or fatal'),
+}
+"""Argument -> default and explanation."""
+
+HANDED_ON = ('checkpoint', 'device', 'camera_info_url', 'frame_id')
+"""Arguments that become parameters of the depth node of the same name."""
+
+RVIZ_TOPICS = (
+    'depth_node/events/image',
+    'depth_node/depth/image_color',
+    'depth_node/depth/confidence',
+    'depth_node/depth/image',
+    'depth_node/depth/points',
+)
+"""Topics in config/depth.rviz."""
+
+
+def generate_launch_description():
+    """The arguments of `depth.launch.py`, and the nodes once their values are known."""
+    arguments = [
+        DeclareLaunchArgument(name, default_value=default, description=text)
+        for name, (default, text) in ARGUMENTS.items()
+    ]
+    return LaunchDescription([*arguments, OpaqueFunction(function=start_nodes)])
+
+
+def start_nodes(context):
+    """The depth node, the player if there is a recording, RViz if it is wanted.
+
+    Arguments left empty are not handed on, so that they do not hide what the params file says.
+    """
+    values = {name: LaunchConfiguration(name).perform(context) for name in ARGUMENTS}
+    use_sim_time = is_true(values['use_sim_time'])
+    given = {name: values[name] for name in HANDED_ON if values[name]}
+    nodes = [ros_node(values, 'depth_node', {'use_sim_time': use_sim_time, **given})]
+    if values['bag']:
+        nodes.append(ros_node(values, 'replay_node', {
+            'path': values['bag'],
+            'rate': float(values['rate']),
+            'loop': is_true(values['loop']),
+            'clock': use_sim_time,
+            'stamp': 'recorded' if use_sim_time else 'now',
+            'wait_for_subscriber_s': 60.0,
+        }))  # fmt: skip
+    if is_true(values['rviz']):
+        nodes.append(rviz_node(values, use_sim_time))
+    return nodes
+
+
+def is_true(text):
+    """A launch argument as a bool."""
+    return text.lower() in ('true', '1', 'yes')
+
+
+def rviz_node(values, use_sim_time):
+    """RViz with the displays of config/depth.rviz, moved into the namespace."""
+    frame = ['-f', values['frame_id']] if values['frame_id'] else []
+    namespace = values['namespace'].strip('/')
+    moved = [(f'/{topic}', f'/{namespace}/{topic}') for topic in RVIZ_TOPICS] if namespace else []
+    return Node(
+        package='rviz2',
+        executable='rviz2',
+        namespace=values['namespace'],
+        arguments=['-d', str(SHARE / 'config' / 'depth.rviz'), *frame],
+        parameters=[{'use_sim_time': use_sim_time}],
+        remappings=moved,
+    )
+
+
+def ros_node(values, executable, parameters):
+    """A node of this package with the params file, and `parameters` over it."""
+    return Node(
+        package=PACKAGE,
+        executable=executable,
+        name=executable,
+        namespace=values['namespace'],
+        output='screen',
+        emulate_tty=True,
+        parameters=[values['params_file'], parameters],
+        remappings=[('events', values['events']), ('camera_info', values['camera_info'])],
+        arguments=['--ros-args', '--log-level', f'{executable}:={values["log_level"]}'],
+    )

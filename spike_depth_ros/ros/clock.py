@@ -1,0 +1,127 @@
+"""From sensor time to ROS time: a constant offset that is learnt from message stamps.
+
+An event camera counts time from its own start. The driver stamps each message with the host's
+time when the first of its data arrived, so `stamp - sensor time of the first event` is the wanted
+offset plus a transport delay that is never negative: the smallest such difference of the last
+seconds is the best estimate. It is taken over a sliding window, to follow the drift between the
+two clocks.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import NamedTuple
+
+import numpy as np
+
+from spike_depth_ros.windows import MAX_BACKWARD_NS
+
+HORIZON_NS = 5_000_000_000
+"""The smallest difference of the last 5 s counts; crystals drift 0.25 ms in that time at most."""
+
+JUMP_NS = 1_000_000_000
+"""A difference that is off by more is a jump of one of the clocks, or one belated message."""
+
+JUMP_MESSAGES = 3
+"""So many messages in a row must agree that there was a jump, before the offset follows."""
+
+
+class _Sample(NamedTuple):
+    sensor_ns: int
+    offset_ns: int
+
+
+class SensorClock:
+    """Learns the offset between sensor time and ROS time.
+
+    Attributes:
+        offset_ns: ROS time minus sensor time; None before the first message.
+        jumps: how often the offset was learnt anew.
+    """
+
+    def __init__(self) -> None:
+        self.offset_ns: int | None = None
+        self.jumps = 0
+        self._smallest: deque[_Sample] = deque()  # ascending in both fields
+        self._first: _Sample | None = None
+        self._newest_ns: int | None = None
+        self._outliers = 0
+
+    def update(self, stamp_ns: int, sensor_ns: int) -> bool:
+        """Takes one message.
+
+        Args:
+            stamp_ns: ROS time in its header.
+            sensor_ns: sensor time of its first event.
+
+        Returns:
+            True if a clock has jumped: what was gathered from earlier messages is void.
+        """
+        backward = self._newest_ns is not None and sensor_ns < self._newest_ns - MAX_BACKWARD_NS
+        difference = stamp_ns - sensor_ns
+        far = self.offset_ns is not None and abs(difference - self.offset_ns) > JUMP_NS
+        self._outliers = self._outliers + 1 if far else 0
+        jumped = backward or self._outliers >= JUMP_MESSAGES
+        if jumped:
+            self.reset()
+            self.jumps += 1
+        elif far:
+            return False
+        self._newest_ns = max(sensor_ns, self._newest_ns or sensor_ns)
+        self._learn(_Sample(sensor_ns, difference))
+        return jumped
+
+    def reset(self) -> None:
+        """Forgets the offset."""
+        self.offset_ns = self._first = self._newest_ns = None
+        self._outliers = 0
+        self._smallest.clear()
+
+    def to_ros(self, sensor_ns: int) -> int:
+        """ROS time [ns] of a sensor time [ns]; the sensor time itself before any message."""
+        return sensor_ns + (self.offset_ns or 0)
+
+    @property
+    def drift_ppm(self) -> float:
+        """How much faster ROS time runs than sensor time [1e-6]; 0 before 1 s has passed."""
+        if self._first is None or self.offset_ns is None or self._newest_ns is None:
+            return 0.0
+        span_ns = self._newest_ns - self._first.sensor_ns
+        if span_ns < 1_000_000_000:
+            return 0.0
+        return 1e6 * (self.offset_ns - self._first.offset_ns) / span_ns
+
+    def _learn(self, sample: _Sample) -> None:
+        while self._smallest and self._smallest[-1].offset_ns >= sample.offset_ns:
+            self._smallest.pop()
+        self._smallest.append(sample)
+        while self._smallest[0].sensor_ns < sample.sensor_ns - HORIZON_NS:
+            self._smallest.popleft()
+        self.offset_ns = self._smallest[0].offset_ns
+        if self._first is None or sample.sensor_ns - self._first.sensor_ns < 1_000_000_000:
+            first_ns = sample.sensor_ns if self._first is None else self._first.sensor_ns
+            self._first = _Sample(first_ns, self.offset_ns)
+
+
+class RosTimeClock(SensorClock):
+    """For messages whose event times are ROS time already: the offset is zero."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.offset_ns = 0
+
+    def update(self, stamp_ns: int, sensor_ns: int) -> bool:
+        """Takes one message; True if time has run backwards."""
+        backward = self._newest_ns is not None and sensor_ns < self._newest_ns - MAX_BACKWARD_NS
+        self._newest_ns = sensor_ns if backward else max(sensor_ns, self._newest_ns or sensor_ns)
+        self.jumps += backward
+        return backward
+
+    def reset(self) -> None:
+        """Forgets the newest time."""
+        self._newest_ns = None
+
+
+def first_time_ns(events: np.ndarray) -> int:
+    """Sensor time of a message's first event [ns]."""
+    return int(events['t_ns'][0])

@@ -1,0 +1,373 @@
+"""The node: events in, metric depth out, as a lifecycle node that starts by itself.
+
+All callbacks run in one executor thread and only enqueue or read; the work is in `pipeline`.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
+from rcl_interfaces.msg import SetParametersResult
+from rclpy.clock import ClockChange, JumpThreshold, TimeJump
+from rclpy.duration import Duration
+from rclpy.executors import ExternalShutdownException
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.parameter import Parameter
+from rclpy.qos import qos_profile_sensor_data
+from sensor_msgs.msg import CameraInfo
+from std_srvs.srv import SetBool, Trigger
+
+from spike_depth_ros.camera import CalibrationError, Camera, read_calibration
+from spike_depth_ros.config import shipped
+from spike_depth_ros.engine import ENGINES
+from spike_depth_ros.estimator import Estimator, EstimatorOptions
+from spike_depth_ros.model.checkpoint import load_checkpoint
+from spike_depth_ros.ros import params
+from spike_depth_ros.ros.depth_parameters import DepthParameters
+from spike_depth_ros.ros.health import Health
+from spike_depth_ros.ros.inputs import EventInput
+from spike_depth_ros.ros.messages import assumed_camera, camera_from_info
+from spike_depth_ros.ros.outputs import Outputs
+from spike_depth_ros.ros.params import ParameterError
+from spike_depth_ros.ros.pipeline import Pipeline, Wiring, warm_up
+from spike_depth_ros.ros.snapshot import write_snapshot
+from spike_depth_ros.spikes import binning_factor
+
+SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
+
+DEFAULT_CHECKPOINT = 'models/default.safetensors'
+
+WATCH_PERIOD_S = 0.2
+STOP_TIMEOUT_S = 5.0
+
+CALIBRATION_GRACE_S = 2.0
+"""If somebody publishes camera_info, a message of it is awaited this long after activation."""
+
+CONFIGURE_ERRORS = (ValueError, OSError, RuntimeError, MemoryError, ImportError)
+"""What bad weights, calibrations, devices and parameters raise; our own are ValueErrors."""
+
+
+class DepthNode(LifecycleNode):
+    """Lifecycle node `depth_node`; see `DepthParameters` and `outputs.OUTPUTS` for its interface.
+
+    Args:
+        **options: as of `rclpy.lifecycle.LifecycleNode`, for tests and compositions.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        # what destroy_node needs exists even where the constructor does not get to its end
+        self.pipeline: Pipeline | None = None
+        self.outputs: Outputs | None = None
+        self.events: EventInput | None = None
+        self._active_entities: list = []
+        super().__init__('depth_node', **options)
+        params.declare(self, DepthParameters)
+        self.parameters = params.read(self, DepthParameters)
+        self.last_error = ''
+        self.checkpoint_path = Path()
+        self.checkpoint: Any = None
+        self.engine: Any = None
+        self.camera: Camera | None = None
+        self._active_since_s = math.inf
+        self._set_up_parameters()
+        self.create_service(Trigger, '~/reset', self._on_reset)
+        self.create_service(SetBool, '~/set_enabled', self._on_set_enabled)
+        self.create_service(Trigger, '~/snapshot', self._on_snapshot)
+        self.health = Health(self, self.create_publisher(DiagnosticArray, '/diagnostics', 10))
+        self.create_timer(self.parameters.diagnostics_period_s, self.health.publish)
+        self.create_timer(WATCH_PERIOD_S, self._watch)
+        self._jump_handle = self.get_clock().create_jump_callback(
+            JumpThreshold(
+                min_forward=None,
+                min_backward=Duration(nanoseconds=-1),
+                on_clock_change=True,
+            ),
+            post_callback=self._on_clock_jump,
+        )
+        self._autostart_due = self.parameters.autostart
+
+    # ------------------------------------------------------------------ lifecycle
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Loads everything that can fail; on failure says why and can be tried again."""
+        self.parameters = params.read(self, DepthParameters)
+        try:
+            self.parameters.check()
+            self._load()
+        except CONFIGURE_ERRORS as error:
+            self.last_error = f'cannot configure: {error}'
+            self.get_logger().error(self.last_error)
+            return FAILURE
+        self.last_error = ''
+        self._tell_what_is_loaded()
+        self.outputs = Outputs(
+            self, self.parameters.output_reliability, self.parameters.output_queue
+        )
+        return super().on_configure(state)
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Begins to listen."""
+        self.last_error = ''
+        self._active_since_s = time.monotonic()
+        self.events = EventInput(
+            self, self.parameters.event_type, self._start_pipeline, self._on_message
+        )
+        if not self.parameters.camera_info_url:
+            self._active_entities.append(
+                self.create_subscription(
+                    CameraInfo, 'camera_info', self._on_camera_info, qos_profile_sensor_data
+                )
+            )
+        result = super().on_activate(state)
+        self.events.look()
+        return result
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Ends the threads and the subscriptions."""
+        self._stop()
+        return super().on_deactivate(state)
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Lets go of weights and publishers."""
+        self._release()
+        return SUCCESS
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Ends everything, from whatever state."""
+        self._stop()
+        self._release()
+        return SUCCESS
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """After an error nobody expected: back to unconfigured."""
+        self.last_error = self.last_error or 'an unexpected error in a lifecycle transition'
+        self._stop()
+        self._release()
+        return SUCCESS
+
+    def destroy_node(self) -> None:
+        """Ends the threads before what they use goes away."""
+        self._stop()
+        super().destroy_node()
+
+    @property
+    def state(self) -> str:
+        """Label of the lifecycle state."""
+        return self._state_machine.current_state[1]
+
+    def _load(self) -> None:
+        parameters = self.parameters
+        if parameters.engine not in ENGINES:
+            raise ParameterError(
+                f'engine is {parameters.engine!r}, expected one of {", ".join(sorted(ENGINES))}'
+            )
+        path = parameters.checkpoint or shipped(DEFAULT_CHECKPOINT)
+        self.checkpoint_path = Path(path).expanduser()
+        self.checkpoint = load_checkpoint(self.checkpoint_path)
+        self.engine = ENGINES[parameters.engine](
+            self.checkpoint, parameters.device, parameters.num_threads
+        )
+        warm_up(self.checkpoint, self.engine)
+        self.camera = None
+        if parameters.camera_info_url:
+            self.camera = read_calibration(parameters.camera_info_url)
+
+    def _tell_what_is_loaded(self) -> None:
+        log = self.get_logger()
+        log.info(f'{self.checkpoint_path} on {self.engine.device} by {self.parameters.engine}')
+        if not self.checkpoint.trained:
+            log.warning('the checkpoint is untrained: its depth means nothing')
+
+    def _start_pipeline(self, type_name: str) -> None:
+        """A new topic type means new decoders: the former pipeline ends."""
+        self._stop_pipeline()
+        wiring = Wiring(
+            parameters=lambda: self.parameters,
+            camera=self._camera_for,
+            make_estimator=self._make_estimator,
+            wanted=lambda: self.parameters.enabled and self._outputs().wanted(),
+            publish=lambda result: self._outputs().publish(result, self.parameters),
+            show=lambda result: self._outputs().show(result, self.parameters),
+            now_ns=lambda: self.get_clock().now().nanoseconds,
+            say=self._say,
+        )
+        self.pipeline = Pipeline(type_name, wiring)
+        self.pipeline.start()
+
+    def _stop_pipeline(self) -> None:
+        if self.pipeline is not None and not self.pipeline.stop(STOP_TIMEOUT_S):
+            self.get_logger().warning(f'inference is still busy after {STOP_TIMEOUT_S:g} s')
+        self.pipeline = None
+
+    def _stop(self) -> None:
+        self._active_since_s = math.inf
+        if self.events is not None:
+            self.events.close()
+        self.events = None
+        for subscription in self._active_entities:
+            self.destroy_subscription(subscription)
+        self._active_entities = []
+        self._stop_pipeline()
+
+    def _release(self) -> None:
+        if self.outputs is not None:
+            self.outputs.destroy()
+        self.outputs = self.checkpoint = self.engine = None
+
+    def _outputs(self) -> Outputs:
+        if self.outputs is None:
+            raise RuntimeError('the node was cleaned up while a thread was busy')
+        return self.outputs
+
+    # ------------------------------------------------------------------ what the pipeline asks
+
+    def _say(self, sentence: str) -> None:
+        self.get_logger().error(sentence, throttle_duration_sec=2.0)
+
+    def _camera_for(self, height: int, width: int) -> Camera | None:
+        """The calibration to use for events of that sensor; raises while there is none."""
+        if self.camera is not None:
+            return self.camera
+        awaited = time.monotonic() - self._active_since_s < CALIBRATION_GRACE_S
+        if self.parameters.require_calibration or (
+            awaited and self.count_publishers('camera_info') > 0
+        ):
+            topic = self.resolve_topic_name('camera_info')
+            raise CalibrationError(
+                f'no calibration yet: nothing came on {topic}, and camera_info_url is '
+                f'{self.parameters.camera_info_url!r}'
+            )
+        return assumed_camera(width, height, self._assumed_focal_px(width))
+
+    def _assumed_focal_px(self, width: int) -> float:
+        if self.parameters.assumed_hfov_deg > 0:
+            return 0.5 * width / math.tan(math.radians(self.parameters.assumed_hfov_deg) / 2)
+        factor = binning_factor(width, self.checkpoint.spikes)
+        return self.checkpoint.depth_range.focal_px * factor
+
+    def _make_estimator(
+        self, height: int, width: int, camera: Camera | None, options: EstimatorOptions
+    ) -> Estimator:
+        if self.camera is None:
+            self.get_logger().warning(
+                f'no calibration: depth is scaled as for a lens of {camera.fx:.0f} px; '  # type: ignore[union-attr]
+                'give camera_info_url or publish camera_info'
+            )
+        self.get_logger().info(f'estimating depth from a {width}x{height} sensor')
+        return Estimator(self.checkpoint, height, width, camera, options, self.engine)
+
+    # ------------------------------------------------------------------ callbacks
+
+    def _on_message(self, cdr: bytes) -> None:
+        if self.pipeline is not None:
+            self.pipeline.put(cdr)
+
+    def _on_camera_info(self, message: CameraInfo) -> None:
+        try:
+            camera = camera_from_info(message)
+        except CalibrationError as error:
+            self.get_logger().error(f'camera_info: {error}', throttle_duration_sec=10.0)
+            return
+        if camera != self.camera:
+            size = f'{camera.width}x{camera.height}'
+            self.get_logger().info(f'calibration of {size} px, focal length {camera.fx:.1f} px')
+        self.camera = camera
+
+    def _on_clock_jump(self, jump: TimeJump) -> None:
+        if jump.clock_change == ClockChange.ROS_TIME_NO_CHANGE:
+            self.get_logger().warning(f'ROS time jumped by {jump.delta.nanoseconds / 1e9:.3f} s')
+        if self.pipeline is not None:
+            self.pipeline.reset()
+
+    def _on_reset(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        response.success = self.pipeline is not None
+        response.message = 'starts from rest' if response.success else f'the node is {self.state}'
+        if self.pipeline is not None:
+            self.pipeline.reset()
+        return response
+
+    def _on_set_enabled(
+        self, request: SetBool.Request, response: SetBool.Response
+    ) -> SetBool.Response:
+        result = self.set_parameters([Parameter('enabled', value=bool(request.data))])[0]
+        response.success, response.message = result.successful, result.reason
+        return response
+
+    def _on_snapshot(
+        self, request: Trigger.Request, response: Trigger.Response
+    ) -> Trigger.Response:
+        pipeline = self.pipeline
+        if pipeline is None or pipeline.last is None:
+            response.success, response.message = False, self.health.verdict()[1]
+            return response
+        folder = Path(self.parameters.snapshot_dir).expanduser()
+        try:
+            path = write_snapshot(folder, pipeline.last, list(pipeline.recent), self.parameters)
+            response.success, response.message = True, str(path)
+        except OSError as error:
+            response.success, response.message = False, f'cannot write into {folder}: {error}'
+        return response
+
+    # ------------------------------------------------------------------ watching
+
+    def _watch(self) -> None:
+        """Five times a second: starts, looks for publishers, notices threads that gave up."""
+        if self._autostart_due:
+            self._autostart_due = False
+            if self.trigger_configure() == SUCCESS:
+                self.trigger_activate()
+        if self.state != 'active' or self.events is None:
+            return
+        self.events.look()
+        if self.pipeline is not None and self.pipeline.given_up:
+            error = f'deactivated: {self.pipeline.given_up}'
+            self.get_logger().error(error)
+            self.trigger_deactivate()
+            self.last_error = error
+
+    # ------------------------------------------------------------------ parameters
+
+    def _set_up_parameters(self) -> None:
+        self.add_pre_set_parameters_callback(
+            lambda changes: params.whole_numbers_as_floats(DepthParameters, changes)
+        )
+        self.add_on_set_parameters_callback(self._judge_parameters)
+        self.add_post_set_parameters_callback(self._take_parameters)
+
+    def _judge_parameters(self, changes: list[Parameter]) -> SetParametersResult:
+        return params.judge(self.parameters, changes, configured=self.state != 'unconfigured')
+
+    def _take_parameters(self, changes: list[Parameter]) -> None:
+        self.parameters = params.read(self, DepthParameters)
+        if self.pipeline is not None:
+            self.pipeline.set_max_latency(self.parameters.max_latency_ms)
+        if self.last_error and self.state == 'unconfigured' and self.parameters.autostart:
+            self._autostart_due = True  # what kept the node from starting may be mended now
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Runs the node until it is interrupted."""
+    rclpy.init(args=arguments)
+    try:
+        node = DepthNode()
+    except ParameterError as error:
+        print(f'depth_node: {error}', file=sys.stderr)
+        rclpy.try_shutdown()
+        sys.exit(1)
+    try:
+        rclpy.spin(node)
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+    finally:
+        node.destroy_node()
+        rclpy.try_shutdown()
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,197 @@
+"""The parameters of `depth_node`."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+from spike_depth_ros.estimator import WINDOW_MODES, EstimatorOptions
+from spike_depth_ros.pictures import COLOR_MAPS
+from spike_depth_ros.ros.messages import CLOUD_FIELDS
+from spike_depth_ros.ros.params import RELIABILITY, ParameterError, parameter
+from spike_depth_ros.wire import EVENT_TYPES
+
+
+@dataclasses.dataclass(frozen=True)
+class DepthParameters:
+    """Parameters of `depth_node`. Those that are not live are read when it is configured."""
+
+    autostart: bool = parameter(
+        True, 'Configure and activate by itself; false: wait for a lifecycle manager.'
+    )
+    enabled: bool = parameter(
+        True, 'Estimate depth; false pauses, as the service ~/set_enabled does.', live=True
+    )
+    event_type: str = parameter(
+        'auto',
+        "Message type of the topic 'events'; auto: the type that its publisher has.",
+        choices=('auto', *EVENT_TYPES),
+    )
+    checkpoint: str = parameter(
+        '', 'Path of the checkpoint (.safetensors); empty: the one that comes with the package.'
+    )
+    device: str = parameter(
+        'auto',
+        'Where inference runs; auto: a CUDA GPU if there is one.',
+        choices=('auto', 'cpu', 'cuda'),
+    )
+    engine: str = parameter('torch', 'What runs the network.')
+    num_threads: int = parameter(
+        0, 'CPU threads of the inference; 0: all cores but one.', low=0, high=256
+    )
+    window_mode: str = parameter(
+        'time',
+        'Cut windows of equal time, or of equal count of events.',
+        choices=WINDOW_MODES,
+        live=True,
+    )
+    window_ms: float = parameter(
+        0.0,
+        'Length of a time window [ms]; 0: as the checkpoint was trained.',
+        low=0.0,
+        high=10_000.0,
+        live=True,
+    )
+    stride_ms: float = parameter(
+        0.0,
+        'Sensor time from one depth map to the next [ms]; 0: the length of the window.',
+        low=0.0,
+        high=10_000.0,
+        live=True,
+    )
+    window_events: int = parameter(
+        30_000, 'Events in a window of mode count.', low=100, high=100_000_000, live=True
+    )
+    streaming: bool = parameter(
+        False, 'Carry the membrane state of the network from window to window.', live=True
+    )
+    camera_info_url: str = parameter(
+        '', "Calibration file (YAML); empty: wait for the topic 'camera_info'."
+    )
+    require_calibration: bool = parameter(
+        False, 'Give no depth before a calibration is known.', live=True
+    )
+    assumed_hfov_deg: float = parameter(
+        0.0,
+        'Horizontal field of view of an uncalibrated lens [deg]; 0: that of the training.',
+        low=0.0,
+        high=170.0,
+        live=True,
+    )
+    rectify: bool = parameter(
+        True, 'Undistort events, so that depth is of the ideal pinhole camera.', live=True
+    )
+    frame_id: str = parameter(
+        '', 'Optical frame of all outputs; empty: the frame_id of the events.', live=True
+    )
+    min_depth_m: float = parameter(
+        0.0, 'Nearer depth is published as -inf [m].', low=0.0, high=1000.0, live=True
+    )
+    max_depth_m: float = parameter(
+        0.0,
+        "Farther depth is published as +inf [m]; 0: the checkpoint's range alone decides.",
+        low=0.0,
+        high=1000.0,
+        live=True,
+    )
+    min_confidence: float = parameter(
+        0.0, 'Less certain depth is published as NaN.', low=0.0, high=1.0, live=True
+    )
+    depth_encoding: str = parameter(
+        '32FC1',
+        'Of ~/depth/image: metres as 32FC1, or millimetres as 16UC1.',
+        choices=('32FC1', '16UC1'),
+        live=True,
+    )
+    cloud_rate_hz: float = parameter(
+        5.0,
+        'Most clouds per second on ~/depth/points; 0: one for each depth map.',
+        low=0.0,
+        high=1000.0,
+        live=True,
+    )
+    cloud_stride: int = parameter(
+        2, 'Every n-th row and column becomes a point.', low=1, high=64, live=True
+    )
+    cloud_fields: str = parameter(
+        'xyz_confidence',
+        'Fields of a point; xyz_intensity is the confidence under the name that viewers know.',
+        choices=tuple(CLOUD_FIELDS),
+        live=True,
+    )
+    preview_rate_hz: float = parameter(
+        10.0,
+        'Most pictures per second on ~/depth/image_color and ~/events/image; 0: all.',
+        low=0.0,
+        high=1000.0,
+        live=True,
+    )
+    color_map: str = parameter(
+        'turbo',
+        'Colours of ~/depth/image_color.',
+        choices=tuple(COLOR_MAPS),
+        live=True,
+    )
+    color_min_m: float = parameter(
+        1.0, 'Depth of the first colour [m].', low=0.01, high=1000.0, live=True
+    )
+    color_max_m: float = parameter(
+        60.0, 'Depth of the last colour [m].', low=0.01, high=1000.0, live=True
+    )
+    compressed_max_m: float = parameter(
+        100.0, 'Greatest depth in compressedDepth [m].', low=0.1, high=1000.0, live=True
+    )
+    compressed_quantization: float = parameter(
+        100.0, 'Depth resolution of compressedDepth at 1 m is 1 / (q^2 + q) m.',
+        low=1.0, high=200.0, live=True,
+    )  # fmt: skip
+    max_latency_ms: float = parameter(
+        200.0,
+        'What has waited longer than this is dropped, oldest first [ms].',
+        low=1.0,
+        high=60_000.0,
+        live=True,
+    )
+    message_queue: int = parameter(
+        1000, 'Most event messages that wait for decoding.', low=1, high=100_000
+    )
+    window_queue: int = parameter(2, 'Most windows that wait for inference.', low=1, high=1000)
+    output_reliability: str = parameter(
+        'reliable',
+        'QoS of the outputs; RViz asks for reliable.',
+        choices=tuple(RELIABILITY),
+    )
+    output_queue: int = parameter(5, 'QoS history depth of the outputs.', low=1, high=1000)
+    diagnostics_period_s: float = parameter(
+        1.0, 'Time between two messages on /diagnostics [s].', low=0.1, high=60.0
+    )
+    snapshot_dir: str = parameter(
+        '~/.ros/spike_depth', 'Folder that ~/snapshot writes into.', live=True
+    )
+
+    def estimator_options(self) -> EstimatorOptions:
+        """What the estimator is asked for.
+
+        Raises:
+            ConfigError: parameters that contradict each other.
+        """
+        return EstimatorOptions(
+            window_mode=self.window_mode,
+            window_ms=self.window_ms,
+            stride_ms=self.stride_ms,
+            window_events=self.window_events,
+            streaming=self.streaming,
+            rectify=self.rectify,
+            min_depth_m=self.min_depth_m,
+            max_depth_m=self.max_depth_m or math.inf,
+            min_confidence=self.min_confidence,
+        )
+
+    def check(self) -> None:
+        """Raises a ValueError if parameters contradict each other."""
+        self.estimator_options()
+        if self.color_min_m >= self.color_max_m:
+            raise ParameterError(
+                f'color_min_m is {self.color_min_m:g}, '
+                f'expected less than color_max_m = {self.color_max_m:g}'
+            )

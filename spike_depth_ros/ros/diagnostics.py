@@ -1,0 +1,153 @@
+"""What the node measures of itself, and how it says so on /diagnostics."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections import deque
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+
+from spike_depth_ros.ros.messages import make_time
+
+OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
+
+SILENT_S = 5.0
+"""A static scene sends no events; after this long it is worth a warning."""
+
+KEEP = 256
+
+
+class Report(NamedTuple):
+    """One status: how bad, in a sentence, and the numbers."""
+
+    name: str
+    level: bytes
+    message: str
+    values: Mapping[str, Any]
+
+
+class Meters:
+    """Running totals and the latest durations, written by one thread each, read by any.
+
+    Attributes:
+        messages: event messages taken.
+        received_bytes: their total size.
+        frames: depth frames published.
+        resets: how often earlier events were forgotten.
+    """
+
+    def __init__(self) -> None:
+        self.messages = 0
+        self.received_bytes = 0
+        self.frames = 0
+        self.resets = 0
+        self._ms: dict[str, deque[float]] = {}
+
+    def took(self, name: str, start_s: float) -> None:
+        """Notes a duration that began at `start_s` (`time.perf_counter`) and ends now."""
+        self.add_ms(name, 1e3 * (time.perf_counter() - start_s))
+
+    def add_ms(self, name: str, value_ms: float) -> None:
+        """Notes one value [ms]."""
+        self._ms.setdefault(name, deque(maxlen=KEEP)).append(value_ms)
+
+    def summary(self) -> dict[str, str]:
+        """Median and 99th percentile of the latest values [ms]."""
+        return {
+            f'{name} ms (median, p99)': '{:.2f}, {:.2f}'.format(*np.percentile(list(ms), [50, 99]))
+            for name, ms in list(self._ms.items())
+            if ms
+        }
+
+
+class Rates:
+    """Differences per second between two looks at running totals."""
+
+    def __init__(self) -> None:
+        self._before: dict[str, float] = {}
+        self._before_s = time.monotonic()
+
+    def per_second(self, totals: Mapping[str, float]) -> dict[str, float]:
+        """Rates since the last call [1/s]; a total that fell (a restart) gives 0."""
+        now_s = time.monotonic()
+        span_s = max(now_s - self._before_s, 1e-3)
+        grown = {name: max(0.0, n - self._before.get(name, 0)) for name, n in totals.items()}
+        self._before, self._before_s = dict(totals), now_s
+        return {name: n / span_s for name, n in grown.items()}
+
+
+class Flow(NamedTuple):
+    """What decides whether depth comes out, and if not, why.
+
+    Attributes:
+        state: of the lifecycle.
+        last_error: the sentence of the last failed configuration or given-up thread.
+        enabled: False while paused.
+        publishers: number of publishers on the event topic.
+        topic: its name.
+        subscribed: True once the type of the topic is known and acceptable.
+        topic_problem: why not, if there are publishers.
+        silent_s: time since the last event; None before the first.
+        wanted: True if anybody subscribes to an output.
+        obstacle: why events do not become depth.
+        frames_hz: depth frames per second now.
+    """
+
+    state: str
+    last_error: str
+    enabled: bool
+    publishers: int
+    topic: str
+    subscribed: bool
+    topic_problem: str
+    silent_s: float | None
+    wanted: bool
+    obstacle: str
+    frames_hz: float
+
+
+def flow_verdict(flow: Flow) -> tuple[bytes, str]:
+    """Level and sentence: depth comes out, or the first reason why it does not."""
+    silence = 'no events yet' if flow.silent_s is None else f'no events for {flow.silent_s:.0f} s'
+    reasons: tuple[tuple[bool, bytes, str], ...] = (
+        (bool(flow.last_error), ERROR, flow.last_error),
+        (flow.state != 'active', WARN, f'the node is {flow.state}'),
+        (flow.publishers == 0, ERROR, f'nobody publishes {flow.topic}'),
+        (not flow.subscribed, ERROR, flow.topic_problem),
+        (not flow.enabled, OK, 'paused: call ~/set_enabled or set the parameter enabled'),
+        (flow.silent_s is None or flow.silent_s > SILENT_S, WARN,
+         f'{silence} on {flow.topic}: is the scene static, the lens covered?'),
+        (not flow.wanted, OK, 'idle: nobody subscribes to an output'),
+        (bool(flow.obstacle), ERROR, flow.obstacle),
+        (flow.frames_hz == 0, WARN, 'events come in, but no window is complete yet'),
+    )  # fmt: skip
+    for applies, level, sentence in reasons:
+        if applies:
+            return level, f'no depth: {sentence}'
+    return OK, f'{flow.frames_hz:.1f} depth maps/s'
+
+
+def plain_counts(counts: Any) -> dict[str, int]:
+    """Fields of a dataclass of counters."""
+    return {field.name: getattr(counts, field.name) for field in dataclasses.fields(counts)}
+
+
+def diagnostic_array(stamp_ns: int, node: str, reports: list[Report]) -> DiagnosticArray:
+    """The message for /diagnostics: one status per report."""
+    message = DiagnosticArray()
+    message.header.stamp = make_time(stamp_ns)
+    message.status = [
+        DiagnosticStatus(
+            level=report.level,
+            name=f'{node}: {report.name}',
+            message=report.message,
+            hardware_id=node,
+            values=[KeyValue(key=key, value=str(value)) for key, value in report.values.items()],
+        )
+        for report in reports
+    ]
+    return message

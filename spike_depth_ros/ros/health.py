@@ -1,0 +1,196 @@
+"""Collects what the node knows of itself into the reports of /diagnostics."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from rclpy.publisher import Publisher
+
+from spike_depth_ros.ros.diagnostics import (
+    ERROR,
+    OK,
+    WARN,
+    Flow,
+    Rates,
+    Report,
+    diagnostic_array,
+    flow_verdict,
+    plain_counts,
+)
+from spike_depth_ros.ros.pipeline import Pipeline
+
+if TYPE_CHECKING:
+    from spike_depth_ros.ros.depth_node import DepthNode
+
+LARGE_DRIFT_PPM = 200.0
+
+UNTRAINED = 'the checkpoint is untrained: its depth means nothing'
+
+
+class Health:
+    """Looks at a node once per period and publishes what it sees.
+
+    Args:
+        node: to look at.
+        publisher: of /diagnostics.
+    """
+
+    def __init__(self, node: DepthNode, publisher: Publisher) -> None:
+        self._node, self._publisher = node, publisher
+        self._rates = Rates()
+        self._per_second: dict[str, float] = {}
+        self._event_total = 0.0
+        self._event_seen_s: float | None = None
+        self._said_dropped = 0
+
+    def publish(self) -> None:
+        """Takes the rates since the last call and publishes all reports."""
+        pipeline = self._node.pipeline
+        totals = {} if pipeline is None else _totals(pipeline)
+        self._per_second = self._rates.per_second(totals)
+        if totals.get('events', 0) != self._event_total:
+            self._event_seen_s = time.monotonic()
+        self._event_total = totals.get('events', 0)
+        reports = [self._flow_report(), self._engine_report()]
+        if pipeline is not None:
+            reports += [self._input_report(pipeline), self._work_report(pipeline)]
+            self._say_drops(pipeline)
+        now_ns = self._node.get_clock().now().nanoseconds
+        name = self._node.get_fully_qualified_name().lstrip('/')
+        self._publisher.publish(diagnostic_array(now_ns, name, reports))
+
+    def verdict(self) -> tuple[bytes, str]:
+        """Does depth come out, and if not, why?"""
+        node, pipeline, events = self._node, self._node.pipeline, self._node.events
+        silent_s = None
+        if self._event_seen_s is not None:
+            silent_s = time.monotonic() - self._event_seen_s
+        return flow_verdict(Flow(
+            state=node.state,
+            last_error=node.last_error,
+            enabled=node.parameters.enabled,
+            publishers=len(events.publishers()) if events else 0,
+            topic=events.topic if events else '',
+            subscribed=bool(events and events.type_name),
+            topic_problem=events.problem if events else '',
+            silent_s=silent_s,
+            wanted=bool(node.outputs and node.outputs.wanted()),
+            obstacle=pipeline.obstacle if pipeline else '',
+            frames_hz=self._per_second.get('frames', 0.0),
+        ))  # fmt: skip
+
+    def _flow_report(self) -> Report:
+        node = self._node
+        values: dict[str, Any] = {'state': node.state, 'enabled': node.parameters.enabled}
+        if node.outputs is not None:
+            values |= {
+                f'subscribers of {p.topic_name}': p.get_subscription_count()
+                for p in list(node.outputs.publishers.values())
+            }
+        level, message = self.verdict()
+        return Report('output', level, message, values)
+
+    def _engine_report(self) -> Report:
+        node = self._node
+        if node.checkpoint is None or node.engine is None:
+            return Report('engine', OK, 'not configured', {})
+        estimator = None if node.pipeline is None else node.pipeline.estimator
+        calibration = 'given' if node.camera is not None else 'assumed: lens of the training'
+        values: dict[str, Any] = {
+            'checkpoint': node.checkpoint_path,
+            'engine': node.parameters.engine,
+            'device': node.engine.device,
+            'calibration': calibration,
+        }
+        if estimator is not None:
+            pixels = estimator.pixels
+            values['depth image'] = f'{pixels.image_width}x{pixels.image_height}'
+            values['binning'] = f'{pixels.factor}x{pixels.factor}'
+        if not node.checkpoint.trained:
+            return Report('engine', WARN, UNTRAINED, values)
+        if node.camera is None:
+            return Report('engine', WARN, 'no calibration: the scale of depth is assumed', values)
+        return Report('engine', OK, f'{node.parameters.engine} on {node.engine.device}', values)
+
+    def _input_report(self, pipeline: Pipeline) -> Report:
+        stream, counts = pipeline.stream, plain_counts(pipeline.stream.counts)
+        per_second, clock = self._per_second, pipeline.clock
+        values: dict[str, Any] = {
+            'type': pipeline.type_name,
+            'messages/s': f'{per_second.get("messages", 0):.1f}',
+            'events/s': f'{per_second.get("events", 0):.0f}',
+            'MB/s': f'{per_second.get("bytes", 0) / 1e6:.3f}',
+            'ON share': f'{counts["on"] / max(1, counts["events"]):.3f}',
+            'sequence gaps': stream.gaps,
+            'missing packets': stream.missing,
+            'publisher restarts': stream.restarts,
+            'skipped messages': dict(stream.skipped) or 0,
+            'last skipped because': stream.last_error or 'none',
+            'clock offset s': f'{(clock.offset_ns or 0) / 1e9:.6f}',
+            'clock drift ppm': f'{clock.drift_ppm:.1f}',
+            'clock jumps': clock.jumps,
+            **counts,
+        }
+        skipping = per_second.get('skipped', 0) > 0
+        if skipping and per_second.get('packets', 0) == 0:
+            return Report('input', ERROR, f'no message is usable: {stream.last_error}', values)
+        if skipping:
+            return Report('input', WARN, f'messages are skipped: {stream.last_error}', values)
+        if per_second.get('missing', 0) > 0:
+            return Report('input', WARN, 'packets are lost on the way here', values)
+        if abs(clock.drift_ppm) > LARGE_DRIFT_PPM:
+            return Report('input', WARN, 'sensor clock and ROS clock drift apart', values)
+        return Report('input', OK, f'{values["events/s"]} events/s', values)
+
+    def _work_report(self, pipeline: Pipeline) -> Report:
+        meters, per_second, last = pipeline.meters, self._per_second, pipeline.last
+        values: dict[str, Any] = {
+            'depth maps': meters.frames,
+            'depth maps/s': f'{per_second.get("frames", 0):.2f}',
+            'dropped messages': pipeline.messages.dropped,
+            'dropped windows': pipeline.windows.dropped,
+            'skipped pictures': pipeline.frames.dropped,
+            'message queue': f'{len(pipeline.messages)}, {1e3 * pipeline.messages.age_s:.0f} ms',
+            'window queue': f'{len(pipeline.windows)}, {1e3 * pipeline.windows.age_s:.0f} ms',
+            'resets': meters.resets,
+            'faults': pipeline.faults,
+            **meters.summary(),
+        }
+        if pipeline.estimator is not None:
+            values['late events'] = pipeline.estimator.windower.late_events
+        if last is not None:
+            spikes = last.job.window.spikes
+            values['events in last window'] = last.job.window.event_count
+            values['input spike rate'] = f'{float((spikes > 0).mean()):.4f}'
+        if per_second.get('faults', 0) > 0:
+            return Report('work', ERROR, 'the processing of an item failed, see the log', values)
+        if per_second.get('dropped', 0) > 0:
+            return Report('work', WARN, 'too slow: windows or messages are dropped', values)
+        return Report('work', OK, f'{values["depth maps/s"]} depth maps/s', values)
+
+    def _say_drops(self, pipeline: Pipeline) -> None:
+        dropped = pipeline.windows.dropped + pipeline.messages.dropped
+        if dropped > self._said_dropped:
+            self._node.get_logger().warning(
+                f'too slow: {pipeline.windows.dropped} windows and {pipeline.messages.dropped} '
+                'messages dropped so far; a longer stride_ms or fewer previews help',
+                throttle_duration_sec=5.0,
+            )
+        self._said_dropped = dropped
+
+
+def _totals(pipeline: Pipeline) -> dict[str, float]:
+    """The running totals whose rates are of interest."""
+    stream, meters = pipeline.stream, pipeline.meters
+    return {
+        'messages': meters.messages,
+        'bytes': meters.received_bytes,
+        'events': stream.counts.events,
+        'packets': stream.packets,
+        'skipped': sum(stream.skipped.values()),
+        'missing': stream.missing,
+        'frames': meters.frames,
+        'dropped': pipeline.windows.dropped + pipeline.messages.dropped,
+        'faults': pipeline.faults,
+    }

@@ -1,0 +1,129 @@
+"""The node's event subscription: finds out the topic's type, waits for it, follows a change."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+from rclpy.node import Node
+from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from rclpy.subscription import Subscription
+
+from spike_depth_ros.wire import EVENT_TYPES
+
+EVENT_QOS = QoSProfile(
+    history=HistoryPolicy.KEEP_LAST, depth=1000, reliability=ReliabilityPolicy.BEST_EFFORT
+)
+"""What the camera drivers publish with; a best-effort subscription accepts every publisher."""
+
+
+class InputError(ValueError):
+    """A message type cannot be subscribed to here."""
+
+
+def message_class(type_name: str) -> Any:
+    """The Python class of a message type.
+
+    Raises:
+        InputError: its package is not installed, or has no such message.
+    """
+    package, _, name = type_name.partition('/msg/')
+    try:
+        return getattr(importlib.import_module(f'{package}.msg'), name)
+    except ImportError as error:
+        raise InputError(
+            f'the message package {package} is not installed, so {type_name} cannot be '
+            f'subscribed to: build it beside this one, or play the bag with replay_node, '
+            'which publishes EventPacket'
+        ) from error
+    except AttributeError as error:
+        raise InputError(f'the installed package {package} has no message {name}') from error
+
+
+class EventInput:
+    """Subscribes to the topic `events` as soon as its type is known.
+
+    Args:
+        node: for which to subscribe.
+        event_type: 'auto' or a key of `EVENT_TYPES`.
+        on_type: called with the type's name before the first message of that type.
+        on_message: called with the bytes of each message.
+
+    Attributes:
+        topic: full name, after remapping.
+        type_name: of the present subscription; empty without one.
+        problem: why there is no subscription.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        event_type: str,
+        on_type: Callable[[str], None],
+        on_message: Callable[[bytes], None],
+    ) -> None:
+        self.topic = node.resolve_topic_name('events')
+        self.type_name = ''
+        self.problem = 'waiting for a publisher'
+        self._node, self._event_type = node, event_type
+        self._on_type, self._on_message = on_type, on_message
+        self._subscription: Subscription | None = None
+
+    def look(self) -> None:
+        """Looks at the graph: to be called now and then, while the node is active."""
+        offered = {info.topic_type for info in self.publishers()}
+        if self.type_name and (not offered or self.type_name in offered):
+            return
+        type_name = self._event_type
+        if type_name == 'auto':
+            known = sorted(offered & set(EVENT_TYPES))
+            if not known:
+                self._complain(offered)
+                return
+            type_name = known[0]
+        if type_name != self.type_name:
+            self._subscribe(type_name)
+
+    def publishers(self) -> list:
+        """What the graph knows of the topic's publishers."""
+        return self._node.get_publishers_info_by_topic(self.topic)
+
+    def close(self) -> None:
+        """Ends the subscription."""
+        if self._subscription is not None:
+            self._node.destroy_subscription(self._subscription)
+        self._subscription, self.type_name = None, ''
+
+    def _complain(self, offered: set[str]) -> None:
+        problem = 'waiting for a publisher'
+        if offered:
+            problem = (
+                f'{self.topic} has the type {", ".join(sorted(offered))}, '
+                f'expected one of {", ".join(EVENT_TYPES)}'
+            )
+        if problem != self.problem:
+            self._node.get_logger().error(problem)
+        self.problem = problem
+
+    def _subscribe(self, type_name: str) -> None:
+        try:
+            message = message_class(type_name)
+        except InputError as error:
+            if self.problem != str(error):
+                self._node.get_logger().error(str(error))
+            self.problem = str(error)
+            return
+        self.close()
+        self._on_type(type_name)
+        self._subscription = self._node.create_subscription(
+            message,
+            'events',
+            self._on_message,
+            EVENT_QOS,
+            raw=True,
+            qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+        )
+        self.type_name, self.problem = type_name, ''
+        self._node.get_logger().info(f'subscribed to {self.topic} as {type_name}')

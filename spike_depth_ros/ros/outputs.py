@@ -1,0 +1,132 @@
+"""The node's publishers, and what goes to them: nothing is made that nobody subscribes to."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, NamedTuple
+
+import numpy as np
+from rclpy.lifecycle import LifecycleNode, LifecyclePublisher
+from rclpy.qos import HistoryPolicy, QoSProfile
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
+
+from spike_depth_ros import pictures
+from spike_depth_ros.camera import Camera
+from spike_depth_ros.ros import messages
+from spike_depth_ros.ros.depth_parameters import DepthParameters
+from spike_depth_ros.ros.params import RELIABILITY
+from spike_depth_ros.ros.pipeline import Result
+
+
+class Output(NamedTuple):
+    """One topic of the node, below its private namespace."""
+
+    topic: str
+    type: Any
+
+
+OUTPUTS: dict[str, Output] = {
+    'depth': Output('~/depth/image', Image),
+    'camera_info': Output('~/depth/camera_info', CameraInfo),
+    'confidence': Output('~/depth/confidence', Image),
+    'cloud': Output('~/depth/points', PointCloud2),
+    'color': Output('~/depth/image_color', Image),
+    'compressed': Output('~/depth/image/compressedDepth', CompressedImage),
+    'events': Output('~/events/image', Image),
+}
+
+
+class Outputs:
+    """The publishers of one configured node.
+
+    Args:
+        node: whose publishers they are; they publish while it is active.
+        reliability: a key of `RELIABILITY`.
+        queue: QoS history depth.
+    """
+
+    def __init__(self, node: LifecycleNode, reliability: str, queue: int) -> None:
+        self._node = node
+        self._next_s: dict[str, float] = {}
+        self._rays_of: Camera | None = None
+        self._rays = np.empty(0, np.float32)
+        qos = QoSProfile(
+            history=HistoryPolicy.KEEP_LAST, depth=queue, reliability=RELIABILITY[reliability]
+        )
+        self.publishers: dict[str, LifecyclePublisher] = {
+            name: node.create_lifecycle_publisher(
+                output.type,
+                output.topic,
+                qos,
+                qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+            )
+            for name, output in OUTPUTS.items()
+        }
+
+    def destroy(self) -> None:
+        """Removes the publishers from the graph."""
+        for publisher in self.publishers.values():
+            self._node.destroy_lifecycle_publisher(publisher)
+        self.publishers = {}
+
+    def wanted(self) -> bool:
+        """True if anybody subscribes to any output."""
+        return any(map(self._has_subscriber, list(self.publishers)))
+
+    def publish(self, result: Result, parameters: DepthParameters) -> None:
+        """Publishes what belongs to every depth frame: depth, camera_info, confidence."""
+        header = messages.make_header(result.job.stamp_ns, result.job.frame_id)
+        frame, camera = result.frame, result.job.estimator.camera
+        if self._has_subscriber('camera_info') and camera is not None:
+            self.publishers['camera_info'].publish(messages.camera_info(header, camera))
+        if self._has_subscriber('depth'):
+            image = messages.depth_image(header, frame.depth_m, parameters.depth_encoding)
+            self.publishers['depth'].publish(image)
+        if self._has_subscriber('confidence'):
+            image = messages.confidence_image(header, frame.confidence)
+            self.publishers['confidence'].publish(image)
+
+    def show(self, result: Result, parameters: DepthParameters) -> None:
+        """Publishes pictures, cloud and compressed depth, each at its own rate."""
+        header = messages.make_header(result.job.stamp_ns, result.job.frame_id)
+        frame = result.frame
+        if self._due('compressed', 0.0):
+            quantization = messages.Quantization(
+                parameters.compressed_quantization, parameters.compressed_max_m
+            )
+            self.publishers['compressed'].publish(messages.compressed_depth(
+                header, frame.depth_m, parameters.depth_encoding, quantization
+            ))  # fmt: skip
+        if self._due('color', parameters.preview_rate_hz):
+            low_m, high_m = parameters.color_min_m, parameters.color_max_m
+            colors = pictures.depth_colors(frame.depth_m, parameters.color_map, low_m, high_m)
+            self.publishers['color'].publish(messages.image(header, colors, 'rgb8'))
+        if self._due('events', parameters.preview_rate_hz):
+            height, width = frame.depth_m.shape
+            colors = pictures.event_colors(result.job.window.spikes)[:height, :width]
+            self.publishers['events'].publish(messages.image(header, colors, 'rgb8'))
+        camera = result.job.estimator.camera
+        if camera is not None and self._due('cloud', parameters.cloud_rate_hz):
+            self.publishers['cloud'].publish(messages.point_cloud(
+                header, frame.depth_m, frame.confidence, self._rays_for(camera),
+                parameters.cloud_stride, parameters.cloud_fields,
+            ))  # fmt: skip
+
+    def _has_subscriber(self, name: str) -> bool:
+        return self.publishers[name].get_subscription_count() > 0
+
+    def _due(self, name: str, rate_hz: float) -> bool:
+        """True if somebody listens and the last message is long enough ago."""
+        now_s = time.monotonic()
+        if not self._has_subscriber(name) or now_s < self._next_s.get(name, 0.0):
+            return False
+        period_s = 1.0 / rate_hz if rate_hz > 0 else 0.0
+        # from the due time, not from now: a rate of 5 out of 20 frames/s stays 5
+        self._next_s[name] = max(self._next_s.get(name, 0.0), now_s - period_s) + period_s
+        return True
+
+    def _rays_for(self, camera: Camera) -> np.ndarray:
+        if camera != self._rays_of:
+            self._rays_of, self._rays = camera, camera.rays()
+        return self._rays

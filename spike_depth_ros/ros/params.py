@@ -1,0 +1,175 @@
+"""Parameters of a node as one table: a frozen dataclass whose fields say everything.
+
+The table declares the parameters with descriptors, checks changes of them, and is compared by a
+test with the commented files in `config/`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from typing import Any, NamedTuple, TypeVar
+
+from rcl_interfaces.msg import (
+    FloatingPointRange,
+    IntegerRange,
+    ParameterDescriptor,
+    SetParametersResult,
+)
+from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+from rclpy.qos import ReliabilityPolicy
+
+P = TypeVar('P')
+
+RELIABILITY = {
+    'reliable': ReliabilityPolicy.RELIABLE,
+    'best_effort': ReliabilityPolicy.BEST_EFFORT,
+}
+"""Values of the parameters that choose a QoS reliability."""
+
+
+class ParameterError(ValueError):
+    """A parameter has an impossible value or type."""
+
+
+class Spec(NamedTuple):
+    """What is allowed for one parameter, and how it is explained."""
+
+    text: str
+    low: float | None
+    high: float | None
+    choices: tuple[str, ...]
+    live: bool
+
+
+def parameter(
+    default: bool | int | float | str,
+    text: str,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    choices: Iterable[str] = (),
+    live: bool = False,
+) -> Any:
+    """One field of a parameter table.
+
+    Args:
+        default: its type is the type of the parameter.
+        text: shown by `ros2 param describe`.
+        low: smallest value allowed, with `high`.
+        high: greatest value allowed, with `low`.
+        choices: the strings allowed; empty for any.
+        live: may change while the node is configured.
+    """
+    spec = Spec(text, low, high, tuple(choices), live)
+    return dataclasses.field(default=default, metadata={'spec': spec})
+
+
+def specs(table: type) -> dict[str, Spec]:
+    """Name -> spec of every parameter of a table."""
+    return {field.name: field.metadata['spec'] for field in dataclasses.fields(table)}
+
+
+def reason_against(table: type, name: str, value: Any) -> str:
+    """Why `value` cannot be that parameter; empty if it can."""
+    spec = specs(table)[name]
+    expected = type(getattr(table, name))
+    if type(value) is not expected:
+        return f'{name} is {value!r}, expected a {expected.__name__}'
+    if spec.choices and value not in spec.choices:
+        return f'{name} is {value!r}, expected one of {", ".join(spec.choices)}'
+    if spec.low is not None and spec.high is not None and not spec.low <= value <= spec.high:
+        return f'{name} is {value:g}, expected {spec.low:g} to {spec.high:g}'
+    return ''
+
+
+def declare(node: Node, table: type) -> None:
+    """Declares all parameters of a table, with descriptors; whole numbers do for floats.
+
+    Raises:
+        ParameterError: the command line or the params file gives an impossible value.
+    """
+    for name in specs(table):
+        _declare_one(node, table, name)
+
+
+def read(node: Node, table: type[P]) -> P:
+    """The present values of all parameters of a table."""
+    return table(**{name: node.get_parameter(name).value for name in specs(table)})
+
+
+def whole_numbers_as_floats(table: type, changes: list[Parameter]) -> list[Parameter]:
+    """For `add_pre_set_parameters_callback`: `stride_ms 25` is meant as 25.0."""
+
+    def converted(change: Parameter) -> Parameter:
+        wants_float = type(getattr(table, change.name, None)) is float
+        if wants_float and type(change.value) is int:
+            return Parameter(change.name, value=float(change.value))
+        return change
+
+    return [converted(change) for change in changes]
+
+
+def judge(current: Any, changes: list[Parameter], configured: bool) -> SetParametersResult:
+    """For `add_on_set_parameters_callback`: is this change possible, and if not, why?
+
+    Args:
+        current: the table's values before the change.
+        changes: what is asked for; names from elsewhere are let through.
+        configured: only live parameters may change.
+    """
+    table = type(current)
+    ours = {c.name: c.value for c in changes if c.name in specs(table)}
+    for name, value in ours.items():
+        reason = reason_against(table, name, value)
+        if not reason and configured and not specs(table)[name].live:
+            reason = (
+                f'{name} is read when the node is configured: '
+                'bring it to unconfigured (cleanup) first'
+            )
+        if reason:
+            return SetParametersResult(successful=False, reason=reason)
+    try:
+        if ours:
+            dataclasses.replace(current, **ours).check()
+    except ValueError as error:
+        return SetParametersResult(successful=False, reason=str(error))
+    return SetParametersResult(successful=True)
+
+
+def _declare_one(node: Node, table: type, name: str) -> None:
+    default, descriptor = getattr(table, name), _descriptor(table, name)
+    try:
+        value = node.declare_parameter(name, default, descriptor).value
+    except (InvalidParameterValueException, InvalidParameterTypeException):
+        value = _given_value(node, name, default)
+        if type(default) is float and type(value) is int:
+            value = float(value)
+        if not reason_against(table, name, value):
+            node.declare_parameter(name, value, descriptor, ignore_override=True)
+    if reason := reason_against(table, name, value):
+        raise ParameterError(reason)
+
+
+def _given_value(node: Node, name: str, default: Any) -> Any:
+    """What the command line or the params file says, of whatever type."""
+    value = node.declare_parameter(name, default, ParameterDescriptor(dynamic_typing=True)).value
+    node.undeclare_parameter(name)
+    return value
+
+
+def _descriptor(table: type, name: str) -> ParameterDescriptor:
+    spec, default = specs(table)[name], getattr(table, name)
+    descriptor = ParameterDescriptor(description=spec.text)
+    if spec.choices:
+        descriptor.additional_constraints = f'one of {", ".join(spec.choices)}'
+    if spec.low is not None and spec.high is not None:
+        if type(default) is int:
+            limits = IntegerRange(from_value=int(spec.low), to_value=int(spec.high), step=1)
+            descriptor.integer_range = [limits]
+        else:
+            limits = FloatingPointRange(from_value=spec.low, to_value=spec.high, step=0.0)
+            descriptor.floating_point_range = [limits]
+    return descriptor

@@ -1,0 +1,251 @@
+"""The work behind the node's callbacks: three threads between four ends.
+
+    messages -> [decode, cut windows] -> windows -> [inference, depth] -> frames -> [pictures]
+
+Callbacks only enqueue. Each queue is bounded by count and age and drops its oldest, so that the
+node is late by a bounded time, never more and more. The last queue holds one frame: pictures and
+clouds are made of the newest one and never slow the depth image.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from spike_depth_ros.camera import CalibrationError, Camera
+from spike_depth_ros.codecs import CODECS
+from spike_depth_ros.config import ConfigError
+from spike_depth_ros.engine import Engine
+from spike_depth_ros.estimator import DepthFrame, Estimator, EstimatorOptions
+from spike_depth_ros.events import make_events
+from spike_depth_ros.model.checkpoint import Checkpoint
+from spike_depth_ros.ros.clock import RosTimeClock, SensorClock, first_time_ns
+from spike_depth_ros.ros.depth_parameters import DepthParameters
+from spike_depth_ros.ros.diagnostics import Meters
+from spike_depth_ros.ros.queues import AgingQueue, Worker
+from spike_depth_ros.windows import Window
+from spike_depth_ros.wire import EventStream, Packet
+
+SENSOR_TIME_TYPES = ('event_camera_msgs/msg/EventPacket', 'event_array_msgs/msg/EventArray')
+"""Message types whose events carry sensor time; the others carry ROS time."""
+
+DEFAULT_FRAME = 'event_camera_optical_frame'
+"""Where neither the events nor the parameters name a frame."""
+
+RECENT_MESSAGES = 64
+
+WARM_UP_BYTES = 64
+
+
+def warm_up(checkpoint: Checkpoint, engine: Engine) -> None:
+    """Compiles the kernels and runs the network once, so that the first messages need not wait.
+
+    Raises:
+        EngineError, RuntimeError, MemoryError: the network does not run here.
+    """
+    for decoder in CODECS.values():
+        decoder(8, 8).decode(np.zeros(WARM_UP_BYTES, np.uint8))
+    width = checkpoint.spikes.max_width_px
+    estimator = Estimator(checkpoint, 3 * width // 4, width, engine=engine)
+    first, last = (make_events([t_ns], [0], [0], [1]) for t_ns in (0, 10**9 - 1))
+    for window in (*estimator.windower.push(first), *estimator.windower.push(last)):
+        estimator.infer(window)
+        return
+
+
+class Job(NamedTuple):
+    """A window on its way to inference."""
+
+    window: Window
+    estimator: Estimator
+    stamp_ns: int  # ROS time of the window's end
+    frame_id: str
+
+
+class Result(NamedTuple):
+    """A depth frame on its way to the topics."""
+
+    frame: DepthFrame
+    job: Job
+    arrived_s: float
+
+
+class Wiring(NamedTuple):
+    """What the pipeline asks of the node and hands to it. All may be called from any thread.
+
+    Attributes:
+        parameters: the present parameters.
+        camera: calibration of a sensor of that height and width; None for the training's lens.
+            Raises CalibrationError while there is to be no depth.
+        make_estimator: builds an estimator for (height, width, camera, options).
+        wanted: True if anybody would see a result.
+        publish: called with each result, in order.
+        show: called with the newest result, when there is time.
+        now_ns: ROS time.
+        say: takes the sentence of a fault.
+    """
+
+    parameters: Callable[[], DepthParameters]
+    camera: Callable[[int, int], Camera | None]
+    make_estimator: Callable[[int, int, Camera | None, EstimatorOptions], Estimator]
+    wanted: Callable[[], bool]
+    publish: Callable[[Result], None]
+    show: Callable[[Result], None]
+    now_ns: Callable[[], int]
+    say: Callable[[str], None]
+
+
+class Pipeline:
+    """From serialized event messages of one topic to depth frames.
+
+    Args:
+        type_name: type of the messages.
+        wiring: the node's side.
+
+    Attributes:
+        obstacle: why events do not become depth, as a sentence; empty if they do.
+        clock: takes sensor time to ROS time.
+        stream: the decoder, with its counts.
+        meters: durations and totals.
+        recent: event arrays of the last messages, newest last.
+        last: the newest result, None before the first.
+    """
+
+    def __init__(self, type_name: str, wiring: Wiring) -> None:
+        parameters = wiring.parameters()
+        age_s = parameters.max_latency_ms / 1e3
+        self.type_name = type_name
+        self.obstacle = ''
+        self.clock = SensorClock() if type_name in SENSOR_TIME_TYPES else RosTimeClock()
+        self.stream = EventStream(type_name)
+        self.meters = Meters()
+        self.recent: deque[np.ndarray] = deque(maxlen=RECENT_MESSAGES)
+        self.last: Result | None = None
+        self.messages: AgingQueue[bytes] = AgingQueue(parameters.message_queue, age_s)
+        self.windows: AgingQueue[Job] = AgingQueue(parameters.window_queue, age_s)
+        self.frames: AgingQueue[Result] = AgingQueue(1, math.inf)
+        self.workers: tuple[Worker, ...] = (
+            Worker('decode', self.messages, self._decode, wiring.say),
+            Worker('inference', self.windows, self._infer, wiring.say),
+            Worker('pictures', self.frames, self._show, wiring.say),
+        )
+        self._wiring = wiring
+        self._estimator: Estimator | None = None
+        self._built_for: tuple | None = None
+        self._reset_asked = False
+
+    def start(self) -> None:
+        """Starts the threads."""
+        for worker in self.workers:
+            worker.start()
+
+    def stop(self, timeout_s: float) -> bool:
+        """Ends the threads; False if one is still busy after `timeout_s` seconds."""
+        for queue in (self.messages, self.windows, self.frames):
+            queue.close()
+        until = time.monotonic() + timeout_s
+        ended = [worker.join(max(0.0, until - time.monotonic())) for worker in self.workers]
+        return all(ended)
+
+    def put(self, cdr: bytes) -> None:
+        """Takes one message; returns at once."""
+        self.messages.put(cdr, time.monotonic())
+
+    def reset(self) -> None:
+        """Asks for everything of earlier events to be forgotten, from the next message on."""
+        self._reset_asked = True
+
+    def set_max_latency(self, max_latency_ms: float) -> None:
+        """Changes the age from which on waiting items are dropped."""
+        self.messages.max_age_s = self.windows.max_age_s = max_latency_ms / 1e3
+
+    @property
+    def given_up(self) -> str:
+        """Why a thread has stopped for good; empty while all work."""
+        return next((w.given_up for w in self.workers if w.given_up), '')
+
+    @property
+    def faults(self) -> int:
+        """Number of items whose processing failed."""
+        return sum(worker.faults for worker in self.workers)
+
+    @property
+    def estimator(self) -> Estimator | None:
+        """What estimates at present; None before the first events."""
+        return self._estimator
+
+    def _decode(self, cdr: bytes, arrived_s: float) -> None:
+        start_s = time.perf_counter()
+        fed = self.stream.feed(cdr)
+        self.meters.took('decode', start_s)
+        self.meters.messages += 1
+        self.meters.received_bytes += len(cdr)
+        if fed is None or len(fed[1].events) == 0:
+            return
+        packet, decoded = fed
+        self.recent.append(decoded.events)
+        stamp_ns = packet.stamp_ns or self._wiring.now_ns()  # some drivers leave it zero
+        jumped = self.clock.update(stamp_ns, first_time_ns(decoded.events))
+        if jumped or self._reset_asked:
+            self._forget()
+        estimator = self._estimator_for(packet)
+        if estimator is None:
+            return
+        start_s = time.perf_counter()
+        windows = estimator.windower.push(decoded.events)
+        self.meters.took('accumulate', start_s)
+        frame_id = self._wiring.parameters().frame_id or packet.frame_id or DEFAULT_FRAME
+        for window in windows:
+            job = Job(window, estimator, self.clock.to_ros(window.t1_ns), frame_id)
+            self.windows.put(job, arrived_s)
+
+    def _forget(self) -> None:
+        self._reset_asked = False
+        self.meters.resets += 1
+        self.windows.clear()
+        if self._estimator is not None:
+            self._estimator.windower.reset()
+
+    def _estimator_for(self, packet: Packet) -> Estimator | None:
+        """The estimator for this packet's sensor; None if there shall be or can be no depth."""
+        if not self._wiring.wanted():
+            if self._estimator is not None:
+                self._estimator.windower.reset()
+            return None
+        options = self._wiring.parameters().estimator_options()
+        try:
+            camera = self._wiring.camera(packet.height, packet.width)
+            needs = (packet.height, packet.width, camera, options)
+            if needs != self._built_for:
+                self._estimator = self._wiring.make_estimator(*needs)
+                self._built_for = needs
+        except (CalibrationError, ConfigError) as error:
+            if self.obstacle != str(error):
+                self._wiring.say(str(error))
+            self.obstacle, self._estimator, self._built_for = str(error), None, None
+            return None
+        self.obstacle = ''
+        return self._estimator
+
+    def _infer(self, job: Job, arrived_s: float) -> None:
+        start_s = time.perf_counter()
+        frame = job.estimator.infer(job.window)
+        self.meters.took('inference', start_s)
+        self.last = Result(frame, job, arrived_s)
+        start_s = time.perf_counter()
+        self._wiring.publish(self.last)
+        self.meters.took('publish', start_s)
+        self.meters.frames += 1
+        self.meters.add_ms('latency', 1e3 * (time.monotonic() - arrived_s))
+        self.meters.add_ms('age', (self._wiring.now_ns() - job.stamp_ns) / 1e6)
+        self.frames.put(self.last, arrived_s)
+
+    def _show(self, result: Result, arrived_s: float) -> None:
+        start_s = time.perf_counter()
+        self._wiring.show(result)
+        self.meters.took('pictures', start_s)

@@ -1,0 +1,155 @@
+"""Queues between the threads of the node: bounded by count and by age, the oldest goes first."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Generic, NamedTuple, TypeVar
+
+T = TypeVar('T')
+
+FAULTS = (ValueError, TypeError, LookupError, ArithmeticError, OSError, RuntimeError, MemoryError)
+"""What the work on one item may raise (torch and rclpy raise RuntimeErrors): counted, survived."""
+
+MAX_FAULTS = 3
+"""After so many faults in a row a worker is given up: the next item would fail as well."""
+
+_log = logging.getLogger(__name__)
+
+
+class Arrived(NamedTuple, Generic[T]):
+    """An item, and when the message that completed it came in (`time.monotonic`)."""
+
+    item: T
+    arrived_s: float
+
+
+class AgingQueue(Generic[T]):
+    """First in, first out; what is too many or too old is dropped from the front and counted.
+
+    Args:
+        max_count: most items that wait.
+        max_age_s: items that arrived longer ago are dropped.
+
+    Attributes:
+        dropped: number of items dropped so far.
+    """
+
+    def __init__(self, max_count: int, max_age_s: float) -> None:
+        self.max_age_s = max_age_s
+        self.dropped = 0
+        self._max_count = max_count
+        self._items: deque[Arrived[T]] = deque()
+        self._changed = threading.Condition()
+        self._closed = False
+
+    def put(self, item: T, arrived_s: float) -> None:
+        """Appends an item; never waits."""
+        with self._changed:
+            if self._closed:
+                return
+            self._items.append(Arrived(item, arrived_s))
+            while len(self._items) > self._max_count:
+                self._drop()
+            self._changed.notify()
+
+    def get(self) -> Arrived[T] | None:
+        """Waits for an item that is not too old; None once the queue is closed."""
+        with self._changed:
+            while True:
+                while not self._items and not self._closed:
+                    self._changed.wait()
+                if self._closed:
+                    return None
+                if time.monotonic() - self._items[0].arrived_s <= self.max_age_s:
+                    return self._items.popleft()
+                self._drop()
+
+    def clear(self) -> None:
+        """Forgets what waits, without counting it as dropped."""
+        with self._changed:
+            self._items.clear()
+
+    def close(self) -> None:
+        """Ends all waiting; what comes from now on is ignored."""
+        with self._changed:
+            self._closed = True
+            self._items.clear()
+            self._changed.notify_all()
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    @property
+    def age_s(self) -> float:
+        """How long the oldest item has waited; 0 if none waits."""
+        with self._changed:
+            return time.monotonic() - self._items[0].arrived_s if self._items else 0.0
+
+    def _drop(self) -> None:
+        self._items.popleft()
+        self.dropped += 1
+
+
+class Worker(Generic[T]):
+    """A thread that does one thing with each item of a queue, and survives a bad item.
+
+    Args:
+        name: of the thread, for logs.
+        queue: where the items come from.
+        work: called with each item and its time of arrival.
+        on_fault: called with a sentence for each item that failed.
+
+    Attributes:
+        faults: number of items that failed.
+        given_up: why the worker has stopped; empty while it works.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        queue: AgingQueue[T],
+        work: Callable[[T, float], None],
+        on_fault: Callable[[str], None],
+    ) -> None:
+        self.faults = 0
+        self.given_up = ''
+        self._queue, self._work, self._on_fault = queue, work, on_fault
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def start(self) -> None:
+        """Starts the thread."""
+        self._thread.start()
+
+    def join(self, timeout_s: float) -> bool:
+        """Waits for the end of the thread, after its queue was closed; False if it lasts."""
+        if self._thread.is_alive():
+            self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        reason = f'thread {self._thread.name} ended by an error that nobody expected'
+        try:
+            self._loop()
+            reason = self.given_up
+        finally:
+            self.given_up = reason
+
+    def _loop(self) -> None:
+        in_a_row = 0
+        while (arrival := self._queue.get()) is not None:
+            try:
+                self._work(arrival.item, arrival.arrived_s)
+                in_a_row = 0
+            except FAULTS as error:
+                _log.debug('fault in %s', self._thread.name, exc_info=True)
+                self.faults += 1
+                in_a_row += 1
+                sentence = f'{self._thread.name}: {type(error).__name__}: {error}'
+                self._on_fault(sentence)
+                if in_a_row >= MAX_FAULTS:
+                    self.given_up = f'{in_a_row} faults in a row, the last was {sentence}'
+                    return

@@ -1,0 +1,55 @@
+"""What `~/snapshot` writes: the newest result and the events before it, for looking at later."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+
+from spike_depth_ros import pictures
+from spike_depth_ros.events import EVENT_DTYPE
+from spike_depth_ros.ros.depth_parameters import DepthParameters
+from spike_depth_ros.ros.pipeline import Result
+
+
+def write_snapshot(
+    folder: Path, result: Result, recent: list[np.ndarray], parameters: DepthParameters
+) -> Path:
+    """Writes `snapshot_STAMP.npz` and two pictures beside it.
+
+    Args:
+        folder: made if missing.
+        result: what to save: depth_m, confidence, spikes, intrinsics.
+        recent: event arrays; those after the window's end are left out.
+        parameters: saved as JSON text.
+
+    Returns:
+        The path of the .npz, which `numpy.load` reads without pickle.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    window, frame, camera = result.job.window, result.frame, result.job.estimator.camera
+    events = np.concatenate([np.empty(0, EVENT_DTYPE), *recent])
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f'snapshot_{result.job.stamp_ns}.npz'
+    np.savez_compressed(
+        path,
+        events=events[events['t_ns'] < window.t1_ns],
+        spikes=window.spikes,
+        depth_m=frame.depth_m,
+        confidence=frame.confidence,
+        camera_matrix=np.eye(3) if camera is None else camera.matrix,
+        window_ns=np.array([window.t0_ns, window.t1_ns]),
+        stamp_ns=result.job.stamp_ns,
+        parameters=json.dumps(dataclasses.asdict(parameters)),
+    )
+    depth = pictures.depth_colors(frame.depth_m, parameters.color_map,
+                                  parameters.color_min_m, parameters.color_max_m)  # fmt: skip
+    height, width = frame.depth_m.shape
+    events_picture = pictures.event_colors(window.spikes)[:height, :width]
+    pictures.write_picture(path.with_suffix('.depth.png'), depth)
+    pictures.write_picture(path.with_suffix('.events.png'), events_picture)
+    return path
