@@ -26,11 +26,11 @@ from spike_depth_ros.sim.world import build_world
 CHUNK_NS = 16_000_000
 """The motion is measured once in this time; what hardly moves is rendered as often."""
 
-MOST_HALVINGS = 6
-"""A chunk is cut into at most 2^6 steps, 0.25 ms each."""
+FASTEST_HZ = 4000.0
+"""No tile is rendered more often, however near a thing passes by."""
 
-RAIN_HALVINGS = 3
-"""Rain is fast whatever the scene does: at least 2^3 steps a chunk."""
+RAIN_HZ = 500.0
+"""Rain is fast whatever the scene does: every tile is rendered so often at least."""
 
 WARMUP_NS = 10_000_000
 """Time that the pixels get to settle before a recording."""
@@ -107,22 +107,24 @@ class Drive:
 
     def _chunk(self, end_ns: int) -> np.ndarray:
         span_ns = end_ns - self.now_ns
-        halvings = self._halvings((self.now_ns + span_ns // 2) * 1e-9, span_ns * 1e-9)
-        finest = int(halvings.max())
-        for step in range(1, (1 << finest) + 1):
-            due = np.flatnonzero(step % (1 << (finest - halvings)) == 0).astype(np.int32)
-            self._look(due, self.now_ns + (span_ns * step >> finest))
+        looks = self._looks((self.now_ns + span_ns // 2) * 1e-9, span_ns * 1e-9)
+        finest = int(looks.max())
+        for step in range(1, finest + 1):
+            due = step * looks // finest > (step - 1) * looks // finest
+            self._look(
+                np.flatnonzero(due).astype(np.int32), self.now_ns + span_ns * step // finest
+            )
         self.now_ns = end_ns
         return self._sensor.take()
 
-    def _halvings(self, time_s: float, span_s: float) -> np.ndarray:
-        """(tiles,) how often to halve a span of time so that a tile moves at most one step."""
+    def _looks(self, time_s: float, span_s: float) -> np.ndarray:
+        """(tiles,) how often to render each tile in a span of time, so that it hardly moves."""
         flow = image_flow(self.world, self.camera, time_s, FLOW_STRIDE_PX)
         speed = np.nan_to_num(np.hypot(flow[..., 0], flow[..., 1]))
-        steps = _tile_greatest(speed, TILE_PX // FLOW_STRIDE_PX) * span_s / self._max_step_px
-        least = RAIN_HALVINGS if self.world.light.rain > 0 else 0
-        halvings = np.ceil(np.log2(np.maximum(steps, 1.0)))
-        return np.clip(halvings, least, MOST_HALVINGS).astype(np.int64).ravel()
+        moved = _tile_greatest(speed, TILE_PX // FLOW_STRIDE_PX).ravel() * span_s
+        least = span_s * (RAIN_HZ if self.world.light.rain > 0 else 0)
+        looks = np.ceil(np.maximum(moved / self._max_step_px, least))
+        return np.clip(looks, 1, max(1, span_s * FASTEST_HZ)).astype(np.int64)
 
     def _look(self, tiles: np.ndarray, t_ns: int) -> None:
         """Renders some tiles and shows them to the sensor."""
