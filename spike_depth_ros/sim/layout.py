@@ -48,7 +48,7 @@ def speed_profile(
 
     Args:
         rng: source of the speeds.
-        path: (S, 4) `Motion.path`.
+        path: (S, 6) `Motion.path`.
         duration_s: time to cover.
         fast_m_s: the fastest speed to draw.
         stops: chance that a knot is a halt.

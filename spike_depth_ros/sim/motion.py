@@ -22,7 +22,8 @@ class Motion(NamedTuple):
     """Everything that positions follow from.
 
     Attributes:
-        path: (S, 4) x [m], y [m], heading [rad], curvature [1/m] every `step_m` of arc length.
+        path: (S, 6) x [m], y [m], heading [rad], curvature [1/m], cosine and sine of the heading
+            every `step_m` of arc length.
         step_m: arc length between path samples.
         speed: (K, 3) knots time [s], distance travelled [m], speed [m/s]; speed blends between
             knots by a smoothstep.
@@ -59,8 +60,8 @@ def along(path, step_m, s_m):
     u2, u3 = u * u, u * u * u
     h0, h1, g0, g1 = 2 * u3 - 3 * u2 + 1, 3 * u2 - 2 * u3, u3 - 2 * u2 + u, u3 - u2
     g0, g1 = g0 * step_m, g1 * step_m
-    x = h0 * a[0] + h1 * b[0] + g0 * np.cos(a[2]) + g1 * np.cos(b[2])
-    y = h0 * a[1] + h1 * b[1] + g0 * np.sin(a[2]) + g1 * np.sin(b[2])
+    x = h0 * a[0] + h1 * b[0] + g0 * a[4] + g1 * b[4]
+    y = h0 * a[1] + h1 * b[1] + g0 * a[5] + g1 * b[5]
     heading = h0 * a[2] + h1 * b[2] + g0 * a[3] + g1 * b[3]
     over = s_m - s_in
     curvature = (1 - u) * a[3] + u * b[3]
@@ -156,11 +157,11 @@ def trace_path(curvature: np.ndarray, step_m: float, heading_rad: float) -> np.n
         heading_rad: heading of the first sample.
 
     Returns:
-        (S, 4) float64 x, y, heading, curvature, see `Motion.path`.
+        (S, 6) float64, see `Motion.path`.
     """
     middle = (curvature[1:] + curvature[:-1]) / 2
     heading = heading_rad + np.concatenate([[0.0], np.cumsum(middle) * step_m])
     chord = heading[:-1] + middle * step_m / 2
     x = np.concatenate([[0.0], np.cumsum(np.cos(chord)) * step_m])
     y = np.concatenate([[0.0], np.cumsum(np.sin(chord)) * step_m])
-    return np.stack([x, y, heading, curvature], axis=1)
+    return np.stack([x, y, heading, curvature, np.cos(heading), np.sin(heading)], axis=1)

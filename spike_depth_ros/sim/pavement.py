@@ -5,7 +5,7 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from spike_depth_ros.sim.textures import JIT, chance, noise, pulse, pulses, seen
+from spike_depth_ros.sim.textures import INLINE, JIT, chance, noise, pulse, pulses, seen
 
 ASPHALT, PAINT, PAVING, GREEN, SOIL = range(5)
 """Entries of `Ground.colour`."""
@@ -15,7 +15,7 @@ CROSSING_M = (2.0, 5.0)
 """A crosswalk lies this far from the edge of the junction, along the road."""
 
 
-@numba.njit(**JIT)
+@numba.njit(**INLINE)
 def road_coordinates(ground, path, step_m, x_m, y_m):
     """Where a point lies relative to the main road and to the nearest side street.
 
@@ -31,7 +31,7 @@ def road_coordinates(ground, path, step_m, x_m, y_m):
         n, side = ground.nearest[0, j, i], int(ground.nearest[1, j, i])
         if n >= 0:
             a = path[n]
-            cos, sin = np.cos(a[2]), np.sin(a[2])
+            cos, sin = a[4], a[5]
             for _ in range(2):
                 u = (x_m - a[0]) * cos + (y_m - a[1]) * sin
                 d = (y_m - a[1]) * cos - (x_m - a[0]) * sin
@@ -42,7 +42,7 @@ def road_coordinates(ground, path, step_m, x_m, y_m):
                     break
                 n += moved
                 a = path[n]
-                cos, sin = np.cos(a[2]), np.sin(a[2])
+                cos, sin = a[4], a[5]
             s = n * step_m + ds
             d -= 0.5 * a[3] * ds * ds
         if side >= 0:
@@ -52,7 +52,7 @@ def road_coordinates(ground, path, step_m, x_m, y_m):
     return s, d, cos, sin, along, across, side
 
 
-@numba.njit(**JIT)
+@numba.njit(**INLINE)
 def _marks(ground, s, d, fs, fd, gap, half):
     """Share of paint of one road; `gap` is the distance to the nearest junction's edge."""
     layout = ground.layout
@@ -76,7 +76,7 @@ def _marks(ground, s, d, fs, fd, gap, half):
     return min(paint, 1.0)
 
 
-@numba.njit(**JIT)
+@numba.njit(**INLINE)
 def ground_pattern(levels, ground, path, step_m, x, y, dx, dy, cos_in, fp):
     """Shares of the ground's colours at a point.
 
@@ -130,13 +130,15 @@ def ground_pattern(levels, ground, path, step_m, x, y, dx, dy, cos_in, fp):
         beyond = min(beyond, inner - ground.side[side, 4])
     kerb = pulse(beyond, 0.0, 0.18, fd)
     foot = pulse(beyond, -0.1, 0.0, fd)
-    wear = 0.75 + 0.25 * noise(levels, x * 7.0 + 9, y * 7.0, middle * 7.0)
+    wear = 0.8 + 0.12 * fine + 0.1 * coarse
     age = ground.layout[6]
     patch = chance(int(np.floor(s / 7.0)), int(np.floor((d + 20.0) / 2.6)), 5)
     mend = seen(longest / 4.0) * (0.35 if patch < 0.13 * age else 0.0)
     track = 0.08 * pulse(abs(abs(d) - ground.layout[1] / 2), 0.45, 1.0, fd)
-    crack = noise(levels, x * 2.1, y * 2.1 + 70, middle * 2.1)
-    split = seen(middle / 0.15) * age * (0.4 if abs(crack) < 0.03 else 0.0)
+    sharp, split = seen(middle / 0.15) * age, 0.0
+    if sharp > 0:
+        crack = noise(levels, x * 2.1, y * 2.1 + 70, middle * 2.1)
+        split = 0.4 * sharp * pulse(crack, -0.03, 0.03, 0.03)
     tar = 1.0 + 0.10 * fine + 0.10 * coarse * age - mend - split + track
     pave = pulse(beyond, 0.0, walk, fd)
     slab = 1.0
@@ -145,8 +147,8 @@ def ground_pattern(levels, ground, path, step_m, x, y, dx, dy, cos_in, fp):
         joint = pulses(s / 0.6, 0.05, fs / 0.6) + pulses(d / 0.6, 0.05, fd / 0.6)
         tone = chance(int(np.floor(s / 0.6)), int(np.floor(d / 0.6)), 11)
         slab = 1.0 - 0.35 * min(joint, 1.0) + near * (0.24 * tone - 0.12)
-    blade = noise(levels, x * 9.0, y * 9.0 + 50, middle * 9.0)
     green = (1 - road) * (1 - pave)
+    blade = noise(levels, x * 9.0, y * 9.0 + 50, middle * 9.0) if green > 0 else 0.0
     soil = green * min(max(0.2 + 0.8 * coarse, 0.0), 1.0)
     gain = road * (1 - paint) * tar + paint * wear + pave * slab * (1.0 + 0.1 * fine + 0.5 * kerb)
     gain += green * max(1.0 + 0.25 * fine + 0.2 * blade, 0.1)

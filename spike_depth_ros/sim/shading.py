@@ -6,21 +6,42 @@ serves both, and luminance costs no colour arithmetic.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numba
 import numpy as np
 
 from spike_depth_ros.sim import geometry as geo
+from spike_depth_ros.sim.motion import Motion
 from spike_depth_ros.sim.pavement import ground_pattern
-from spike_depth_ros.sim.textures import JIT, chance, noise, pattern
+from spike_depth_ros.sim.textures import INLINE, JIT, chance, noise, pattern
+from spike_depth_ros.sim.visibility import Scope
 
 SUN, AMBIENT, ZENITH, HORIZON, LAMPS, HEADLIGHTS = range(6)
 """Entries of `Light.table`."""
+
+
+class Env(NamedTuple):
+    """All that a pixel may ask: the scene, its colours in C channels, and the camera."""
+
+    scope: Scope
+    solids: geo.Solids
+    motion: Motion
+    ground: geo.Ground
+    light: geo.Light
+    colours: np.ndarray  # (N, 3, C) of the solids
+    floor: np.ndarray  # (5, C) of the ground
+    table: np.ndarray  # (6, C) of the light
+    levels: np.ndarray  # noise_levels()
+    eye: np.ndarray  # (3,)
+    pixel_rad: float
+
 
 STREAK_LAYERS = ((0.010, 21.0), (0.022, 12.0))
 """Rain: angular width of a streak's column [rad], and its speed down the image [lengths/s]."""
 
 
-@numba.njit(**JIT)
+@numba.njit(**INLINE)
 def map_value(light, layer, x_m, y_m):
     """Bilinear value in [0, 1] of a light map; full sun and no lamp outside of it."""
     ny, nx = light.maps.shape[1:]
@@ -36,9 +57,10 @@ def map_value(light, layer, x_m, y_m):
     return (low * (1 - b) + high * b) / 255.0
 
 
-@numba.njit(**JIT)
-def sky(light, table, levels, wx, wy, wz, pixel_rad, time_s, out):
+@numba.njit(**INLINE)
+def sky(env, wx, wy, wz, time_s, out):
     """Sets `out` (C,) to the radiance of the sky in a world direction."""
+    light, table, levels, pixel_rad = env.light, env.table, env.levels, env.pixel_rad
     share = max(wz, 0.0) / (max(wz, 0.0) + 0.22)
     cloud = 0.0
     if wz > 0.01 and light.clouds > 0:
@@ -56,7 +78,7 @@ def sky(light, table, levels, wx, wy, wz, pixel_rad, time_s, out):
         out[c] = value if wz > -0.01 else 0.7 * table[HORIZON, c]
 
 
-@numba.njit(**JIT)
+@numba.njit(**INLINE)
 def normal_of(shape, q, half, taper):
     """Unit normal in the solid's metric frame, and the face: axis 0, 1 or 2."""
     if shape == geo.BALL:
@@ -88,7 +110,7 @@ def normal_of(shape, q, half, taper):
     return nx / length, ny / length, nz / length, face
 
 
-@numba.njit(**JIT)
+@numba.njit(**INLINE)
 def _surface_coordinates(shape, face, q, half, d, fp, facing):
     """Position on the surface (u, height v above the foot) [m] and the footprint along both."""
     if shape == geo.BALL:
@@ -108,10 +130,12 @@ def _surface_coordinates(shape, face, q, half, d, fp, facing):
     return u, v, fu, fv
 
 
-@numba.njit(**JIT)
+@numba.njit(**INLINE)
 def surface(env, n, x, y, t, wx, wy, wz, norm, out):
     """Sets `out` (C,) to the light that a surface sends back along a ray, before the air."""
-    scope, solids, motion, ground, light, colours, floor, table, levels, eye, pixel_rad = env
+    scope, solids, motion, ground, light = env.scope, env.solids, env.motion, env.ground, env.light
+    colours, floor, table, levels = env.colours, env.floor, env.table, env.levels
+    eye, pixel_rad = env.eye, env.pixel_rad
     solid = scope.solid[n]
     shape, material = solids.shape[solid], solids.material[solid]
     half, taper, detail = scope.half_m[n], solids.taper[solid], solids.detail[solid]
@@ -172,7 +196,7 @@ def surface(env, n, x, y, t, wx, wy, wz, norm, out):
         out[c] = value + glow * colours[solid, 2, c]
 
 
-@numba.njit(**JIT)
+@numba.njit(**INLINE)
 def blob_shadow(blobs, x_m, y_m):
     """Light that is left under and beside moving things; `blobs` (K, 7), see `shadow_blobs`."""
     left = 1.0
@@ -186,7 +210,7 @@ def blob_shadow(blobs, x_m, y_m):
     return left
 
 
-@numba.njit(**JIT)
+@numba.njit(**INLINE)
 def rain_streak(density, elevation, azimuth, time_s):
     """Brightness that falling drops add in a direction."""
     total = 0.0
@@ -204,7 +228,7 @@ def rain_streak(density, elevation, azimuth, time_s):
     return total
 
 
-@numba.njit(**JIT)
+@numba.njit(**INLINE)
 def through_air(light, table, distance, cos_sun, sun_seen, streak, out):
     """Applies haze, the sun's veil and rain to the radiance `out` (C,) of a ray."""
     clear = np.exp(-light.fog_per_m * distance) if distance < 1e5 else 1.0
@@ -215,3 +239,33 @@ def through_air(light, table, distance, cos_sun, sun_seen, streak, out):
         air = table[HORIZON, c] * (1.0 + 0.25 * max(cos_sun, 0.0))
         out[c] = out[c] * clear + (1 - clear) * air + veil * table[SUN, c]
         out[c] += streak * 0.35 * (table[HORIZON, c] + 0.3 * table[LAMPS, c] * light.night)
+
+
+@numba.njit(**JIT)
+def shade(env, turn, time_s, rays, tiles, tile_px, depth, row, out):
+    """Sets `out` (H, W, C) in some tiles, from what `visibility.trace` found."""
+    across = rays.columns.shape[0]
+    sun = env.light.sun
+    sun_seen = map_value(env.light, 0, env.eye[0], env.eye[1])
+    for tile in tiles:
+        top, left = tile // across * tile_px, tile % across * tile_px
+        for i in range(top, min(top + tile_px, out.shape[0])):
+            for j in range(left, min(left + tile_px, out.shape[1])):
+                x, y, t = float(rays.xy[i, j, 0]), float(rays.xy[i, j, 1]), float(depth[i, j])
+                pixel = out[i, j]
+                if t != t:
+                    pixel[:] = 0.0
+                    continue
+                norm = np.sqrt(1 + x * x + y * y)
+                wx = (turn[0, 0] * x + turn[0, 1] * y + turn[0, 2]) / norm
+                wy = (turn[1, 0] * x + turn[1, 1] * y + turn[1, 2]) / norm
+                wz = (turn[2, 0] * x + turn[2, 1] * y + turn[2, 2]) / norm
+                if row[i, j] < 0:
+                    sky(env, wx, wy, wz, time_s, pixel)
+                else:
+                    surface(env, row[i, j], x, y, t, wx, wy, wz, norm, pixel)
+                cos_sun = wx * sun[0] + wy * sun[1] + wz * sun[2]
+                streak = 0.0
+                if env.light.rain > 0:
+                    streak = rain_streak(env.light.rain, -y, x, time_s)
+                through_air(env.light, env.table, t * norm, cos_sun, sun_seen, streak, pixel)

@@ -22,7 +22,13 @@ JIT: dict[str, Any] = {
     'nogil': True,
     'error_model': 'numpy',
     'fastmath': {'contract', 'nsz'},
+    # Reference counts of every array that a pixel reads would cost five times the shading.
+    '_nrt': False,
 }
+"""How all shading code is compiled: it owns no arrays."""
+
+INLINE: dict[str, Any] = JIT | {'forceinline': True}
+"""For what is given the scene: a call would push some hundred array fields, for every pixel."""
 
 
 @functools.cache
@@ -58,21 +64,20 @@ def noise_levels() -> np.ndarray:
 @numba.njit(**JIT)
 def noise(levels, u, v, footprint):
     """Trilinear noise at (u, v) in texels of the finest level; `footprint` in texels."""
-    level = np.log2(footprint) if footprint > 1.0 else 0.0
-    if level >= 8.0:
-        return 0.0
-    k = int(level)
-    share = level - k
-    start, size = 0, NOISE_SIZE
-    for _ in range(k):
+    start, size, scale = 0, NOISE_SIZE, 1.0
+    while footprint > 2.0 and size > 1:
         start += size * size
         size >>= 1
-    scale = 1.0 / (1 << k)
+        scale *= 0.5
+        footprint *= 0.5
+    if size == 1:
+        return 0.0
     fine = _bilinear(levels, start, size, u * scale, v * scale)
-    if share < 0.05:
+    if footprint <= 1.0:
         return fine
+    # Blending by the footprint instead of its logarithm: as smooth, and no logarithm.
     coarse = _bilinear(levels, start + size * size, size >> 1, u * scale * 0.5, v * scale * 0.5)
-    return fine + share * (coarse - fine)
+    return fine + (footprint - 1.0) * (coarse - fine)
 
 
 @numba.njit(**JIT)

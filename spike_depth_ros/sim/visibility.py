@@ -88,7 +88,7 @@ def ray_table(camera: Camera, stride: int = 1) -> RayTable:
 
 
 @numba.njit(cache=True, nogil=True, error_model='numpy')
-def place_solids(solids, motion, time_s, eye, turn, rays, sun):
+def place_solids(solids, motion, time_s, eye, turn, rays, window, sun):
     """Brings the solids that may be seen at a time into the camera.
 
     Args:
@@ -98,6 +98,7 @@ def place_solids(solids, motion, time_s, eye, turn, rays, sun):
         eye: (3,) centre of the camera in the world [m].
         turn: (3, 3) rotation from the camera to the world.
         rays: `RayTable`.
+        window: first and past-last column, first and past-last row of the tiles that matter.
         sun: (3,) unit vector to the sun.
 
     Returns:
@@ -105,70 +106,102 @@ def place_solids(solids, motion, time_s, eye, turn, rays, sun):
     """
     poses = mo.actor_poses(motion, time_s)
     count = solids.shape.shape[0]
-    chosen = np.empty(count, np.int32)
-    near_m = np.empty(count)
-    tiles = np.empty((count, 4), np.int32)
-    origin = np.empty((count, 3))
-    maps = np.empty((count, 3, 3))
+    chosen, tiles = np.empty(count, np.int32), np.empty((count, 4), np.int32)
+    near_m, origin, maps = np.empty(count), np.empty((count, 3)), np.empty((count, 3, 3))
     metric = np.empty((3, count, 3))
+    centre, axes, c, m = np.empty(3), np.empty((3, 3)), np.empty(3), np.empty((3, 3))
     kept = 0
     for n in range(count):
-        centre, axes = solids.centre_m[n], solids.axes_m[n]
-        actor = solids.actor[n]
-        if actor >= 0:
-            centre, axes = _moved(poses[actor], centre, axes)
-        offset = centre - eye
-        c = turn.T @ offset
-        m = turn.T @ axes
-        size = np.sqrt((m * m).sum())
-        reach = np.abs(m[2, 0]) + np.abs(m[2, 1]) + np.abs(m[2, 2])
-        if c[2] + reach < NEAR_M or size < SMALLEST_PX * rays.pixel_rad * (c[2] - reach):
+        _in_world(solids, poses, n, centre, axes)
+        size = np.sqrt((axes * axes).sum())
+        _rotated(turn, centre, eye, c)
+        if c[2] + size < NEAR_M or size < SMALLEST_PX * rays.pixel_rad * (c[2] - size):
             continue
-        first, last = _span(rays.columns, c[0], c[2], m[0], m[2])
+        for k in range(3):
+            for i in range(3):
+                m[i, k] = (
+                    turn[0, i] * axes[0, k] + turn[1, i] * axes[1, k] + turn[2, i] * axes[2, k]
+                )
+        reach = abs(m[2, 0]) + abs(m[2, 1]) + abs(m[2, 2])
+        if c[2] + reach < NEAR_M:
+            continue
+        first, last = _span(rays.columns, window[0], window[1], c[0], c[2], m[0], m[2])
         if first >= last:
             continue
-        top, bottom = _span(rays.rows, c[1], c[2], m[1], m[2])
+        top, bottom = _span(rays.rows, window[2], window[3], c[1], c[2], m[1], m[2])
         if top >= bottom:
             continue
-        inverse = np.linalg.inv(m)
-        origin[kept] = -(inverse @ c)
-        maps[kept] = inverse
+        _inverted(m, maps[kept])
+        for i in range(3):
+            row = maps[kept, i]
+            origin[kept, i] = -(row[0] * c[0] + row[1] * c[1] + row[2] * c[2])
+            half = np.sqrt(m[0, i] ** 2 + m[1, i] ** 2 + m[2, i] ** 2)
+            along_sun = axes[0, i] * sun[0] + axes[1, i] * sun[1] + axes[2, i] * sun[2]
+            metric[0, kept, i] = half
+            metric[1, kept, i] = along_sun / half
+            metric[2, kept, i] = axes[2, i] / half
         near_m[kept] = c[2] - reach
-        tiles[kept] = (first, last, top, bottom)
-        for k in range(3):
-            half = np.sqrt(m[0, k] ** 2 + m[1, k] ** 2 + m[2, k] ** 2)
-            metric[0, kept, k] = half
-            along_sun = axes[0, k] * sun[0] + axes[1, k] * sun[1] + axes[2, k] * sun[2]
-            metric[1, kept, k] = along_sun / half
-            metric[2, kept, k] = axes[2, k] / half
+        tiles[kept, 0], tiles[kept, 1], tiles[kept, 2], tiles[kept, 3] = first, last, top, bottom
         chosen[kept] = n
         kept += 1
     order = np.argsort(near_m[:kept])
     return Scope(
-        chosen[:kept][order],
-        origin[:kept][order],
-        maps[:kept][order],
-        near_m[:kept][order],
-        tiles[:kept][order],
-        metric[0, :kept][order],
-        metric[1, :kept][order],
-        metric[2, :kept][order],
+        chosen[order],
+        origin[order],
+        maps[order],
+        near_m[order],
+        tiles[order],
+        metric[0][order],
+        metric[1][order],
+        metric[2][order],
         shadow_blobs(motion, poses, eye, sun),
         turn[2, 2] / max(-turn[2, 1], 1e-3),
     )
 
 
 @numba.njit(cache=True, nogil=True)
-def _moved(pose, centre, axes):
-    """The centre and half axes of a solid that is fixed to an actor's frame."""
-    frame = np.array(
-        [
-            [pose[3], -pose[4], 0.0],
-            [pose[4], pose[3], 0.0],
-            [pose[5] * pose[3] + pose[6] * pose[4], pose[6] * pose[3] - pose[5] * pose[4], 1.0],
-        ]
-    )
-    return frame @ centre + pose[:3], frame @ axes
+def _in_world(solids, poses, n, centre, axes):
+    """Sets `centre` (3,) and `axes` (3, 3) to those of a solid at the time of `poses`."""
+    actor = solids.actor[n]
+    if actor < 0:
+        for i in range(3):
+            centre[i] = solids.centre_m[n, i]
+            for k in range(3):
+                axes[i, k] = solids.axes_m[n, i, k]
+        return
+    cos, sin, gx, gy = poses[actor, 3], poses[actor, 4], poses[actor, 5], poses[actor, 6]
+    lift, lean = gx * cos + gy * sin, gy * cos - gx * sin
+    x, y, z = solids.centre_m[n, 0], solids.centre_m[n, 1], solids.centre_m[n, 2]
+    centre[0] = poses[actor, 0] + cos * x - sin * y
+    centre[1] = poses[actor, 1] + sin * x + cos * y
+    centre[2] = poses[actor, 2] + lift * x + lean * y + z
+    for k in range(3):
+        x, y, z = solids.axes_m[n, 0, k], solids.axes_m[n, 1, k], solids.axes_m[n, 2, k]
+        axes[0, k] = cos * x - sin * y
+        axes[1, k] = sin * x + cos * y
+        axes[2, k] = lift * x + lean * y + z
+
+
+@numba.njit(cache=True, nogil=True)
+def _rotated(turn, point, eye, c):
+    """Sets `c` (3,) to a world point seen from the camera."""
+    x, y, z = point[0] - eye[0], point[1] - eye[1], point[2] - eye[2]
+    for i in range(3):
+        c[i] = turn[0, i] * x + turn[1, i] * y + turn[2, i] * z
+
+
+@numba.njit(cache=True, nogil=True, error_model='numpy')
+def _inverted(m, out):
+    """Sets `out` to the inverse of a (3, 3) matrix, by cofactors."""
+    for i in range(3):
+        j, k = (i + 1) % 3, (i + 2) % 3
+        for a in range(3):
+            b, c = (a + 1) % 3, (a + 2) % 3
+            out[a, i] = m[j, b] * m[k, c] - m[j, c] * m[k, b]
+    volume = m[0, 0] * out[0, 0] + m[0, 1] * out[1, 0] + m[0, 2] * out[2, 0]
+    for a in range(3):
+        for i in range(3):
+            out[a, i] /= volume
 
 
 @numba.njit(cache=True, nogil=True)
@@ -196,9 +229,8 @@ def shadow_blobs(motion, poses, eye, sun):
 
 
 @numba.njit(cache=True, nogil=True)
-def _span(spans, c, cz, m, mz):
+def _span(spans, first, last, c, cz, m, mz):
     """First and past-last tile whose wedge of rays the solid's box may touch along one axis."""
-    first, last = 0, spans.shape[0]
     while first < last:
         edge = spans[first, 1]
         slack = abs(m[0] - edge * mz[0]) + abs(m[1] - edge * mz[1]) + abs(m[2] - edge * mz[2])
@@ -215,7 +247,7 @@ def _span(spans, c, cz, m, mz):
 
 
 @numba.njit(cache=True, nogil=True)
-def tile_lists(tiles, across, down):
+def _tile_lists(tiles, across, down):
     """For every tile, the rows of the scope that may touch it, nearest first.
 
     Returns:
@@ -237,8 +269,38 @@ def tile_lists(tiles, across, down):
     return starts, members
 
 
+@numba.njit(cache=True, nogil=True)
+def trace(scope, solids, rays, tiles, depth, row):
+    """Finds the first hit of every ray of some tiles.
+
+    Args:
+        scope: `Scope`.
+        solids: `geometry.Solids`.
+        rays: `RayTable`.
+        tiles: (K,) row-major numbers of the tiles.
+        depth: (H, W) float32, set to the z-depth, +inf for none, NaN where there is no ray.
+        row: (H, W) int32, set to the row of the scope, -1 for none.
+    """
+    across, down = rays.columns.shape[0], rays.rows.shape[0]
+    starts, members = _tile_lists(scope.tiles, across, down)
+    area = TILE_PX * TILE_PX
+    x, y, near = np.empty(area, np.float32), np.empty(area, np.float32), np.empty(area, np.float32)
+    who = np.empty(area, np.int32)
+    for tile in tiles:
+        top, left = tile // across * TILE_PX, tile % across * TILE_PX
+        rows, columns = min(TILE_PX, depth.shape[0] - top), min(TILE_PX, depth.shape[1] - left)
+        n = rows * columns
+        for k in range(n):
+            x[k], y[k] = rays.xy[top + k // columns, left + k % columns]
+        listed = members[starts[tile] : starts[tile + 1]]
+        _trace_tile(scope, solids, listed, x[:n], y[:n], near[:n], who[:n])
+        for k in range(n):
+            depth[top + k // columns, left + k % columns] = near[k] if x[k] == x[k] else np.nan
+            row[top + k // columns, left + k % columns] = who[k]
+
+
 @numba.njit(cache=True, nogil=True, error_model='numpy')
-def trace_tile(scope, solids, members, x, y, depth, winner):
+def _trace_tile(scope, solids, members, x, y, depth, winner):
     """Finds the first hit of each ray of one tile.
 
     Args:
