@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from spike_depth_ros.codecs import plain, prophesee
+from spike_depth_ros.codecs import evt2, evt3, plain
 from spike_depth_ros.codecs.encoders import (
     EncodeError,
     encode_event_array,
@@ -21,7 +21,6 @@ from spike_depth_ros.codecs.encoders import (
     evt3_state,
 )
 from spike_depth_ros.codecs.memory import (
-    CLOCK,
     LAST_NS,
     MAX_EVENTS,
     NEVER,
@@ -60,13 +59,15 @@ MAX_SENSOR_PX = 16384
 """Largest sensor height or width that is believed."""
 
 
+NOTHING = Decoded(empty_events(), empty_triggers())
+
+
 class Encoding(NamedTuple):
     """How one encoding is decoded."""
 
     word: str  # numpy dtype of one word
     bound: Callable  # words -> (most events, most triggers) that they may hold
     decode: Callable  # kernel: (words, time_base_ns, height, width, events, triggers, memory)
-    start: int = 0  # the clock register before the first word
 
 
 def _one_event_each(words: np.ndarray) -> tuple[int, int]:
@@ -82,9 +83,9 @@ def _one_event_each_row(body: np.ndarray) -> tuple[int, int]:
 
 
 ENCODINGS: dict[str, Encoding] = {
-    'evt3': Encoding('<u2', prophesee.evt3_bound, prophesee.evt3, prophesee.NO_ROW),
-    'evt2': Encoding('<u4', prophesee.evt2_bound, prophesee.evt2),
-    'evt21': Encoding('<u8', prophesee.evt21_bound, prophesee.evt21),
+    'evt3': Encoding('<u2', evt3.bound, evt3.decode),
+    'evt2': Encoding('<u4', evt2.evt2_bound, evt2.evt2),
+    'evt21': Encoding('<u8', evt2.evt21_bound, evt2.evt21),
     'mono': Encoding('<u8', _one_event_each, plain.mono),
     'trigger': Encoding('<u8', _one_trigger_each, plain.trigger),
     'libcaer': Encoding('<u8', _one_event_each, plain.libcaer),
@@ -108,11 +109,10 @@ class Decoder:
             )
         self.key = encoding, height, width
         self.height, self.width = height, width
-        word, self._bound, self._kernel, self._start = ENCODINGS[encoding]
+        word, self._bound, self._kernel = ENCODINGS[encoding]
         self._word = np.dtype(word)
         self._memory = np.zeros(SIZE, np.int64)
         self._no_triggers = np.empty(0, TRIGGER_DTYPE)
-        self._empty = Decoded(empty_events(), empty_triggers())
         self.reset()
 
     def decode(self, payload: np.ndarray | memoryview | bytes, time_base_ns: int = 0) -> Decoded:
@@ -129,26 +129,34 @@ class Decoder:
         most_events, most_triggers = self._bound(words)
         if most_events > MAX_EVENTS:
             self._memory[OVERSIZED] += 1
-            return self._empty
+            return NOTHING
         events = np.empty(most_events, EVENT_DTYPE)
         triggers = np.empty(most_triggers, TRIGGER_DTYPE) if most_triggers else self._no_triggers
         n, m = self._kernel(
             words, time_base_ns, self.height, self.width, events, triggers, self._memory
         )
-        events, triggers = events[:n], triggers[:m] if m else self._empty.triggers
+        events = events[:n]
         events.setflags(write=False)
+        if not m:
+            return Decoded(events, NOTHING.triggers)
+        triggers = triggers[:m]
         triggers.setflags(write=False)
         return Decoded(events, triggers)
 
     def _words(self, payload: np.ndarray | memoryview | bytes) -> np.ndarray:
         """The whole words of a payload: a view, or an aligned copy where a view would not be."""
-        size = self._word.itemsize
-        count, rest = divmod(len(payload), size)
-        self._memory[TRUNCATED_BYTES] += rest
-        words = np.frombuffer(payload, self._word, count)
-        if not words.flags.aligned:
+        if not isinstance(payload, np.ndarray):
+            payload = np.frombuffer(payload, np.uint8)
+        rest = payload.size % self._word.itemsize
+        if rest:
+            self._memory[TRUNCATED_BYTES] += rest
+            payload = payload[:-rest]
+        words = payload.view(self._word)
+        flags = words.flags
+        if not flags.aligned:
             words = words.copy()
-        words.setflags(write=False)  # one compiled version for all
+        if flags.writeable or not flags.aligned:
+            words.setflags(write=False)  # one compiled version for all
         return words
 
     @property
@@ -160,7 +168,6 @@ class Decoder:
         """Forgets time and addresses, as after a restart of the camera; totals stay."""
         self._memory[TOTALS:] = 0
         self._memory[LAST_NS] = NEVER
-        self._memory[CLOCK] = self._start
 
     def resync(self) -> None:
         """Waits for a fresh time, as after lost packets; the count of wraps stays."""

@@ -9,10 +9,10 @@ import numba
 import numpy as np
 
 from spike_depth_ros.codecs import plain
-from spike_depth_ros.codecs.prophesee import (
+from spike_depth_ros.codecs.evt3 import (
     ADDR_X,
     ADDR_Y,
-    EVT3_GLITCH,
+    GLITCH,
     TIME_HIGH,
     TIME_LOW,
     VECT_12,
@@ -140,7 +140,7 @@ def _evt3_room(events, state):
                 return words, i
             words += 2 * wraps
             if t_us < before_us:
-                words += ((before_us - t_us) >> 12) // EVT3_GLITCH + 1
+                words += ((before_us - t_us) >> 12) // GLITCH + 1
         before_us = t_us
     return words, -1
 
@@ -153,8 +153,8 @@ def _move_high(before_us, t_us, words, n):
         n += 2
         before_us = 0
     high, before = (t_us >> 12) & 0xFFF, (before_us >> 12) & 0xFFF
-    while before - high > EVT3_GLITCH:
-        before -= EVT3_GLITCH
+    while before - high > GLITCH:
+        before -= GLITCH
         words[n] = TIME_HIGH << 12 | before
         n += 1
     words[n] = TIME_HIGH << 12 | high

@@ -24,7 +24,7 @@ class DecodeCounts:
         on: those of them with polarity ON.
         triggers: external triggers decoded.
         out_of_bounds: events dropped because they lie off the sensor.
-        before_time: events and triggers dropped because no time was known yet.
+        before_time: events and triggers dropped because no time (evt3: or no row) was known yet.
         invalid: events that the sensor itself marked invalid; dropped.
         unknown_codes: words of a kind that the encoding does not define; skipped.
         truncated_bytes: bytes at the end of payloads that do not fill a word; skipped.
@@ -55,15 +55,14 @@ TOTALS = len(dataclasses.fields(DecodeCounts))
 ) = range(TOTALS)  # fmt: skip
 
 LAST_NS = TOTALS  # time of the event before, or NEVER
-SYNC = TOTALS + 1  # how much of the clock was seen: NO_TIME, HAS_HIGH or HAS_TIME
+SYNC = TOTALS + 1  # how much of the state was seen since the start; the bits are the format's
 EPOCH_US = TOTALS + 2  # what the wraps of the clock add up to
-CLOCK = TOTALS + 3  # the clock's fields (and the row, for evt3) as last seen
-BASE_X = TOTALS + 4  # where the next vector word starts
-BASE_P = TOTALS + 5  # and its polarity
-SIZE = TOTALS + 6
+CLOCK = TOTALS + 3  # the state that words change, packed as the format likes it
+SCRATCH = TOTALS + 4  # and from here on, room that keeps nothing between packets
+SCRATCH_SIZE = 1024
+SIZE = SCRATCH + SCRATCH_SIZE
 
 NEVER = int(np.iinfo(np.int64).min)
-NO_TIME, HAS_HIGH, HAS_TIME = 0, 1, 2
 
 MAX_EVENTS = 1 << 24
 """Most events that one payload may expand to (218 MB)."""

@@ -1,8 +1,8 @@
-"""Kernels for the encodings of Prophesee sensors: evt3, evt2, evt21.
+"""Kernels for evt2 and evt21, the 32- and 64-bit words of Prophesee sensors.
 
-Sources: docs.prophesee.ai, "Encoding formats"; ros-event-camera/event_camera_codecs for how
-real streams misbehave. Checked event for event on a real evt3 recording. evt2 and evt21 follow
-the documentation and the field layout of the OpenEB headers; no recording of them was at hand.
+Sources: docs.prophesee.ai, "EVT 2.0 format" and "EVT 2.1 format"; the order of the fields is that
+of the OpenEB headers evt2_event_types.h and evt21_event_types.h. No recording of either was at
+hand: they are checked against the documentation only.
 """
 
 # mypy: no-check-untyped-defs
@@ -14,15 +14,10 @@ import numba
 import numpy as np
 
 from spike_depth_ros.codecs.memory import (
-    BASE_P,
-    BASE_X,
     BEFORE_TIME,
     CLOCK,
     EPOCH_US,
-    HAS_HIGH,
-    HAS_TIME,
     LAST_NS,
-    NO_TIME,
     SYNC,
     TRIGGERS,
     UNKNOWN_CODES,
@@ -31,113 +26,8 @@ from spike_depth_ros.codecs.memory import (
     note_backward,
 )
 
-ADDR_Y, ADDR_X, VECT_BASE_X, VECT_12, VECT_8, TIME_LOW, CONTINUED_4, TIME_HIGH = (
-    0, 2, 3, 4, 5, 6, 7, 8,
-)  # fmt: skip
-EXT_TRIGGER, OTHERS, CONTINUED_12 = 10, 14, 15
-EVT3_GLITCH = 10
-"""A TIME_HIGH that falls by more than this has wrapped; a smaller fall is a glitch."""
-
-NO_ROW = 1 << 11
-"""The row before the first ADDR_Y: one beyond what 11 bits can address, so never on a sensor."""
-
-
-@numba.njit(cache=True, nogil=True)
-def evt3_bound(words):
-    """Upper bounds of the numbers of events and triggers in evt3 words."""
-    events, triggers = 1, 0  # one more than can be: kernels write before they decide
-    for i in range(words.shape[0]):
-        word = words[i]
-        code = word >> 12
-        if code == ADDR_X:
-            events += 1
-        elif code == VECT_12:
-            events += 12
-        elif code == VECT_8:
-            events += 8
-        elif code == EXT_TRIGGER:
-            triggers += 1
-    return events, triggers
-
-
-@numba.njit(cache=True, nogil=True)
-def evt3(words, time_base_ns, height, width, events, triggers, memory):
-    """Decodes evt3 words; the state runs on across packets and `time_base_ns` is not used."""
-    row = memory[CLOCK] & 0xFFF
-    low = (memory[CLOCK] >> 12) & 0xFFF
-    high = (memory[CLOCK] >> 24) & 0xFFF
-    epoch_us, sync = memory[EPOCH_US], memory[SYNC]
-    base_x, base_p = memory[BASE_X], memory[BASE_P]
-    last_ns = memory[LAST_NS]
-    t_ns = (epoch_us + ((high << 12) | low)) * 1000
-    n = on = out = m = 0
-    for i in range(words.shape[0]):
-        word = np.int64(words[i])
-        code = word >> 12
-        if code == ADDR_Y:
-            row = word & 0x7FF
-        elif code in (TIME_LOW, TIME_HIGH):
-            if code == TIME_LOW:
-                low = word & 0xFFF
-                if sync == HAS_HIGH:
-                    sync = HAS_TIME
-            else:
-                value = word & 0xFFF
-                if high - value > EVT3_GLITCH and sync != NO_TIME:
-                    epoch_us += 1 << 24
-                    memory[WRAPS] += 1
-                high = value
-                if sync == NO_TIME:
-                    sync = HAS_HIGH
-            t_ns = (epoch_us + ((high << 12) | low)) * 1000
-        elif code in (ADDR_X, VECT_12, VECT_8):
-            if code == ADDR_X:
-                x, p, mask, step = word & 0x7FF, (word >> 11) & 1, 1, 0
-            else:
-                step = 12 if code == VECT_12 else 8
-                x, p, mask = base_x, base_p, word & ((1 << step) - 1)
-                base_x += step
-            while mask != 0:
-                if mask & 1:
-                    if sync != HAS_TIME:
-                        memory[BEFORE_TIME] += 1
-                    elif x >= width or row >= height:
-                        out += 1
-                    else:
-                        if t_ns < last_ns:
-                            note_backward(memory, last_ns, t_ns)
-                        last_ns = t_ns
-                        event = events[n]
-                        event['t_ns'] = t_ns
-                        event['x'] = x
-                        event['y'] = row
-                        event['p'] = p
-                        n += 1
-                        on += p
-                mask >>= 1
-                x += 1
-        elif code == VECT_BASE_X:
-            base_x, base_p = word & 0x7FF, (word >> 11) & 1
-        elif code == EXT_TRIGGER:
-            if sync == HAS_TIME:
-                trigger = triggers[m]
-                trigger['t_ns'] = t_ns
-                trigger['id'] = (word >> 8) & 0xF
-                trigger['edge'] = word & 1
-                m += 1
-            else:
-                memory[BEFORE_TIME] += 1
-        elif code != OTHERS and code != CONTINUED_4 and code != CONTINUED_12:
-            memory[UNKNOWN_CODES] += 1
-    memory[CLOCK] = row | (low << 12) | (high << 24)
-    memory[EPOCH_US], memory[SYNC] = epoch_us, sync
-    memory[BASE_X], memory[BASE_P] = base_x, base_p
-    memory[TRIGGERS] += m
-    add_totals(memory, n, on, out, last_ns)
-    return n, m
-
-
 CD_OFF, CD_ON, EVT2_TIME_HIGH, EVT2_TRIGGER, EVT2_OTHERS, EVT2_CONTINUED = 0, 1, 8, 10, 14, 15
+HAS_TIME = 1
 HIGH_SPAN = 1 << 28
 """TIME_HIGH of evt2 and evt21 has 28 bits: it wraps after 2^34 us, or 4.8 h."""
 
@@ -145,7 +35,7 @@ HIGH_SPAN = 1 << 28
 @numba.njit(cache=True, nogil=True)
 def _take_high(high, memory):
     """Takes a 28-bit TIME_HIGH: a fall by more than half the span is a wrap."""
-    if memory[SYNC] != NO_TIME and memory[CLOCK] - high > HIGH_SPAN // 2:
+    if memory[CLOCK] - high > HIGH_SPAN // 2:
         memory[EPOCH_US] += HIGH_SPAN << 6
         memory[WRAPS] += 1
     memory[CLOCK] = high
