@@ -19,9 +19,12 @@ from spike_depth_ros.bags.source import (
     Topic,
     choose_event_topic,
 )
+from spike_depth_ros.codecs import MAX_SENSOR_PX
 from spike_depth_ros.events import EVENT_DTYPE, read_only
 
 READ_EVENTS = 1 << 19
+_DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError, IndexError, AttributeError)
+"""What h5py raises, depending on where a file is damaged or what is missing."""
 
 
 class EventFile:
@@ -49,18 +52,21 @@ class EventFile:
         except OSError as error:
             raise BagError(f'cannot read {path} as HDF5: {error}') from error
         try:
-            self.layout, entry = next((n, e) for n, e in LAYOUTS.items() if e.probe in self.file)
-            self._columns = entry.columns(self.file)
-            self.geometry = entry.geometry(self.file, path)
-        except StopIteration:
+            found = [name for name, layout in LAYOUTS.items() if layout.probe in self.file]
+            if not found:
+                probes = [layout.probe for layout in LAYOUTS.values()]
+                raise BagError(f'{path} has no events: expected one of the data sets {probes}')
+            self.layout = found[0]
+            self._columns = LAYOUTS[self.layout].columns(self.file)
+            self.geometry = LAYOUTS[self.layout].geometry(self.file, path)
+            if not all(1 <= size <= MAX_SENSOR_PX for size in self.geometry):
+                raise BagError(f'{path} is damaged: its sensor is {self.geometry} px')
+        except BagError:
             self.file.close()
-            probes = [entry.probe for entry in LAYOUTS.values()]
-            raise BagError(
-                f'{path} has no events: expected one of the data sets {probes}'
-            ) from None
-        except (KeyError, OSError, TypeError, IndexError) as error:
+            raise
+        except _DAMAGE as error:
             self.file.close()
-            raise BagError(f'{path} looks like {self.layout}, but lacks {error}') from error
+            raise BagError(f'{path} is damaged, or lacks what its kind has: {error}') from error
         self.count = self._columns.length
 
     def read(self, start: int, stop: int) -> np.ndarray:
@@ -70,9 +76,23 @@ class EventFile:
             BagError: the file is damaged there.
         """
         try:
-            return read_only(self._columns.read(start, stop))
-        except (OSError, KeyError, ValueError) as error:
+            events = read_only(self._columns.read(start, stop))
+        except _DAMAGE as error:
             raise BagError(f'{self.path} is damaged at events {start}-{stop}: {error}') from error
+        if len(events):
+            self._check(events, start)
+        return events
+
+    def _check(self, events: np.ndarray, start: int) -> None:
+        """Refuses what no packet can tell, and what a wrong idea of the sensor would drop."""
+        height, width = self.geometry
+        x, y, t_ns = int(events['x'].max()), int(events['y'].max()), int(events['t_ns'].min())
+        if x >= width or y >= height or t_ns < 0:
+            raise BagError(
+                f'{self.path} after event {start}: x up to {x}, y up to {y}, t from {t_ns} ns; '
+                f'expected a {width}x{height} sensor and t >= 0. Is it damaged, or of another '
+                'sensor? events.h5 can tell its size in the attributes height and width of /events'
+            )
 
     def time_ns(self, index: int) -> int:
         """Absolute time of one event."""

@@ -56,12 +56,13 @@ class Packetiser:
         self._encoding = encoding
         self._encode = _ENCODERS[encoding]()
         self._pending = empty_events()
-        self._seq = 0
+        self._seq = self._stamp_ns = 0
 
     def push(self, events: np.ndarray) -> Iterator[StampedPacket]:
         """Gives the packets that `events`, (N,) `EVENT_DTYPE` in stream order, completes.
 
-        Their stamps are the times of their first events.
+        Their stamps are the times of their first events, but never fall: a bag is read in the
+        order of its stamps, and its events must not change places.
         """
         if not len(events):
             return
@@ -94,7 +95,7 @@ class Packetiser:
             yield self._packet(events[start:stop], offset_ns)
 
     def _packet(self, events: np.ndarray, offset_ns: int) -> StampedPacket:
-        stamp_ns = int(events['t_ns'][0]) + offset_ns
+        stamp_ns = max(self._stamp_ns, int(events['t_ns'][0]) + offset_ns)
         try:
             time_base_ns, payload = self._encode(events)
         except EncodeError as error:
@@ -103,7 +104,7 @@ class Packetiser:
             stamp_ns, *self._header, self._seq, time_base_ns, self._encoding,
             np.frombuffer(payload, np.uint8),
         )  # fmt: skip
-        self._seq += 1
+        self._seq, self._stamp_ns = self._seq + 1, stamp_ns
         return StampedPacket(stamp_ns, pack_event_packet(packet))
 
 

@@ -32,7 +32,8 @@ class RawFormat(NamedTuple):
     encoding: str  # of the EventPacket
     word: str  # numpy dtype
     code_shift: int  # the type is what lies above
-    high_mask: int  # of a TIME_HIGH word
+    high_shift: int  # where the time of a TIME_HIGH word lies
+    high_mask: int
     high_to_us: int  # left shift from TIME_HIGH to us
     wrap_us: int  # length of one round of the clock
     wrap_fall_us: int  # TIME_HIGH that falls by more has wrapped
@@ -40,9 +41,9 @@ class RawFormat(NamedTuple):
 
 TIME_HIGH = 8
 FORMATS = {
-    'EVT2': RawFormat('evt2', '<u4', 28, (1 << 28) - 1, 6, 1 << 34, 1 << 33),
-    'EVT21': RawFormat('evt21', '<u8', 60, (1 << 28) - 1, 6, 1 << 34, 1 << 33),
-    'EVT3': RawFormat('evt3', '<u2', 12, (1 << 12) - 1, 12, 1 << 24, 10 << 12),
+    'EVT2': RawFormat('evt2', '<u4', 28, 0, (1 << 28) - 1, 6, 1 << 34, 1 << 33),
+    'EVT21': RawFormat('evt21', '<u8', 60, 32, (1 << 28) - 1, 6, 1 << 34, 1 << 33),
+    'EVT3': RawFormat('evt3', '<u2', 12, 0, (1 << 12) - 1, 12, 1 << 24, 10 << 12),
 }
 """By the name in the header; constants from docs.prophesee.ai, "Encoding formats"."""
 
@@ -171,7 +172,8 @@ class _SlotClock:
         at = np.flatnonzero(words >> words.dtype.type(form.code_shift) == TIME_HIGH)
         if not len(at):
             return np.full(len(words), self._slot(), np.int64)
-        high_us = (words[at] & words.dtype.type(form.high_mask)).astype(np.int64)
+        high_us = (words[at] >> words.dtype.type(form.high_shift)).astype(np.int64)
+        high_us &= form.high_mask
         high_us <<= form.high_to_us
         previous = np.concatenate([[high_us[0] if self._high_us is None else self._high_us],
                                    high_us[:-1]])  # fmt: skip

@@ -186,10 +186,10 @@ def _ros2_readers(path: Path, stack: contextlib.ExitStack) -> list[Any]:
 
     if path.is_file():
         return [Reader(_decompressed(path, stack))]
-    reader = Reader(path)
     try:
+        reader = Reader(path)
         with reader:
-            if not any(map(bool, reader.connections)):
+            if not reader.connections:
                 raise ReaderError(f'{path}/metadata.yaml names no topics.')
         return [reader]
     except (ReaderError, FileNotFoundError):
