@@ -58,7 +58,7 @@ setup(
         'engines': ['onnxruntime', 'onnx', 'onnxscript', 'openvino'],
         'viewer': ['rerun-sdk'],
         'test': ['pytest', 'pytest-timeout', 'hypothesis', 'ruff', 'mypy', 'types-PyYAML',
-                 'types-tqdm', 'colcon-common-extensions', 'evt3'],
+                 'types-tqdm', 'colcon-common-extensions', 'evt3', 'mcap'],
     },
     data_files=[
         ('share/ament_index/resource_index/packages', [f'resource/{PACKAGE}']),

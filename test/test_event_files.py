@@ -1,0 +1,156 @@
+"""Files of cameras and data sets: read and written, against dumber readers."""
+
+import h5py
+import hdf5plugin  # noqa: F401 - registers Blosc with HDF5
+import numpy as np
+import pytest
+from recordings import (
+    RAW,
+    H,
+    W,
+    as_table,
+    dumb_events,
+    dumb_packet,
+    events_in,
+    events_of,
+    evt3_words,
+    some_events,
+    write_m3ed,
+    write_mvsec,
+    young,
+)
+
+from spike_depth_ros.bags import BagError, EventsH5Writer, open_source
+
+
+def test_h5_is_as_dsec_has_it(tmp_path):
+    events = some_events(5000)
+    with EventsH5Writer(tmp_path / 'events.h5', H, W) as file:
+        for piece in np.array_split(events, 9):
+            file.add(piece)
+    with h5py.File(tmp_path / 'events.h5') as file:
+        offset_us, t = int(file['t_offset'][()]), file['events/t'][:]
+        assert (file['events/t'].dtype, file['events/x'].dtype) == (np.uint32, np.uint16)
+        np.testing.assert_array_equal((offset_us + t.astype(np.int64)) * 1000, events['t_ns'])
+        for name in 'pxy':
+            np.testing.assert_array_equal(file[f'events/{name}'], events[name])
+        index = file['ms_to_idx'][:].astype(int).tolist()
+        filters = file['events/t'].id.get_create_plist().get_filter(0)
+    assert filters[0] == 32001, 'Blosc'
+    assert len(index) == t[-1] // 1000 + 2
+    for ms, first in enumerate(index):
+        assert first == len(t) or t[first] >= ms * 1000
+        assert first == 0 or t[first - 1] < ms * 1000
+    assert index[-1] == len(t)
+
+
+def test_h5_keeps_out_what_it_cannot_tell(tmp_path):
+    back = events_of([5_000_000, 5_000_100, 5_000_050, 1_000_000, 5_000_200])
+    with EventsH5Writer(tmp_path / 'events.h5', H, W) as file:
+        file.add(back)
+    assert (file.count, file.early) == (4, 1)
+    np.testing.assert_array_equal(events_in(tmp_path / 'events.h5'), back[[0, 1, 2, 4]])
+    with (
+        pytest.raises(BagError, match=r'71 min.*reaches 72 min'),
+        EventsH5Writer(tmp_path / 'long.h5', H, W) as file,
+    ):
+        file.add(events_of([0, 72 * 60_000_000]))
+    assert not (tmp_path / 'long.h5').exists()
+
+
+@pytest.mark.parametrize('header', RAW)
+def test_raw_files(tmp_path, header):
+    events = young(some_events(4000))
+    (tmp_path / 'a.raw').write_bytes(header.encode() + RAW[header](events))
+    np.testing.assert_array_equal(events_in(tmp_path / 'a.raw'), events)
+    with open_source(tmp_path / 'a.raw') as source:
+        assert source.geometry == (H, W)
+        messages = list(source.messages())
+        assert source.progress() == 1
+        stamps = [m.stamp_ns for m in messages]
+        late = list(source.messages(None, 5_000_000))
+    assert stamps == sorted(stamps)
+    assert stamps[0] == 3_000_000_000 // 4_096_000 * 4_096_000
+    assert [m.stamp_ns for m in late] == [s for s in stamps if s >= stamps[0] + 5_000_000]
+    assert late[0].cdr == messages[2].cdr
+
+
+def test_raw_words_are_untouched_and_wraps_counted(tmp_path, monkeypatch):
+    monkeypatch.setattr('spike_depth_ros.bags.raw_file.READ_BYTES', 1002)
+    times_us = np.concatenate([np.arange(0, 40_000_000, 9_001), [40_000_000 - 5]])
+    events = young(events_of(times_us))
+    words = evt3_words(events)
+    (tmp_path / 'a.raw').write_bytes(b'% format EVT3;height=12;width=40\n% end\n' + words + b'\0')
+    with open_source(tmp_path / 'a.raw') as source:
+        packets = [dumb_packet(bytes(m.cdr)) for m in source.messages()]
+    assert b''.join(payload for _, _, payload in packets) == words
+    assert sorted({base for base, _, _ in packets}) == [0, 2**24 * 1000, 2**25 * 1000]
+    np.testing.assert_array_equal(events_in(tmp_path / 'a.raw'), events)
+
+
+@pytest.mark.parametrize(
+    ('header', 'sentence'),
+    [
+        ('% format EVT4;height=12;width=40\n', "format is 'EVT4;height=12;width=40'"),
+        ('% date 2020\n', "format is 'nothing'"),
+        ('% evt 3.0\n', 'does not tell the size'),
+        ('% format EVT3;height=0;width=0\n', 'does not tell the size'),
+        ('% format EVT3;endianness=big;height=12;width=40\n', 'big-endian'),
+        ('no header\n', 'lines of "% "'),
+    ],
+)
+def test_raw_headers_refused(tmp_path, header, sentence):
+    (tmp_path / 'a.raw').write_text(header)
+    with pytest.raises(BagError, match=sentence):
+        open_source(tmp_path / 'a.raw')
+
+
+def test_raw_without_events(tmp_path):
+    (tmp_path / 'a.raw').write_text('% evt 3.0\n% sensor_generation 4.2\n% end\n')
+    with open_source(tmp_path / 'a.raw') as source:
+        assert source.geometry == (720, 1280)
+        assert list(source.messages()) == []
+
+
+@pytest.mark.parametrize('encoding', ['evt3', 'mono'])
+@pytest.mark.parametrize(
+    ('kind', 'write', 'geometry'),
+    [('m3ed', write_m3ed, (H, W)), ('mvsec', write_mvsec, (260, 346))],
+)
+def test_data_sets(tmp_path, kind, write, geometry, encoding):  # fmt: skip
+    events = some_events(3000)
+    write(tmp_path / 'a.h5', events)
+    np.testing.assert_array_equal(events_in(tmp_path / 'a.h5', encoding=encoding), events)
+    with open_source(tmp_path / 'a.h5', encoding=encoding) as source:
+        assert (source.kind, source.geometry) == (kind, geometry)
+        packets = [dumb_packet(bytes(m.cdr)) for m in source.messages(None, 2_000_000, 3_000_000)]
+    assert {e for _, e, _ in packets} == {encoding}
+    begin = events['t_ns'][0] + 2_000_000
+    within = (events['t_ns'] >= begin) & (events['t_ns'] < begin + 3_000_000)
+    assert 100 < within.sum() < 3000
+    with open_source(tmp_path / 'a.h5', encoding=encoding) as source:
+        cdrs = [bytes(m.cdr) for m in source.messages(None, 2_000_000, 3_000_000)]
+    np.testing.assert_array_equal(dumb_events(cdrs), as_table(events[within]))
+
+
+def test_h5_of_another_sensor(tmp_path):
+    with EventsH5Writer(tmp_path / 'events.h5', 5, 40) as file:
+        file.add(some_events())
+    with pytest.raises(BagError, match=r'y up to 11.*expected a 40x5 sensor'):
+        events_in(tmp_path / 'events.h5')
+
+
+def test_h5_of_unknown_layout(tmp_path):
+    with h5py.File(tmp_path / 'a.h5', 'w') as file:
+        file['frames'] = [1]
+    with pytest.raises(BagError, match='has no events'):
+        open_source(tmp_path / 'a.h5')
+    with h5py.File(tmp_path / 'b.h5', 'w') as file:
+        file['events/t'] = [1]
+    with pytest.raises(BagError, match='lacks what its kind has'):
+        open_source(tmp_path / 'b.h5')
+    with h5py.File(tmp_path / 'c.h5', 'w') as file:
+        for name, size in zip('ptxy', (1, 2, 2, 2), strict=True):
+            file[f'events/{name}'] = np.zeros(size, np.uint16)
+    with pytest.raises(BagError, match='differ in length'):
+        open_source(tmp_path / 'c.h5')
