@@ -71,6 +71,12 @@ def flags_spelt_out(verb: Callable[..., None], arguments: list[str]) -> list[str
     ]
 
 
+def config_spelt_out(arguments: list[str]) -> list[str]:
+    """Lets a verb begin with a YAML file: `train NAME.yaml` is `train --config NAME.yaml`."""
+    is_config = bool(arguments) and arguments[0].endswith(('.yaml', '.yml'))
+    return ['--config', *arguments] if is_config else arguments
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Runs the verb that the command line names; exits with 2 on a mistake in it."""
     arguments = sys.argv[1:] if arguments is None else arguments
@@ -90,7 +96,7 @@ def main(arguments: list[str] | None = None) -> None:
     module, function = VERBS[name].function.split(':')
     verb = getattr(importlib.import_module(f'{__name__}.{module}'), function)
     try:
-        options = flags_spelt_out(verb, arguments[len(name.split()) :])
+        options = config_spelt_out(flags_spelt_out(verb, arguments[len(name.split()) :]))
         auto_cli(verb, args=options, prog=f'spike_depth {name}', as_positional=True,
                  fail_untyped=True)  # fmt: skip
     except (ValueError, OSError) as error:

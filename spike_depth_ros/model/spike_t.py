@@ -7,6 +7,7 @@ written anew from its description, with windowed attention as in Video Swin (CVP
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any
 
 import torch
@@ -119,7 +120,6 @@ class SwinBlock(nn.Module):
         )
         self.bias = nn.Parameter(torch.zeros((2 * blocks - 1) * (2 * WINDOW_PX - 1) ** 2, heads))
         nn.init.trunc_normal_(self.bias, std=0.02)
-        self.register_buffer('bias_index', _relative_index(self.window), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, D, H, W, C) -> the same shape."""
@@ -143,7 +143,8 @@ class SwinBlock(nn.Module):
             for part in self.qkv(windows).chunk(3, dim=-1)
         )
         same = regions[:, :, None] == regions[:, None, :]  # (n, N, N)
-        bias = self.bias[self.bias_index].permute(2, 0, 1)  # type: ignore[index]  # (heads, N, N)
+        rows = _relative_index(self.window).to(x.device)
+        bias = self.bias[rows].permute(2, 0, 1)  # (heads, N, N)
         mask = bias.masked_fill(~same[:, None], -1e4).repeat(x.shape[0], 1, 1, 1)
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask.to(q.dtype))
         out = _merge(self.project(out.transpose(1, 2).flatten(2)), x.shape)
@@ -190,6 +191,7 @@ def _merge(windows: Tensor, shape: torch.Size) -> Tensor:
     return x.permute(0, 3, 1, 4, 2, 5, 6).reshape(b, d, h, w, c)
 
 
+@functools.cache
 def _relative_index(window: tuple[int, int, int]) -> Tensor:
     """(N, N) row of the bias table for each pair of tokens in a window."""
     axes = torch.meshgrid(*(torch.arange(n) for n in window), indexing='ij')

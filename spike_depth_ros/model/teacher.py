@@ -189,9 +189,9 @@ def rgb_teacher(source: str) -> RgbTeacher:
         TeacherError: the checkpoint holds another network.
         CheckpointError: it cannot be read.
     """
-    from spike_depth_ros.model.checkpoint import load
+    from spike_depth_ros.model.checkpoint import load_checkpoint
 
-    network = load(source).model
+    network = load_checkpoint(source).model
     if not isinstance(network, RgbUNet):
         raise TeacherError(
             f'{source!r} holds a {type(network).__name__}, a teacher must be an rgb_unet: '

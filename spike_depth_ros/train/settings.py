@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
-from spike_depth_ros.config import require
+from spike_depth_ros.config import DepthRange, SpikeConfig, require
+from spike_depth_ros.data.augment import AugmentConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,3 +50,166 @@ class LossConfig:
             bool(self.laplace or self.scale_invariant), 'laplace and scale_invariant', 0.0,
             'at least one above 0, or nothing trains the depth',
         )  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelChoice:
+    """Which network to train.
+
+    Attributes:
+        name: of `MODELS` or `PRESETS`.
+        config: what differs from its default configuration.
+        weights: checkpoint to start from; '' for a fresh network.
+    """
+
+    name: str = 'spiking_transformer'
+    config: dict[str, Any] = dataclasses.field(default_factory=dict)
+    weights: str = ''
+
+
+@dataclasses.dataclass(frozen=True)
+class DataChoice:
+    """What to train on and what to validate with.
+
+    Attributes:
+        name: of `DATASETS`.
+        train: fields of that data set's configuration, for training.
+        validation: the same for validation; never the data that figures are published on.
+        augment: how strongly training clips are varied.
+        workers: processes that load; 0 loads between the steps.
+    """
+
+    name: str = 'synthetic'
+    train: dict[str, Any] = dataclasses.field(default_factory=dict)
+    validation: dict[str, Any] = dataclasses.field(default_factory=dict)
+    augment: AugmentConfig = dataclasses.field(default_factory=AugmentConfig)
+    workers: int = 1
+
+    def __post_init__(self) -> None:
+        require(self.workers >= 0, 'workers', self.workers, '0 or more')
+
+
+@dataclasses.dataclass(frozen=True)
+class TeacherChoice:
+    """Whom the student copies features from.
+
+    Attributes:
+        name: of `TEACHERS`; '' trains without a teacher.
+        source: where its weights are: a hub id, a folder or a checkpoint.
+        cache: folder for its features; '' asks it every time. Only worth it without
+            augmentation: a changed image is another image.
+    """
+
+    name: str = ''
+    source: str = ''
+    cache: str = ''
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+    """AdamW (Loshchilov and Hutter, ICLR 2019) with linear warm-up and cosine decay.
+
+    Attributes:
+        learning_rate: the greatest.
+        final_rate: the last, as a part of the greatest.
+        warmup: iterations until the greatest.
+        weight_decay: of weights; biases, norms and neurons have none.
+        clip_norm: greatest norm of the gradient; 0 does not clip.
+        ema_decay: of the moving average of the weights, which is what is validated and kept;
+            0 keeps the weights themselves.
+    """
+
+    learning_rate: float = 2e-3
+    final_rate: float = 0.02
+    warmup: int = 200
+    weight_decay: float = 0.02
+    clip_norm: float = 1.0
+    ema_decay: float = 0.998
+
+    def __post_init__(self) -> None:
+        require(self.learning_rate > 0, 'learning_rate', self.learning_rate, 'above 0')
+        require(0 <= self.final_rate <= 1, 'final_rate', self.final_rate, '0 to 1')
+        require(self.warmup >= 0, 'warmup', self.warmup, '0 or more')
+        require(self.weight_decay >= 0, 'weight_decay', self.weight_decay, '0 or more')
+        require(self.clip_norm >= 0, 'clip_norm', self.clip_norm, '0 or more')
+        require(0 <= self.ema_decay < 1, 'ema_decay', self.ema_decay, '0 to below 1')
+
+
+@dataclasses.dataclass(frozen=True)
+class Schedule:
+    """How long, how much at once, how often to look.
+
+    Attributes:
+        max_iterations: steps of the optimiser.
+        batch_size: clips per step, over all processes together.
+        clip_windows: consecutive windows per clip, through which the membranes run; their
+            state is carried on but the gradient ends at each window.
+        rest: probability that a clip goes back to rest before each window, so that the network
+            also learns to begin.
+        validate_every: iterations between validations.
+        validation_clips: clips of each validation, evenly spread; 0 takes all.
+        log_every: iterations between lines of the log.
+        save_every: iterations between saved states.
+        cap_m: cap of the validation's error figures.
+        seed: of weights, order and augmentation.
+    """
+
+    max_iterations: int = 4000
+    batch_size: int = 8
+    clip_windows: int = 1
+    rest: float = 0.1
+    validate_every: int = 500
+    validation_clips: int = 160
+    log_every: int = 20
+    save_every: int = 200
+    cap_m: float = 80.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ('max_iterations', 'batch_size', 'clip_windows', 'validate_every',
+                     'log_every', 'save_every'):  # fmt: skip
+            require(getattr(self, name) >= 1, name, getattr(self, name), 'at least 1')
+        require(self.validation_clips >= 0, 'validation_clips', self.validation_clips, '0 or more')
+        require(0 <= self.rest <= 1, 'rest', self.rest, '0 to 1')
+        require(self.cap_m > 0, 'cap_m', self.cap_m, 'above 0')
+
+
+@dataclasses.dataclass(frozen=True)
+class Machine:
+    """What it runs on; the names are lightning's.
+
+    Attributes:
+        accelerator: auto, cpu or gpu.
+        devices: number of processes per host, one device each; 0 for all there are.
+        nodes: hosts.
+        strategy: auto, ddp, fsdp...
+        precision: 32-true, bf16-mixed or 16-mixed.
+        threads: of each process for arithmetic; 0 leaves it to torch.
+    """
+
+    accelerator: str = 'auto'
+    devices: int = 1
+    nodes: int = 1
+    strategy: str = 'auto'
+    precision: str = '32-true'
+    threads: int = 0
+
+    def __post_init__(self) -> None:
+        require(self.devices >= 0, 'devices', self.devices, '0 or more')
+        require(self.nodes >= 1, 'nodes', self.nodes, 'at least 1')
+        require(self.threads >= 0, 'threads', self.threads, '0 or more')
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """One training run: everything that decides its outcome."""
+
+    model: ModelChoice = dataclasses.field(default_factory=ModelChoice)
+    data: DataChoice = dataclasses.field(default_factory=DataChoice)
+    spikes: SpikeConfig = dataclasses.field(default_factory=SpikeConfig)
+    depth_range: DepthRange = dataclasses.field(default_factory=DepthRange)
+    loss: LossConfig = dataclasses.field(default_factory=LossConfig)
+    teacher: TeacherChoice = dataclasses.field(default_factory=TeacherChoice)
+    optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
+    schedule: Schedule = dataclasses.field(default_factory=Schedule)
+    machine: Machine = dataclasses.field(default_factory=Machine)

@@ -1,0 +1,294 @@
+"""One training step: a student runs through a clip, is told the depth, copies its teacher."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any
+
+import lightning
+import torch
+from torch import Tensor, nn
+
+from spike_depth_ros.estimator import Limits, interpret
+from spike_depth_ros.model.head import Prediction
+from spike_depth_ros.model.teacher import Teacher
+from spike_depth_ros.train import losses
+from spike_depth_ros.train.batches import Batch
+from spike_depth_ros.train.metrics import DepthMetrics
+from spike_depth_ros.train.pictures import sample_picture
+from spike_depth_ros.train.settings import OptimizerConfig, TrainConfig
+
+STRIDE_PX = 8
+PICTURES = 6
+"""Validation clips that are shown as pictures."""
+
+FEATURE_LAYERS: dict[str, Callable[[Any], list[nn.Module]]] = {
+    'SpikingTransformer': lambda network: list(network.blocks),
+    'UNet': lambda network: [network.body.down[-1]],
+    'E2Depth': lambda network: list(network.residuals),
+    'SpikeT': lambda network: list(network.residuals),
+}
+"""Class of a network -> its layers of stride 8 that can learn from a teacher, last one deepest."""
+
+
+class FeatureTap:
+    """Overhears what some layers of a network put out.
+
+    Args:
+        network: one of `FEATURE_LAYERS`.
+        count: number of layers, the deepest ones.
+    """
+
+    def __init__(self, network: nn.Module, count: int) -> None:
+        layers = FEATURE_LAYERS[type(network).__name__](network)
+        self.layers = layers[-count:]
+        self._heard: list[Tensor] = []
+        for layer in self.layers:
+            layer.register_forward_hook(
+                lambda _module, _inputs, output: self._heard.append(output)
+            )
+
+    def take(self) -> list[Tensor]:
+        """The outputs since the last call, (B, C, h, w) each: (T, B, C, h, w) is averaged."""
+        heard, self._heard = self._heard, []
+        return [maps.mean(0) if maps.ndim == 5 else maps for maps in heard]
+
+
+class DepthTraining(lightning.LightningModule):
+    """Trains a student, with or without a teacher.
+
+    Args:
+        config: of the run.
+        student: the network to train.
+        teacher: whose features it copies; it is not part of this module, so neither the
+            optimiser nor a saved state knows it.
+
+    Attributes:
+        averaged: the moving average of the student: what is validated and kept.
+        figures: of the last validation.
+        wall_s: time spent in training, over all sittings.
+    """
+
+    student: Any
+    averaged: Any
+
+    def __init__(
+        self, config: TrainConfig, student: nn.Module, teacher: Teacher | None = None
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.student = student
+        self.averaged = copy.deepcopy(student).eval().requires_grad_(False)
+        self.metrics = DepthMetrics(config.schedule.cap_m)
+        self.figures: dict[str, float] = {}
+        self.wall_s = 0.0
+        self._since_s = time.monotonic()
+        self._shown: list[tuple] = []
+        self._teacher = (teacher,)  # in a tuple: a module held directly would become a part
+        self._tap: FeatureTap | None = None
+        self.adapters = nn.ModuleList()
+        if teacher is not None:
+            self._tap = FeatureTap(student, len(teacher.channels))
+            widths = _feature_widths(student, self._tap, config.spikes.steps)
+            wanted = teacher.channels[-len(widths) :]
+            self.adapters.extend(
+                nn.Identity() if i == o else nn.Conv2d(i, o, 1)
+                for i, o in zip(widths, wanted, strict=True)
+            )
+
+    @property
+    def teacher(self) -> Teacher | None:
+        """The frozen teacher."""
+        return self._teacher[0]
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The loss of a batch of clips, averaged over their windows."""
+        totals: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=self.device))
+        state = None
+        windows = len(batch.spikes)
+        for k in range(windows):
+            if state is not None:
+                state = carried(state, self._kept(k, batch.focal_px))
+            answer, state = self.student.step(network_input(self.student, batch, k), state)
+            for name, term in self._window_losses(answer, batch, k).items():
+                totals[name] = totals[name] + term / windows
+        loss = torch.stack(list(totals.values())).sum()
+        shown = {f'train/{name}': value.detach() for name, value in totals.items()}
+        self.log_dict(shown, batch_size=1)
+        self.log('loss', loss.detach(), prog_bar=True, batch_size=1)
+        return loss
+
+    def _window_losses(self, answer: Prediction, batch: Batch, k: int) -> dict[str, Tensor]:
+        config = self.config
+        truth = losses.target(batch.depth_m[k], batch.focal_px, config.depth_range)
+        terms = losses.depth_losses(answer, truth, config.depth_range, config.loss)
+        if self.teacher is None or self._tap is None or batch.image is None:
+            return terms
+        mask = None
+        if config.loss.only_event_patches:
+            mask = losses.patches_with_events(batch.spikes[k], STRIDE_PX)
+        own = self._tap.take()
+        pairs = list(
+            zip(own, self.adapters, self.teacher(batch.image[k])[-len(own) :], strict=True)
+        )
+        for name, weight, loss in (
+            ('domain', config.loss.domain, losses.domain_loss),
+            ('semantic', config.loss.semantic, losses.semantic_loss),
+        ):
+            if weight:
+                parts = [
+                    loss(adapter(maps.float()), wanted, mask) for maps, adapter, wanted in pairs
+                ]
+                terms[name] = weight * torch.stack(parts).mean()
+        return terms
+
+    def _kept(self, k: int, like: Tensor) -> Tensor:
+        """(B,) bool: which clips of this process carry their state into window k."""
+        schedule = self.config.schedule
+        seed = hash((schedule.seed, self.global_step, k)) % 2**63
+        generator = torch.Generator().manual_seed(seed)
+        draws = torch.rand(schedule.batch_size, generator=generator)
+        own = draws[self.global_rank :: self.trainer.world_size]
+        return (own >= schedule.rest).to(like.device)
+
+    def optimizer_step(self, *arguments: Any, **options: Any) -> None:
+        """One step; the average of the weights follows at once, before anyone saves it."""
+        super().optimizer_step(*arguments, **options)
+        done = self.global_step + 1
+        decay = min(self.config.optimizer.ema_decay, (1 + done) / (10 + done))
+        follow(self.averaged, self.student, decay)
+        now = time.monotonic()
+        self.wall_s, self._since_s = self.wall_s + now - self._since_s, now
+
+    def on_validation_start(self) -> None:
+        """Validates in eval mode, whatever the loop has set."""
+        self.averaged.eval()
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Adds the last window of one clip to the error figures."""
+        state = None
+        for k in range(len(batch.spikes)):
+            answer, state = self.averaged.step(network_input(self.averaged, batch, k), state)
+        maps = torch.cat(answer, dim=1).float().cpu().numpy()
+        for i, (height, width) in enumerate(batch.size.tolist()):
+            image = maps[i, :, :height, :width]
+            scale = float(batch.focal_px[i]) / self.config.depth_range.focal_px
+            depth_m, confidence = interpret(
+                image, self.config.depth_range, scale, Limits(0.0, math.inf, 0.0)
+            )
+            truth_m = batch.depth_m[-1, i, 0, :height, :width].cpu().numpy()
+            self.metrics.update(depth_m, confidence, truth_m)
+            if len(self._shown) < PICTURES and batch_idx % 3 == 0:
+                spikes = batch.spikes[-1, :, i, :, :height, :width].cpu().numpy()
+                self._shown.append((spikes, truth_m, depth_m, confidence))
+
+    def on_validation_epoch_end(self) -> None:
+        """Closes the error figures of this validation."""
+        self.figures = self.metrics.compute()
+        self.metrics.reset()
+        known = {k: float(v) for k, v in self.figures.items() if not math.isnan(v)}
+        self.log_dict({f'validation/{name}': value for name, value in known.items()})
+        self.log('abs_rel', self.figures['abs_rel'], prog_bar=True, logger=False)
+        board = getattr(self.logger, 'experiment', None)
+        if board is not None and hasattr(board, 'add_image'):
+            for i, shown in enumerate(self._shown):
+                board.add_image(
+                    f'validation/{i}', sample_picture(*shown), self.global_step, dataformats='HWC'
+                )
+        self._shown = []
+
+    def configure_optimizers(self) -> Any:
+        """AdamW with its schedule, per iteration."""
+        config = self.config.optimizer
+        parts = nn.ModuleList([self.student, self.adapters])
+        optimizer = torch.optim.AdamW(parameter_groups(parts, config), lr=config.learning_rate)
+        total = self.config.schedule.max_iterations
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda iteration: rate(iteration, total, config)
+        )
+        return {'optimizer': optimizer,
+                'lr_scheduler': {'scheduler': schedule, 'interval': 'step'}}  # fmt: skip
+
+    def on_fit_start(self) -> None:
+        """Takes the teacher to the device that the student is on."""
+        if isinstance(self.teacher, nn.Module) or hasattr(self.teacher, 'to'):
+            self.teacher.to(self.device)  # type: ignore[union-attr]
+        self._since_s = time.monotonic()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keeps the time spent beside the weights."""
+        checkpoint['wall_s'] = self.wall_s
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Goes on counting the time."""
+        self.wall_s = float(checkpoint['wall_s'])
+
+
+def network_input(network: nn.Module, batch: Batch, k: int) -> Tensor:
+    """What the network reads of window k: spikes (T, B, 2, H, W), or the image (B, 3, H, W).
+
+    Raises:
+        ValueError: it reads images and the data has none.
+    """
+    if getattr(network, 'reads', 'spikes') == 'spikes':
+        return batch.spikes[k]
+    if batch.image is None:
+        raise ValueError(f'{type(network).__name__} reads images, and this data set has none')
+    return batch.image[k]
+
+
+def carried(state: Any, keep: Tensor) -> Any:
+    """A network's state for the next window: cut off from the past, at rest where not kept.
+
+    Args:
+        state: tensors (B, ...) in tuples, named or not, of any depth; None stays None.
+        keep: (B,) bool.
+    """
+    if state is None:
+        return None
+    if isinstance(state, Tensor):
+        mask = keep.view(-1, *[1] * (state.ndim - 1))
+        return torch.where(mask, state.detach(), torch.zeros_like(state))
+    parts = [carried(part, keep) for part in state]
+    return type(state)(*parts) if hasattr(state, '_fields') else tuple(parts)
+
+
+def follow(average: nn.Module, network: nn.Module, decay: float) -> None:
+    """Moves `average` a part 1 - `decay` of the way to `network`; counters are copied."""
+    theirs = network.state_dict()
+    with torch.no_grad():
+        for name, mine in average.state_dict().items():
+            if mine.is_floating_point():
+                mine.lerp_(theirs[name], 1 - decay)
+            else:
+                mine.copy_(theirs[name])
+
+
+def rate(iteration: int, total: int, config: OptimizerConfig) -> float:
+    """Share of the greatest learning rate: linear up, then half a cosine down."""
+    if iteration < config.warmup:
+        return (iteration + 1) / config.warmup
+    done = min((iteration - config.warmup) / max(total - config.warmup, 1), 1.0)
+    return config.final_rate + (1 - config.final_rate) * 0.5 * (1 + math.cos(math.pi * done))
+
+
+def parameter_groups(network: nn.Module, config: OptimizerConfig) -> list[dict[str, Any]]:
+    """Weights decay; what has one dimension (biases, norms, neurons) does not."""
+    wide = [p for p in network.parameters() if p.requires_grad and p.ndim > 1]
+    thin = [p for p in network.parameters() if p.requires_grad and p.ndim <= 1]
+    return [{'params': wide, 'weight_decay': config.weight_decay},
+            {'params': thin, 'weight_decay': 0.0}]  # fmt: skip
+
+
+def _feature_widths(network: nn.Module, tap: FeatureTap, steps: int) -> list[int]:
+    """Channels of what the tap hears, found out on an empty window."""
+    was_training = network.training
+    network.eval()
+    with torch.no_grad():
+        network(torch.zeros(steps, 1, 2, 32, 32, dtype=torch.uint8))
+    network.train(was_training)
+    return [maps.shape[1] for maps in tap.take()]

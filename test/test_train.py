@@ -1,0 +1,341 @@
+"""The training loop on a tiny data set made here: it learns, resumes, shares work, keeps out."""
+
+import dataclasses
+import json
+import math
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from spike_depth_ros.config import DepthRange, SpikeConfig
+from spike_depth_ros.data import DATASETS
+from spike_depth_ros.data.augment import NO_AUGMENTATION
+from spike_depth_ros.data.sample import Sample
+from spike_depth_ros.model.checkpoint import load_checkpoint
+from spike_depth_ros.model.registry import build
+from spike_depth_ros.train import run
+from spike_depth_ros.train.batches import DrawnBatches, collate, groups_by_size, spread
+from spike_depth_ros.train.module import (
+    DepthTraining,
+    carried,
+    follow,
+    parameter_groups,
+    rate,
+)
+from spike_depth_ros.train.settings import (
+    DataChoice,
+    LossConfig,
+    Machine,
+    ModelChoice,
+    OptimizerConfig,
+    Schedule,
+    TeacherChoice,
+    TrainConfig,
+)
+
+torch.set_num_threads(1)
+STEPS = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class PlanesConfig:
+    """Ground and sky; the nearer the ground, the more events."""
+
+    clips: int = 4
+    clip_windows: int = 1
+    seed: int = 0
+    height: int = 32
+    width: int = 48
+    images: bool = False
+
+
+class Planes(list):
+    @staticmethod
+    def open(config):
+        return Planes(plane_clip(config, index) for index in range(config.clips))
+
+
+class PlanesEntry:
+    config = PlanesConfig
+
+    def __call__(self, config):
+        return Planes.open(config)
+
+
+def plane_clip(config, index):
+    rng = np.random.default_rng((config.seed, index))
+    horizon = int(rng.integers(8, 16))
+    eye_m = rng.uniform(1, 3)
+    rows = np.arange(config.height)[:, None] - horizon + 0.5
+    depth = np.where(rows > 0, 40 * eye_m / np.maximum(rows, 0.5), np.inf)
+    depth = np.broadcast_to(depth, (config.height, config.width)).astype(np.float32).copy()
+    depth[depth > 90] = np.inf
+    image = np.where(np.isinf(depth), 200, np.clip(200 - depth, 0, 255)).astype(np.uint8)
+    samples = []
+    for window in range(config.clip_windows):
+        chance = np.where(np.isinf(depth), 0.0, 2 / (depth + 2))
+        spikes = rng.random((STEPS, 2, *depth.shape)) < chance
+        meta = {'focal_px': 40.0, 'cx_px': 24.0, 'cy_px': 16.0, 'index': index, 'stamp_ns': window,
+                'window_ns': 50_000_000, 'event_count': int(spikes.sum())}  # fmt: skip
+        rgb = np.repeat(image[..., None], 3, axis=2) if config.images else None
+        samples.append(Sample(spikes.astype(np.uint8), depth, np.isfinite(depth), rgb, meta))
+    return samples
+
+
+@pytest.fixture(autouse=True)
+def planes(monkeypatch):
+    monkeypatch.setitem(DATASETS, 'planes', PlanesEntry())
+
+
+def config(**changes):
+    schedule = {'max_iterations': 30, 'batch_size': 4, 'validate_every': 30, 'log_every': 10,
+                'validation_clips': 2, 'save_every': 1000}  # fmt: skip
+    schedule |= changes.pop('schedule', {})
+    whole = {
+        'model': ModelChoice('tiny'),
+        'data': DataChoice('planes', {}, {'seed': 0}, NO_AUGMENTATION, workers=0),
+        'optimizer': OptimizerConfig(warmup=5, learning_rate=5e-3, ema_decay=0.9),
+        'depth_range': DepthRange(focal_px=40.0),
+        'machine': Machine(accelerator='cpu', threads=1),
+        'schedule': Schedule(**schedule),
+    }
+    return TrainConfig(**(whole | changes))
+
+
+@pytest.mark.parametrize('name', ['tiny', 'unet_small'])
+def test_a_network_learns_four_samples_by_heart(name, tmp_path):
+    settings = config(model=ModelChoice(name), schedule={'max_iterations': 60})
+    best = run.train(settings, tmp_path)
+    card = load_checkpoint(best).card
+    assert card['trained']
+    assert card['iterations'] == 60
+    assert card['validation']['abs_rel'] < 0.25
+    assert card['validation']['false_obstacles'] < 0.05
+    assert card['wall_s'] > 0
+    figures = load_checkpoint(tmp_path / run.LAST).card['validation']
+    assert set(figures) >= {'abs_rel', 'delta1', 'ece', 'aurc'}
+
+
+def test_the_checkpoint_is_the_average_that_was_validated(tmp_path):
+    settings = config(schedule={'max_iterations': 6, 'validate_every': 6})
+    checkpoint = load_checkpoint(run.train(settings, tmp_path))
+    clips = Planes.open(PlanesConfig(clips=4))
+    chosen = [clips[i] for i in spread(4, 2)]
+    from spike_depth_ros.estimator import Limits, interpret
+    from spike_depth_ros.train.metrics import DepthMetrics
+
+    metrics = DepthMetrics(80.0)
+    for (sample,) in chosen:
+        with torch.no_grad():
+            maps = checkpoint.model(torch.from_numpy(sample.spikes)[:, None])
+        depth_m, confidence = interpret(
+            torch.cat(maps, 1)[0].numpy(), settings.depth_range, 1.0, Limits(0, math.inf, 0)
+        )
+        metrics.update(depth_m, confidence, sample.depth_m)
+    assert metrics.compute()['abs_rel'] == pytest.approx(
+        checkpoint.card['validation']['abs_rel'], rel=1e-3
+    )
+
+
+def test_an_interrupted_run_ends_as_an_uninterrupted_one(tmp_path, monkeypatch):
+    settings = config(
+        schedule={'max_iterations': 12, 'save_every': 5, 'validate_every': 4, 'clip_windows': 2},
+    )
+    whole = load_checkpoint(run.train(settings, tmp_path / 'whole'))
+
+    class PowerCut(BaseException):
+        pass
+
+    step = DepthTraining.training_step
+
+    def failing(self, batch, batch_idx):
+        if self.global_step == 7:
+            raise PowerCut
+        return step(self, batch, batch_idx)
+
+    monkeypatch.setattr(DepthTraining, 'training_step', failing)
+    with pytest.raises(PowerCut):
+        run.train(settings, tmp_path / 'cut')
+    monkeypatch.setattr(DepthTraining, 'training_step', step)
+    run.train(settings, tmp_path / 'cut')
+    again = load_checkpoint(tmp_path / 'cut' / run.LAST)
+    last = load_checkpoint(tmp_path / 'whole' / run.LAST)
+    assert again.card['iterations'] == 12
+    assert again.card['validation'] == last.card['validation']
+    for (name, mine), theirs in zip(
+        again.model.state_dict().items(), last.model.state_dict().values(), strict=True
+    ):
+        assert torch.equal(mine, theirs), name
+    assert whole.trained
+
+
+def test_a_folder_belongs_to_one_run(tmp_path):
+    run.train(config(schedule={'max_iterations': 2, 'validate_every': 2}), tmp_path)
+    longer = config(schedule={'max_iterations': 3, 'validate_every': 2})
+    run.train(longer, tmp_path)
+    assert load_checkpoint(tmp_path / run.LAST).card['iterations'] == 3
+    other = dataclasses.replace(longer, loss=LossConfig(gradient=1.0))
+    with pytest.raises(run.TrainingError, match=r"settings in \['loss'\]"):
+        run.train(other, tmp_path)
+    assert json.loads((tmp_path / run.CONFIG).read_text())['loss']['gradient'] == 0.25
+
+
+def test_the_teacher_teaches_and_stays_outside(tmp_path):
+    data = DataChoice('planes', {}, {'seed': 0}, NO_AUGMENTATION, workers=0)
+    short = {'max_iterations': 3, 'validate_every': 3}
+    rgb = config(model=ModelChoice('rgb_unet', {'width': 4}), data=data, schedule=short)
+    source = run.train(rgb, tmp_path / 'teacher')
+    teacher = TeacherChoice('rgb', str(source), str(tmp_path / 'cache'))
+    settings = config(teacher=teacher, data=data, schedule=short)
+    module = DepthTraining(settings, run.make_student(settings), run.make_teacher(teacher))
+    assert not any('teacher' in name for name, _ in module.named_parameters())
+    assert [type(a).__name__ for a in module.adapters] == ['Conv2d', 'Conv2d']
+    batch = collate(list(Planes.open(PlanesConfig(images=True))))
+    answer, _ = module.student.step(batch.spikes[0], None)
+    terms = module._window_losses(answer, batch, 0)
+    assert {'domain', 'semantic'} <= set(terms)
+    (terms['domain'] + terms['semantic']).backward()
+    assert module.student.blocks[0].mlp.conv1.conv.weight.grad.abs().sum() > 0
+    assert module.student.head.out.weight.grad is None
+    run.train(settings, tmp_path / 'student')
+    assert load_checkpoint(tmp_path / 'student' / run.BEST).card['teacher'] == 'rgb'
+    assert any((tmp_path / 'cache').iterdir())
+
+
+def test_state_runs_through_a_clip_and_its_gradient_ends_at_each_window():
+    network = build('tiny')
+    first, second = torch.randint(0, 3, (2, STEPS, 2, 2, 32, 32), dtype=torch.uint8)
+    _, state = network.step(first, None)
+    kept = carried(state, torch.tensor([True, False]))
+    assert not any(part.requires_grad for part in kept.flat())
+    with torch.no_grad():
+        network.eval()
+        _, state = network.step(first, None)
+        after = network.step(second, carried(state, torch.tensor([True, False])))[0].log_depth
+        rest = network(second).log_depth
+        going_on = network.step(second, state)[0].log_depth
+    torch.testing.assert_close(after[0], going_on[0])
+    torch.testing.assert_close(after[1], rest[1])
+    assert not torch.allclose(going_on[1], rest[1])
+
+
+def test_rates_and_groups():
+    settings = OptimizerConfig(warmup=10, final_rate=0.1)
+    assert rate(0, 110, settings) == pytest.approx(0.1)
+    assert rate(9, 110, settings) == 1
+    assert rate(60, 110, settings) == pytest.approx(0.1 + 0.9 / 2)
+    assert rate(110, 110, settings) == pytest.approx(0.1)
+    network = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.BatchNorm1d(2))
+    wide, thin = parameter_groups(network, settings)
+    assert [p.shape for p in wide['params']] == [(2, 3)]
+    assert len(thin['params']) == 3
+    assert thin['weight_decay'] == 0
+
+
+def test_the_average_follows():
+    average, network = torch.nn.BatchNorm1d(2), torch.nn.BatchNorm1d(2)
+    network.weight.data.fill_(3.0)
+    network.num_batches_tracked.fill_(7)
+    follow(average, network, 0.75)
+    assert average.weight.tolist() == [1.5, 1.5]
+    assert average.num_batches_tracked == 7
+
+
+def draws(groups=((0, 1, 2, 3, 4, 5), (6, 7, 8)), size=4, iterations=9, start=0, **options):
+    batches = DrawnBatches(groups, size, iterations, seed=3, **options)
+    batches.start = start
+    return list(batches)
+
+
+def test_batches_hold_one_group_and_all_clips_equally_often():
+    batches = draws(iterations=300)
+    for batch in batches:
+        assert {draw.clip > 5 for draw in batch} in ({True}, {False})
+    counts = np.bincount([draw.clip for batch in batches for draw in batch])
+    assert counts.min() > 0.6 * counts.max()
+    assert len({draw.seed for batch in batches for draw in batch}) == 1200
+
+
+def test_batches_go_on_anywhere_and_split_between_processes():
+    whole = draws()
+    assert draws(start=5) == whole[5:]
+    halves = [draws(rank=rank, world=2) for rank in (0, 1)]
+    for batch, one, two in zip(whole, *halves, strict=True):
+        assert sorted(batch) == sorted(one + two)
+        assert len(one) == len(two)
+
+
+def test_collate_pads_and_keeps_what_is_unknown():
+    small = plane_clip(PlanesConfig(height=16, width=24, clip_windows=2, images=True), 0)
+    large = plane_clip(PlanesConfig(height=32, width=32, clip_windows=2, images=True), 1)
+    large[0].valid[20, 5] = False
+    batch = collate([small, large])
+    assert batch.spikes.shape == (2, STEPS, 2, 2, 32, 32)
+    assert batch.depth_m.shape == (2, 2, 1, 32, 32)
+    assert batch.image.shape == (2, 2, 3, 32, 32)
+    assert batch.size.tolist() == [[16, 24], [32, 32]]
+    np.testing.assert_array_equal(batch.spikes[1, :, 0, :, :16, :24], small[1].spikes)
+    assert batch.depth_m[0, 0, 0, 16:].isnan().all()
+    assert batch.depth_m[0, 1, 0, 20, 5].isnan()
+    assert batch.depth_m[1, 1, 0, 20, 5].isfinite()
+    np.testing.assert_array_equal(batch.image[0, 1].permute(1, 2, 0), large[0].image)
+
+
+def test_groups_come_from_the_data_set():
+    class Sized(list):
+        def sizes(self):
+            return [(8, 8), (16, 8), (8, 8)]
+
+    assert groups_by_size(Sized([0, 1, 2]), NO_AUGMENTATION) == [[0, 2], [1]]
+    crop = dataclasses.replace(NO_AUGMENTATION, crop_height=8, crop_width=8)
+    assert groups_by_size(Sized([0, 1, 2]), crop) == [[0, 1, 2]]
+    assert spread(10, 3) == [0, 4, 9]
+    assert spread(2, 3) == [0, 1]
+
+
+def test_two_windows_and_a_spike_config_reach_the_data():
+    settings = config(spikes=SpikeConfig(steps=STEPS), schedule={'clip_windows': 2})
+    clips = run.ClipsOfRun(settings, images=True)
+    assert len(clips.training[0]) == 2
+    assert clips.training[0][0].image is not None
+
+
+@pytest.mark.slow
+def test_two_processes_learn_what_one_does(tmp_path):
+    script = tmp_path / 'job.py'
+    script.write_text(
+        textwrap.dedent(f"""
+        import dataclasses, sys
+        from pathlib import Path
+        sys.path.insert(0, {str(Path(__file__).parent)!r})
+        import test_train
+        from spike_depth_ros.data import DATASETS
+        from spike_depth_ros.train import run
+        from spike_depth_ros.train.settings import Machine, ModelChoice
+
+        DATASETS['planes'] = test_train.PlanesEntry()
+        devices = int(sys.argv[1])
+        machine = Machine('cpu', devices, strategy='ddp' if devices > 1 else 'auto', threads=1)
+        # without batch statistics, which each process has of its own part
+        settings = test_train.config(model=ModelChoice('e2depth_small'), machine=machine,
+            schedule={{'max_iterations': 10, 'clip_windows': 2, 'validate_every': 5}})
+        if __name__ == '__main__':
+            run.train(settings, Path(sys.argv[2]))
+    """)
+    )
+    for devices, name in (('1', 'one'), ('2', 'two')):
+        subprocess.run([sys.executable, str(script), devices, str(tmp_path / name)], check=True,
+                       timeout=240, cwd=tmp_path)  # fmt: skip
+    one, two = (load_checkpoint(tmp_path / name / run.LAST) for name in ('one', 'two'))
+    assert two.card['validation']['abs_rel'] == pytest.approx(
+        one.card['validation']['abs_rel'], rel=1e-3
+    )
+    for (name, mine), theirs in zip(
+        one.model.state_dict().items(), two.model.state_dict().values(), strict=True
+    ):
+        torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-4, msg=name)
