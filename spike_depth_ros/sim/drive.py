@@ -268,9 +268,9 @@ def clip(
 
 
 @functools.lru_cache(maxsize=4)
-def world_of(scene: str, seed: int) -> World:
+def world_of(scene: str, seed: int, duration_s: float = 60.0) -> World:
     """A world, kept: clips and segments of one drive are asked for one after the other."""
-    return build_world(scene, seed)
+    return build_world(scene, seed, duration_s)
 
 
 @functools.lru_cache(maxsize=8)

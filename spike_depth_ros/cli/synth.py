@@ -1,0 +1,114 @@
+"""`spike_depth synth`: synthetic drives with exact depth, in the layouts of real data sets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from spike_depth_ros.sim.recorder import Plan
+
+Job = tuple[Path, 'Plan', int]  # working folder, plan, segment
+
+
+def synth(
+    out: str,
+    scene: str = 'street',
+    seed: int = 0,
+    sequences: int = 1,
+    seconds: float = 10.0,
+    sensor: str | None = None,
+    layout: Literal['dsec', 'dense', 'dense_spike', 'bag'] = 'dsec',
+    max_step_px: float = 1.0,
+    processes: int | None = None,
+) -> None:
+    """Renders synthetic drives with exact depth.
+
+    Writes OUT/SCENE_SEED for each seed from SEED on. Stop it whenever you like: the same command
+    goes on where it was stopped, and a folder has its name only once it is complete.
+
+    Args:
+        out: Folder to write to.
+        scene: Kind of world: street, indoor or flight.
+        seed: First seed; a seed decides everything about a drive.
+        sequences: How many drives.
+        seconds: Length of each.
+        sensor: Event sensor: WIDTHxHEIGHT, davis346, vga or hd. By default what the layout has.
+        layout: dsec, dense, dense_spike (spike camera instead of events) or bag (rosbag2, mcap).
+        max_step_px: Greatest motion between two rendered frames; 0.5 for finer events.
+        processes: How many to use; all cores by default.
+    """
+    from spike_depth_ros.config import require
+    from spike_depth_ros.sim.layouts import LAYOUTS
+    from spike_depth_ros.sim.recorder import Plan, open_work
+
+    require(sequences >= 1, 'sequences', sequences, '1 or more')
+    sensor = sensor or LAYOUTS[layout].sensor
+    seeds = range(seed, seed + sequences)
+    plans = [Plan(layout, scene, s, seconds, sensor, max_step_px) for s in seeds]
+    folder = Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    works = {plan: open_work(folder, plan) for plan in plans}
+    todo = {plan: work for plan, work in works.items() if work is not None}
+    try:
+        count = _record(todo, processes)
+    except KeyboardInterrupt:
+        print('stopped; the same command goes on from here')
+        raise SystemExit(130) from None
+    noun = 'spikes' if LAYOUTS[layout].spikes else 'events'
+    print(f'{len(todo)} drives written, {sequences - len(todo)} were there; {count:,} new {noun}')
+
+
+def _record(todo: dict[Plan, Path], processes: int | None) -> int:
+    """Records drives on several processes, and completes each as soon as it is whole.
+
+    Args:
+        todo: plan -> working folder.
+        processes: how many; None for all cores.
+
+    Returns:
+        The number of new events.
+    """
+    from tqdm import tqdm
+
+    from spike_depth_ros.sim.recorder import finish, missing_segments
+
+    missing = {plan: missing_segments(work, plan) for plan, work in todo.items()}
+    jobs = [(work, plan, k) for plan, work in todo.items() for k in missing[plan]]
+    left = {plan: len(segments) for plan, segments in missing.items()}
+    total = 0
+    with tqdm(total=len(jobs), unit='segment', desc='rendering', disable=None) as bar:
+        for plan, count in _results(jobs, processes):
+            total += count
+            left[plan] -= 1
+            if not left[plan]:
+                bar.write(str(finish(todo[plan], plan)))
+            bar.set_postfix_str(f'{total / 1e6:.1f} M')
+            bar.update()
+    for plan in (plan for plan, segments in missing.items() if not segments):
+        print(finish(todo[plan], plan))  # stopped after its last segment
+    return total
+
+
+def _results(jobs: list[Job], processes: int | None) -> Iterator[tuple[Plan, int]]:
+    """Runs all jobs, on several processes if there are several; results in any order."""
+    import multiprocessing
+    import os
+    import signal
+
+    cores = len(os.sched_getaffinity(0)) if processes is None else processes
+    workers = min(cores, len(jobs))
+    if workers <= 1:
+        yield from map(_segment, jobs)
+        return
+    context = multiprocessing.get_context('spawn')  # numba and its threads do not survive a fork
+    # the workers leave Ctrl-C to the parent, which ends them
+    with context.Pool(workers, signal.signal, (signal.SIGINT, signal.SIG_IGN)) as pool:
+        yield from pool.imap_unordered(_segment, jobs)
+
+
+def _segment(job: Job) -> tuple[Plan, int]:
+    from spike_depth_ros.sim.recorder import record_segment
+
+    return job[1], record_segment(*job)

@@ -1,0 +1,406 @@
+"""How a drive is laid out on disk: DSEC, DENSE, DENSE-spike, or a rosbag2.
+
+A layout says which cameras ride along, how often they look, where their pictures go, and how
+the folder is completed once all of its pieces are there. Formats: section "Data format" of
+https://dsec.ifi.uzh.ch; Hidalgo-Carrio et al., 3DV 2020 (DENSE); Zhang et al., ECCV 2022
+(DENSE-spike); rosbag2 for the bag.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from spike_depth_ros.bags import BagWriter, EventsH5Writer
+from spike_depth_ros.camera import Camera
+from spike_depth_ros.config import require
+from spike_depth_ros.sim.sensors import EventCameraConfig
+
+EPOCH_NS = {'dsec': 50_000_000_000_000, 'bag': 1_700_000_000_000_000_000}
+"""Time of a recording's first event on its own clock; 0 for the other layouts."""
+
+EVENT_BASELINE_M = 0.6
+COLOUR_BASELINE_M = 0.51
+"""Distances of the stereo pairs of DSEC, which give disparity its meaning."""
+
+SKY_M = 1000.0
+"""Depth of the sky in DENSE: CARLA's far plane."""
+
+SPIKE_FRAMES = 128
+"""Frames of the spike camera per depth map."""
+
+FRAME_ID = 'event_camera_optical_frame'
+TF_HZ = 100
+
+
+class View(NamedTuple):
+    """A camera that rides with the event sensor."""
+
+    camera: Camera
+    from_sensor: np.ndarray  # (4, 4): takes points of the event sensor to this camera
+
+
+class Rig(NamedTuple):
+    """The cameras of a recording."""
+
+    sensor: EventCameraConfig
+    truth: View
+    colour: View
+
+
+class Recording(NamedTuple):
+    """What there is to complete a folder from."""
+
+    folder: Path  # the pictures are in it already
+    rig: Rig
+    depth_ns: np.ndarray  # stamps of the depth maps, from the start of the recording
+    image_ns: np.ndarray  # stamps of the images
+    events: Callable[[], Iterator[np.ndarray]]  # in pieces, times from the start
+    pose: Callable[[float], np.ndarray]  # (4, 4) sensor to world at a time in s
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """One way to lay out a recording.
+
+    Attributes:
+        sensor: the sensor that this layout usually has.
+        rig: the cameras, given the event sensor.
+        depth_hz: rate of the depth maps.
+        image_hz: rate of the colour images.
+        write_depth: writes map `index`, (H, W) metres with +inf for the sky.
+        write_image: writes image `index`, (H, W, 3) uint8 RGB, and its depth where that is asked.
+        finish: completes the folder.
+        spikes: whether the sensor is a spike camera.
+    """
+
+    sensor: str
+    rig: Callable[[EventCameraConfig], Rig]
+    depth_hz: int
+    image_hz: int
+    write_depth: Callable[[Path, int, np.ndarray, Rig], None]
+    write_image: Callable[[Path, int, np.ndarray, np.ndarray, Rig], None]
+    finish: Callable[[Recording], None]
+    spikes: bool = False
+
+
+def one_camera(sensor: EventCameraConfig) -> Rig:
+    """Events, depth and colour through the same lens, as a DAVIS or a beam splitter gives."""
+    view = View(sensor.camera, np.eye(4))
+    return Rig(sensor, view, view)
+
+
+# DSEC
+
+
+def dsec_rig(sensor: EventCameraConfig) -> Rig:
+    """DSEC's left pair: truth in the rectified event view, a colour camera 4.5 cm aside.
+
+    The colour camera has half of DSEC's 1440x1080 pixels and the same field of view;
+    `cam_to_cam.yaml` says so.
+    """
+    lens = sensor.camera
+    scale = lens.width / 640
+    rectified = Camera(
+        lens.width, lens.height, lens.fx, lens.fx, (lens.width - 1) / 2, (lens.height - 1) / 2
+    )
+    width, height = round(720 * scale), round(540 * scale)
+    colour = Camera(width, height, 575.0 * scale, 575.0 * scale, (width - 1) / 2, (height - 1) / 2)
+    to_rectified, to_colour = np.eye(4), np.eye(4)
+    to_rectified[:3, :3] = rotation(0.004, -0.007, 0.003)
+    to_colour[:3, :3] = rotation(-0.003, 0.005, 0.002)
+    to_colour[:3, 3] = (-0.045, 0.002, -0.003)
+    return Rig(sensor, View(rectified, to_rectified), View(colour, to_colour))
+
+
+def _dsec_depth(folder: Path, index: int, depth_m: np.ndarray, rig: Rig) -> None:
+    disparity = disparity_code(depth_m, rig.truth.camera.fx * EVENT_BASELINE_M)
+    _write_png(folder / 'disparity' / 'event' / f'{2 * index:06d}.png', disparity)
+
+
+def _dsec_image(
+    folder: Path, index: int, image: np.ndarray, depth_m: np.ndarray, rig: Rig
+) -> None:
+    _write_png(folder / 'images' / 'left' / 'rectified' / f'{index:06d}.png', image)
+    if index % 2 == 0:  # every second image has a disparity map, of the same number
+        disparity = disparity_code(depth_m, rig.colour.camera.fx * COLOUR_BASELINE_M)
+        _write_png(folder / 'disparity' / 'image' / f'{index:06d}.png', disparity)
+
+
+def disparity_code(depth_m: np.ndarray, focal_baseline: float) -> np.ndarray:
+    """Depth to DSEC's disparity: uint16 of 1/256 px, 0 where it is unknown, sky or too large.
+
+    The step of 1/256 px limits the truth: by depth / (512 focal_baseline), 0.06 % at 100 m.
+    """
+    with np.errstate(divide='ignore', invalid='ignore'):
+        code = np.round(256.0 * focal_baseline / np.asarray(depth_m, np.float64))
+    return np.where((code >= 1) & (code <= 65535), code, 0).astype(np.uint16)
+
+
+def _finish_dsec(recording: Recording) -> None:
+    import h5py
+    import hdf5plugin
+
+    folder, rig, epoch_ns = recording.folder, recording.rig, EPOCH_NS['dsec']
+    events_folder = folder / 'events' / 'left'
+    camera = rig.sensor.camera
+    (events_folder / 'events.h5').unlink(missing_ok=True)  # of a run that was stopped here
+    with EventsH5Writer(events_folder / 'events.h5', camera.height, camera.width) as writer:
+        for events in recording.events():
+            writer.add(_shifted(events, epoch_ns))
+    with h5py.File(events_folder / 'rectify_map.h5', 'w') as file:
+        blosc = hdf5plugin.Blosc(cname='zstd', clevel=1, shuffle=hdf5plugin.Blosc.SHUFFLE)
+        file.create_dataset('rectify_map', data=rectify_map(rig), **blosc)
+    for name, stamps_ns in (('disparity', recording.depth_ns), ('images', recording.image_ns)):
+        np.savetxt(folder / name / 'timestamps.txt', (stamps_ns + epoch_ns) // 1000, '%d')
+    (folder / 'calibration').mkdir(exist_ok=True)
+    (folder / 'calibration' / 'cam_to_cam.yaml').write_text(dsec_calibration(rig), 'utf-8')
+
+
+def rectify_map(rig: Rig) -> np.ndarray:
+    """(H, W, 2) float32: where each raw pixel of the event sensor lies in the rectified view."""
+    rays = rig.sensor.camera.rays().astype(np.float64) @ rig.truth.from_sensor[:3, :3].T
+    camera = rig.truth.camera
+    xy = rays[..., :2] / rays[..., 2:] * (camera.fx, camera.fy) + (camera.cx, camera.cy)
+    return xy.astype(np.float32)
+
+
+def dsec_calibration(rig: Rig) -> str:
+    """The text of `cam_to_cam.yaml`: cameras 0 to 3 from left event to right event.
+
+    The right cameras are not simulated; they stand where the stereo pairs have them.
+    """
+    import yaml
+
+    lens, event, colour = rig.sensor.camera, rig.truth.camera, rig.colour.camera
+    t_10, rect_0 = rig.colour.from_sensor, rig.truth.from_sensor
+    t_20, t_30 = t_10.copy(), rect_0.copy()
+    t_20[0, 3] -= COLOUR_BASELINE_M
+    t_30[0, 3] -= EVENT_BASELINE_M
+    identity = np.eye(3).tolist()
+    intrinsics = {}
+    for n, (raw, rectified) in enumerate(((lens, event), (colour, colour), (colour, colour),
+                                          (event, event))):  # fmt: skip
+        intrinsics[f'cam{n}'] = _intrinsics(raw) | {
+            'camera_model': 'pinhole',
+            'distortion_model': 'radtan',
+            'distortion_coeffs': [float(d) for d in (*raw.distortion, 0, 0, 0, 0)[:4]],
+        }
+        intrinsics[f'camRect{n}'] = _intrinsics(rectified) | {'camera_model': 'pinhole'}
+    values = {
+        'intrinsics': intrinsics,
+        'extrinsics': {
+            'T_10': t_10.tolist(),
+            'T_21': (t_20 @ np.linalg.inv(t_10)).tolist(),
+            'T_32': (t_30 @ np.linalg.inv(t_20)).tolist(),
+            'R_rect0': rect_0[:3, :3].tolist(),
+            'R_rect1': identity,
+            'R_rect2': identity,
+            'R_rect3': identity,
+        },
+        'disparity_to_depth': {
+            'cams_03': _reprojection(event, EVENT_BASELINE_M),
+            'cams_12': _reprojection(colour, COLOUR_BASELINE_M),
+        },
+    }
+    return yaml.safe_dump(values, sort_keys=False)
+
+
+def _intrinsics(camera: Camera) -> dict:
+    return {
+        'camera_matrix': [float(n) for n in (camera.fx, camera.fy, camera.cx, camera.cy)],
+        'resolution': [camera.width, camera.height],
+    }
+
+
+def _reprojection(camera: Camera, baseline_m: float) -> list[list[float]]:
+    """(4, 4) matrix Q: takes (x, y, disparity, 1) to homogeneous points."""
+    return [
+        [1.0, 0.0, 0.0, -float(camera.cx)],
+        [0.0, 1.0, 0.0, -float(camera.cy)],
+        [0.0, 0.0, 0.0, float(camera.fx)],
+        [0.0, 0.0, 1.0 / baseline_m, 0.0],
+    ]
+
+
+# DENSE
+
+
+def dense_rig(sensor: EventCameraConfig) -> Rig:
+    """CARLA's camera: 346x260, 83 degrees wide, no distortion."""
+    size = (sensor.camera.width, sensor.camera.height)
+    require(size == (346, 260), 'sensor', f'{size[0]}x{size[1]}', '346x260, as DENSE has it')
+    focal_px = 346 / 2 / math.tan(math.radians(83) / 2)
+    camera = Camera(346, 260, focal_px, focal_px, 172.5, 129.5)
+    return one_camera(dataclasses.replace(sensor, camera=camera))
+
+
+def _dense_depth(folder: Path, index: int, depth_m: np.ndarray, rig: Rig) -> None:
+    path = folder / 'depth' / 'data' / f'depth_{index:010d}.npy'
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.save(path, np.minimum(depth_m, SKY_M).astype(np.float32))
+
+
+def _dense_image(
+    folder: Path, index: int, image: np.ndarray, depth_m: np.ndarray, rig: Rig
+) -> None:
+    _write_png(folder / 'rgb' / 'frames' / f'frame_{index:010d}.png', image)
+
+
+def write_spikes(folder: Path, index: int, frames: np.ndarray) -> None:
+    """Writes (128, H, W) uint8 of {0, 1}: the spike camera before depth map `index`."""
+    path = folder / 'spike' / 'r128' / f'spike_{index:010d}.npy'
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.save(path, frames)
+
+
+def _finish_dense(recording: Recording) -> None:
+    """Cuts the events at the stamps: file k holds those between map k - 1 and map k."""
+    data = recording.folder / 'events' / 'data'
+    data.mkdir(parents=True, exist_ok=True)
+    stamps_ns = recording.depth_ns
+    index, waiting = 0, np.empty((0, 4))
+    for events in recording.events():
+        columns = (events['t_ns'] * 1e-9, events['x'], events['y'], events['p'])
+        waiting = np.concatenate([waiting, np.column_stack(columns)])
+        complete_s = events['t_ns'][-1] * 1e-9 if len(events) else -1.0
+        while index < len(stamps_ns) and complete_s >= stamps_ns[index] * 1e-9:
+            index, waiting = index + 1, _cut_dense(data, index, stamps_ns, waiting)
+    for k in range(index, len(stamps_ns)):
+        waiting = _cut_dense(data, k, stamps_ns, waiting)
+    _dense_stamps(recording, ('depth/data', 'rgb/frames', 'events/data'))
+
+
+def _cut_dense(data: Path, index: int, stamps_ns: np.ndarray, table: np.ndarray) -> np.ndarray:
+    """Writes the rows before stamp `index` as a file and returns the rest."""
+    cut = int(np.searchsorted(table[:, 0], stamps_ns[index] * 1e-9))
+    np.save(data / f'events_{index:010d}.npy', table[:cut])
+    return table[cut:]
+
+
+def _finish_dense_spike(recording: Recording) -> None:
+    _dense_stamps(recording, ('depth/data', 'rgb/frames', 'spike/r128'))
+
+
+def _dense_stamps(recording: Recording, places: Iterable[str]) -> None:
+    text = ''.join(f'{k} {stamp * 1e-9:.9f}\n' for k, stamp in enumerate(recording.depth_ns))
+    for place in places:
+        (recording.folder / place / 'timestamps.txt').write_text(text, 'utf-8')
+
+
+# rosbag2
+
+
+def _bag_depth(folder: Path, index: int, depth_m: np.ndarray, rig: Rig) -> None:
+    np.save(_made(folder.parent / 'pictures') / f'depth_{index:06d}.npy', depth_m)
+
+
+def _bag_image(folder: Path, index: int, image: np.ndarray, depth_m: np.ndarray, rig: Rig) -> None:
+    np.save(_made(folder.parent / 'pictures') / f'image_{index:06d}.npy', image)
+
+
+def _finish_bag(recording: Recording) -> None:
+    epoch_ns, camera = EPOCH_NS['bag'], recording.rig.sensor.camera
+    shutil.rmtree(recording.folder, ignore_errors=True)  # of a run that was stopped here
+    with BagWriter(recording.folder, 'mcap', 'evt3') as bag:
+        notes = _bag_notes(recording)
+        for events in recording.events():
+            start = 0
+            while notes and len(events) and notes[-1][0] <= events['t_ns'][-1]:
+                stamp_ns, write, index = notes.pop()
+                stop = int(np.searchsorted(events['t_ns'], stamp_ns))
+                bag.add_events(_shifted(events[start:stop], epoch_ns), camera.height, camera.width)
+                write(bag, recording, index, stamp_ns)
+                start = stop
+            bag.add_events(_shifted(events[start:], epoch_ns), camera.height, camera.width)
+        for stamp_ns, write, index in reversed(notes):
+            write(bag, recording, index, stamp_ns)
+
+
+def _bag_notes(recording: Recording) -> list[tuple[int, Callable, int]]:
+    """All messages but events: stamp, what writes it, index; latest first."""
+    tf_ns = np.arange(0, recording.depth_ns[-1] + 1, 1_000_000_000 // TF_HZ)
+    kinds = (
+        (tf_ns, _note_pose),
+        (recording.image_ns, _note_image),
+        (recording.depth_ns, _note_depth),
+    )
+    notes = [(int(t), write, k) for stamps, write in kinds for k, t in enumerate(stamps)]
+    return sorted(notes, key=lambda note: note[0], reverse=True)
+
+
+def _note_pose(bag: BagWriter, recording: Recording, index: int, t_ns: int) -> None:
+    pose, stamp_ns = recording.pose(t_ns * 1e-9), t_ns + EPOCH_NS['bag']
+    bag.add_tf(stamp_ns, 'map', FRAME_ID, pose[:3, 3], quaternion(pose[:3, :3]))
+
+
+def _note_image(bag: BagWriter, recording: Recording, index: int, t_ns: int) -> None:
+    stamp_ns, camera = t_ns + EPOCH_NS['bag'], recording.rig.colour.camera
+    image = np.load(recording.folder.parent / 'pictures' / f'image_{index:06d}.npy')
+    bag.add_image('/camera/image_raw', stamp_ns, image, FRAME_ID)
+    for topic in ('/camera/camera_info', '/event_camera/camera_info'):
+        bag.add_camera_info(topic, stamp_ns, camera, FRAME_ID)
+
+
+def _note_depth(bag: BagWriter, recording: Recording, index: int, t_ns: int) -> None:
+    stamp_ns, camera = t_ns + EPOCH_NS['bag'], recording.rig.truth.camera
+    depth_m = np.load(recording.folder.parent / 'pictures' / f'depth_{index:06d}.npy')
+    bag.add_depth_32fc1('/ground_truth/depth', stamp_ns, depth_m, FRAME_ID)
+    bag.add_camera_info('/ground_truth/camera_info', stamp_ns, camera, FRAME_ID)
+
+
+def _shifted(events: np.ndarray, offset_ns: int) -> np.ndarray:
+    """Events on a clock that is ahead by `offset_ns`."""
+    moved = events.copy()
+    moved['t_ns'] += offset_ns
+    return moved
+
+
+def rotation(x_rad: float, y_rad: float, z_rad: float) -> np.ndarray:
+    """(3, 3) rotation by a vector of angle and axis."""
+    import cv2
+
+    return cv2.Rodrigues(np.array([x_rad, y_rad, z_rad], np.float64))[0]
+
+
+def quaternion(matrix: np.ndarray) -> np.ndarray:
+    """(4,) x, y, z, w of a rotation (Bar-Itzhack, J. Guid. Control Dyn. 2000, version 1)."""
+    m = matrix
+    skew = np.array([m[2, 1] - m[1, 2], m[0, 2] - m[2, 0], m[1, 0] - m[0, 1]])
+    k = np.zeros((4, 4))
+    k[:3, :3] = m + m.T - np.trace(m) * np.eye(3)
+    k[:3, 3] = k[3, :3] = skew
+    k[3, 3] = np.trace(m)
+    vector = np.linalg.eigh(k)[1][:, -1]
+    return vector if vector[3] >= 0 else -vector
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _write_png(path: Path, image: np.ndarray) -> None:
+    import cv2
+
+    _made(path.parent)
+    pixels = cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if image.ndim == 3 else image
+    if not cv2.imwrite(str(path), pixels, [cv2.IMWRITE_PNG_COMPRESSION, 1]):
+        raise OSError(f'cannot write {path}')
+
+
+LAYOUTS: dict[str, Layout] = {
+    'dsec': Layout('640x480', dsec_rig, 10, 20, _dsec_depth, _dsec_image, _finish_dsec),
+    'dense': Layout('346x260', dense_rig, 30, 30, _dense_depth, _dense_image, _finish_dense),
+    'dense_spike': Layout(
+        '346x260', dense_rig, 30, 30, _dense_depth, _dense_image, _finish_dense_spike, True
+    ),
+    'bag': Layout('640x480', one_camera, 20, 20, _bag_depth, _bag_image, _finish_bag),
+}
+"""Name -> layout: the only list of them."""
