@@ -139,7 +139,7 @@ def transform_cdr(
 
 
 def quaternion(rotation: np.ndarray) -> np.ndarray:
-    """(3, 3) rotation matrix to a unit quaternion (x, y, z, w).
+    """(3, 3) rotation matrix to a unit quaternion (x, y, z, w) with w >= 0.
 
     The largest component is found from the diagonal and the others from it, which stays exact
     for every rotation (Shepperd, J. Guidance and Control 1978).
@@ -156,7 +156,7 @@ def quaternion(rotation: np.ndarray) -> np.ndarray:
         q[i] = m[i, k] + m[k, i]
         q[j] = m[j, k] + m[k, j]
         q[3] = m[j, i] - m[i, j]
-    return q / np.linalg.norm(q)
+    return q / np.linalg.norm(q) * (-1 if q[3] < 0 else 1)
 
 
 def _header(stamp_ns: int, frame_id: str) -> Any:
