@@ -28,7 +28,7 @@ from spike_depth_ros.camera import Camera
 
 RECTIFIED_FRAME_ID = 'event_camera_rectified_optical_frame'
 COLOUR_FRAME_ID = 'camera_rectified_optical_frame'
-WORLD_FRAME_ID = 'world'
+WORLD_FRAME_ID = 'map'
 TRUTH_TOPIC = '/ground_truth/depth'
 TRUTH_INFO_TOPIC = '/ground_truth/camera_info'
 INFO_PERIOD_NS = 100_000_000
