@@ -124,7 +124,7 @@ def write_video(path: Path, pictures: Iterable[np.ndarray], fps: float) -> None:
     for picture in pictures:
         if writer is None:
             size = (picture.shape[1], picture.shape[0])
-            writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*'VP80'), fps, size)
+            writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*'VP80'), fps, size)
             if not writer.isOpened():
                 raise OSError(f'this OpenCV has no VP8 encoder for {str(path)!r}')
         writer.write(np.ascontiguousarray(picture[..., ::-1]))

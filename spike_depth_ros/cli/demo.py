@@ -26,7 +26,7 @@ def demo(
     source: str = '',
     out: str = 'out/demo',
     seconds: float = 10.0,
-    seed: int = 9001,
+    seed: int = 3_000_007,
     params: str = '',
     checkpoint: str = '',
     calibration: str = '',
@@ -146,6 +146,4 @@ def _spin(executor: Any, timeout_s: float, done: Any) -> None:
 
 
 def _is_active(probe: Any) -> bool:
-    return any(
-        status.get('state') == 'active' for status in probe.recording.diagnostics.values()
-    )
+    return any(status.get('state') == 'active' for status in probe.recording.diagnostics.values())

@@ -26,6 +26,7 @@ class Recording:
     clouds: dict[int, np.ndarray] = dataclasses.field(default_factory=dict)
     latency_ms: list[float] = dataclasses.field(default_factory=list)
     arrival_s: list[float] = dataclasses.field(default_factory=list)
+    events_per_s: list[float] = dataclasses.field(default_factory=list)
     diagnostics: dict[str, dict[str, str]] = dataclasses.field(default_factory=dict)
 
 
@@ -95,3 +96,5 @@ class Probe(Node):
         for status in message.status:
             values = {pair.key: pair.value for pair in status.values}
             self.recording.diagnostics[status.name] = {'message': status.message, **values}
+            if float(values.get('events/s', 0)) > 0:
+                self.recording.events_per_s.append(float(values['events/s']))

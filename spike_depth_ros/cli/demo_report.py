@@ -1,0 +1,172 @@
+"""What the demo leaves behind: figures, pictures, a video and a page."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from spike_depth_ros.pages import figure, paragraph, row, section, table, write_page
+from spike_depth_ros.pictures import (
+    beside,
+    cloud_picture,
+    confidence_colors,
+    depth_colors,
+    write_picture,
+    write_video,
+)
+from spike_depth_ros.report import machine
+from spike_depth_ros.ros.probe import Recording
+
+NEAR_M, FAR_M = 2.0, 80.0
+TRUTH_TOLERANCE_NS = 5_000_000
+SHOWN = ('abs_rel', 'rmse_log', 'delta1', 'mae_20m', 'false_obstacles')
+
+
+def write_report(folder: Path, recording: Recording, drive: str, made: bool) -> dict[str, Any]:
+    """Writes the report of one run.
+
+    Args:
+        folder: of the report; exists.
+        recording: what a third party heard of the nodes; at least one depth map.
+        drive: what was played.
+        made: True if the package rendered the drive itself.
+
+    Returns:
+        The content of demo.json.
+    """
+    figures = measure(recording) | {'drive': drive, 'machine': machine()}
+    middle = sorted(recording.depth_m)[len(recording.depth_m) // 2]
+    pictures = _pictures(recording, middle)
+    for name, picture in pictures.items():
+        write_picture(folder / f'{name}.png', picture)
+    write_video(folder / 'demo.webm', _frames(recording), max(1.0, figures['maps_per_s']))
+    (folder / 'demo.json').write_text(json.dumps(figures, indent=2) + '\n', encoding='utf-8')
+    _write_html(folder, figures, pictures, made)
+    return figures
+
+
+def measure(recording: Recording) -> dict[str, Any]:
+    """The figures of a run: rates, latency, losses and, with a truth, errors.
+
+    Latency runs from the end of a window to the arrival of its depth map at the subscriber.
+    """
+    span_s = max(recording.arrival_s[-1] - recording.arrival_s[0], 1e-3)
+    work = _status(recording, 'work')
+    figures: dict[str, Any] = {
+        'depth_maps': len(recording.depth_m),
+        'maps_per_s': (len(recording.arrival_s) - 1) / span_s,
+        'events_per_s': float(np.median(recording.events_per_s or [0.0])),
+        'latency_ms_p50': float(np.percentile(recording.latency_ms, 50)),
+        'latency_ms_p99': float(np.percentile(recording.latency_ms, 99)),
+        'dropped_windows': int(work.get('dropped windows', 0)),
+        'dropped_messages': int(work.get('dropped messages', 0)),
+        'node_says': {name: status['message'] for name, status in recording.diagnostics.items()},
+    }
+    pairs = list(_with_truth(recording))
+    if pairs:
+        from spike_depth_ros.train.metrics import DepthMetrics
+
+        metrics = DepthMetrics()
+        for depth_m, confidence, truth_m in pairs:
+            metrics.update(depth_m, confidence, truth_m)
+        computed = metrics.compute()
+        figures['truth_maps'] = len(pairs)
+        figures['error'] = {name: round(float(computed[name]), 4) for name in SHOWN}
+    return figures
+
+
+def _status(recording: Recording, name: str) -> dict[str, str]:
+    """The last status whose name ends so; empty if there was none."""
+    found = [v for key, v in recording.diagnostics.items() if key.endswith(f': {name}')]
+    return found[-1] if found else {}
+
+
+def _with_truth(recording: Recording) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Depth, confidence and truth of every map that has a truth at its stamp."""
+    stamps = np.array(sorted(recording.truth_m), np.int64)
+    for stamp, depth_m in sorted(recording.depth_m.items()):
+        if not len(stamps):
+            return
+        nearest = int(stamps[np.abs(stamps - stamp).argmin()])
+        truth_m = recording.truth_m[nearest]
+        factor = -(-truth_m.shape[1] // depth_m.shape[1])
+        truth_m = truth_m[::factor, ::factor]
+        fits = truth_m.shape == depth_m.shape and abs(nearest - stamp) <= TRUTH_TOLERANCE_NS
+        if fits and stamp in recording.confidence:
+            yield depth_m, recording.confidence[stamp], truth_m
+
+
+def _pictures(recording: Recording, stamp: int) -> dict[str, np.ndarray]:
+    """Pictures of one moment; those whose topic gave nothing are left out."""
+    depth_m = recording.depth_m[stamp]
+    pictures = {'depth': depth_colors(depth_m, 'turbo', NEAR_M, FAR_M)}
+    if recording.events:
+        pictures['events'] = _nearest(recording.events, stamp)
+    if recording.confidence:
+        pictures['confidence'] = confidence_colors(_nearest(recording.confidence, stamp))
+    if recording.clouds:
+        cloud = _nearest(recording.clouds, stamp)
+        colors = depth_colors(cloud[..., 2], 'turbo', NEAR_M, FAR_M)
+        pictures['cloud'] = cloud_picture(cloud[..., :3].reshape(-1, 3), colors.reshape(-1, 3))
+    if recording.truth_m:
+        pictures['truth'] = depth_colors(
+            _nearest(recording.truth_m, stamp), 'turbo', NEAR_M, FAR_M
+        )
+    return pictures
+
+
+def _nearest(store: dict[int, np.ndarray], stamp: int) -> np.ndarray:
+    return store[min(store, key=lambda other: abs(other - stamp))]
+
+
+def _frames(recording: Recording) -> Iterator[np.ndarray]:
+    """The video: events, depth and, where there is one, truth side by side."""
+    for stamp, depth_m in sorted(recording.depth_m.items()):
+        parts = [depth_colors(depth_m, 'turbo', NEAR_M, FAR_M)]
+        if recording.events:
+            parts.insert(0, _nearest(recording.events, stamp))
+        if recording.truth_m:
+            truth_m = _nearest(recording.truth_m, stamp)
+            parts.append(depth_colors(truth_m, 'turbo', NEAR_M, FAR_M))
+        yield beside(parts)
+
+
+CAPTIONS = {
+    'events': 'Events of one window: ON red, OFF blue.',
+    'depth': f'Depth, {NEAR_M:g} m (red) to {FAR_M:g} m (blue), logarithmic; grey: beyond range.',
+    'truth': 'True depth at that moment.',
+    'confidence': 'Confidence: the probability that depth is right within a factor 1.25.',
+    'cloud': 'The point cloud, seen from above and behind the camera.',
+}
+
+
+def _write_html(folder: Path, figures: dict[str, Any], shown: Iterable[str], made: bool) -> None:
+    rates = [
+        ('depth maps', figures['depth_maps']),
+        ('depth maps per second', figures['maps_per_s']),
+        ('events per second', figures['events_per_s']),
+        ('latency from the end of a window to the subscriber, median [ms]',
+         figures['latency_ms_p50']),
+        ('the same, 99th percentile [ms]', figures['latency_ms_p99']),
+        ('dropped windows', figures['dropped_windows']),
+        ('dropped messages', figures['dropped_messages']),
+    ]  # fmt: skip
+    moment = row(figure(f'{name}.png', CAPTIONS[name]) for name in CAPTIONS if name in shown)
+    sections = [
+        section('One moment', moment),
+        section('The drive', figure('demo.webm', 'Events, depth and, if there is one, truth.')),
+        section('Speed', table(('figure', 'value'), rates)),
+    ]
+    if 'error' in figures:
+        note = f'{figures["truth_maps"]} maps against exact depth up to 80 m, metres, unaligned.'
+        errors = table(('figure', 'value'), figures['error'].items())
+        sections.append(section('Error', errors, paragraph(note)))
+    says = table(('part', 'status'), figures['node_says'].items())
+    sections.append(section('What the node says', says))
+    sections.append(section('Machine', table(('', ''), figures['machine'].items())))
+    played = 'a synthetic drive that the package rendered itself' if made else figures['drive']
+    write_page(folder / 'report.html', 'Depth from events', f'Played: {played}.', sections)
