@@ -105,6 +105,15 @@ class Clips(Sequence[list[Sample]]):
         sequence = self._sequences[which]
         return read_clip(sequence, self._first[which] + within * self._stride, self._clip_windows)
 
+    def sizes(self) -> list[tuple[int, int]]:
+        """Height and width of the spike tensor of every clip, without reading any."""
+        starts = [0, *self._ends]
+        return [
+            (sequence.pixels.height, sequence.pixels.width)
+            for sequence, start, end in zip(self._sequences, starts, self._ends, strict=False)
+            for _ in range(start, end)
+        ]
+
     def _first_index(self, sequence: DepthSequence) -> int:
         earliest = sequence.start_ns + self._clip_windows * sequence.window_ns
         return int(np.searchsorted(sequence.stamps_ns, earliest))

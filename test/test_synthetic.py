@@ -1,0 +1,249 @@
+"""Synthetic clips: they follow from integers, and go through the pipeline of the node."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from spike_depth_ros.config import ConfigError, SpikeConfig
+from spike_depth_ros.data import DATASETS
+from spike_depth_ros.data.clip_file import merge_steps
+from spike_depth_ros.data.recipe import SPLITS, clip_keys, clip_path, plan_clip
+from spike_depth_ros.data.sample import DatasetError
+from spike_depth_ros.data.synthetic import (
+    TRAIN_SEEDS,
+    SyntheticConfig,
+    generate,
+    make_clip,
+    open_synthetic,
+    render_clip,
+)
+from spike_depth_ros.events import make_events
+from spike_depth_ros.sim.drive import clip
+from spike_depth_ros.sim.sensors import sensor_config
+from spike_depth_ros.spikes import accumulate
+
+CONFIG = SyntheticConfig(
+    '.',
+    worlds=2,
+    clips_per_world=1,
+    spikes=SpikeConfig(window_ms=8, steps=2, max_width_px=32),
+    stored_windows=2,
+    stored_steps=4,
+    scenes=('street',),
+    sensors=('48x36',),
+    sensor_weights=(),
+    zooms=(1.0,),
+    max_step_px=4.0,
+)
+
+
+def in_folder(folder, **changes):
+    return dataclasses.replace(CONFIG, folder=str(folder), **changes)
+
+
+@pytest.fixture(scope='module')
+def made(tmp_path_factory):
+    """A folder with both clips of CONFIG."""
+    folder = tmp_path_factory.mktemp('clips')
+    config = in_folder(folder)
+    for key in clip_keys(config):
+        make_clip(config, *key)
+    return config
+
+
+def test_splits_never_share_a_world():
+    seeds = list(SPLITS.values())
+    for k, a in enumerate(seeds):
+        for b in seeds[k + 1 :]:
+            assert a.stop <= b.start or b.stop <= a.start
+    assert clip_keys(in_folder('.', first_world=5))[0][0] == TRAIN_SEEDS[5]
+    with pytest.raises(ConfigError, match='worlds'):
+        in_folder('.', split='test', worlds=len(SPLITS['test']), first_world=1)
+
+
+def test_a_plan_follows_from_its_integers_and_varies():
+    config = SyntheticConfig('.', scenes=('street', 'indoor'), scene_weights=(3, 1))
+    plans = [plan_clip(config, seed, number) for seed in range(150) for number in range(2)]
+    assert plans == [plan_clip(config, seed, n) for seed in range(150) for n in range(2)]
+    assert all(a.scene == b.scene for a, b in zip(plans[::2], plans[1::2], strict=True))
+    scenes = [plan.scene for plan in plans[::2]]
+    assert 80 < scenes.count('street') < 140
+    assert {plan.sensor for plan in plans} == {'davis346', 'vga', 'hd'}
+    assert {plan.zoom for plan in plans} == set(config.zooms)
+    assert 100 < sum(plan.rectified for plan in plans) < 200
+    thresholds = np.array([plan.threshold_on for plan in plans])
+    assert thresholds.min() >= config.min_threshold
+    assert thresholds.max() <= config.max_threshold
+    assert np.ptp(thresholds) > 0.25
+    # what another split or number of worlds asks for changes nothing
+    other = dataclasses.replace(config, worlds=7, folder='elsewhere', clips_per_world=9)
+    assert plan_clip(other, 3, 1) == plan_clip(config, 3, 1)
+
+
+@pytest.mark.parametrize('rectified', [False, True])
+def test_a_clip_is_the_simulators_seen_through_the_pipeline(rectified):
+    """Second reading: events one by one through the lens, depth as the simulator gave it."""
+    plan = plan_clip(CONFIG, 7, 0)._replace(rectified=rectified)
+    samples = render_clip(CONFIG, plan)
+    assert len(samples) == 2
+    lens = sensor_config('48x36').camera
+    mismatch = sensor_config('48x36').threshold_sigma / sensor_config('48x36').threshold_on
+    sensor = dataclasses.replace(
+        sensor_config('48x36'),
+        threshold_on=plan.threshold_on,
+        threshold_off=plan.threshold_off,
+        threshold_sigma=mismatch * plan.threshold_on,
+        shot_noise_hz=sensor_config('48x36').shot_noise_hz * plan.noise,
+        leak_hz=sensor_config('48x36').leak_hz * plan.noise,
+    )
+    view = lens.rectified() if rectified else lens
+    windows = clip(plan.scene, 7, plan.start_s, 2, 8.0, sensor, view, 4.0)
+    moved = lens.rays()[..., :2] * (lens.fx, lens.fy) + (lens.cx, lens.cy)
+    for sample, window in zip(samples, windows, strict=True):
+        expected = np.zeros((4, 2, 24, 24), np.int64)
+        for t_ns, x, y, p in window.events.tolist():
+            column, row = moved[y, x] if rectified else (x, y)
+            column, row = int(np.floor((column + 0.5) / 2)), int(np.floor((row + 0.5) / 2))
+            if 0 <= column < 24 and 0 <= row < 18:
+                expected[(t_ns - window.t0_ns) * 4 // 8_000_000, p, row, column] += 1
+        np.testing.assert_array_equal(sample.spikes, np.minimum(expected, 255))
+        assert sample.meta['event_count'] == len(window.events)
+        assert sample.depth_m.shape == (18, 24)
+        block = np.sort(window.depth_m[8:10, 20:22].ravel())
+        assert sample.depth_m[4, 10] == block[1]
+        np.testing.assert_array_equal(sample.valid, np.isfinite(sample.depth_m))
+        assert sample.meta['focal_px'] == lens.fx / 2
+        assert sample.meta['contrast'] == plan.threshold_on
+    assert sum(s.meta['event_count'] for s in samples) > 0
+    assert samples[1].meta['stamp_ns'] - samples[0].meta['stamp_ns'] == 8_000_000
+
+
+def test_what_comes_from_disk_is_what_was_rendered(made):
+    rendered = [render_clip(made, plan_clip(made, *key)) for key in clip_keys(made)]
+    flat = [sample for samples in rendered for sample in samples]
+    clips = open_synthetic(dataclasses.replace(made, images=True))
+    assert len(clips) == 4
+    for (sample,), expected in zip(clips, flat, strict=True):
+        merged = expected.spikes.reshape(2, 2, *expected.spikes.shape[1:]).sum(axis=1)
+        np.testing.assert_array_equal(sample.spikes, np.minimum(merged, 255))
+        np.testing.assert_allclose(sample.depth_m, expected.depth_m, rtol=5e-4)
+        np.testing.assert_array_equal(sample.image, expected.image)
+        np.testing.assert_array_equal(sample.valid, expected.valid)
+        assert sample.meta == expected.meta
+    (first, second), *_ = open_synthetic(dataclasses.replace(made, clip_windows=2))
+    assert second.meta['stamp_ns'] - first.meta['stamp_ns'] == 8_000_000
+    assert first.image is None
+    assert clips.sizes() == [(24, 24)] * 4
+    with pytest.raises(IndexError):
+        clips[4]
+
+
+def test_the_table_opens_it(made):
+    entry = DATASETS['synthetic']
+    assert entry.config is SyntheticConfig
+    assert len(entry(made)) == 4
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.sampled_from([1, 2, 4, 8]), st.integers(1, 10_000))
+def test_merged_steps_are_those_of_a_coarser_accumulation(seed, steps, span_ns):
+    rng = np.random.default_rng(seed)
+    t_ns = rng.integers(-5, span_ns + 5, 2000)
+    events = make_events(t_ns, t_ns % 2, t_ns * 0, t_ns % 3 == 0)
+    fine = accumulate(events, 0, span_ns, 8, 1, 2)
+    np.testing.assert_array_equal(
+        merge_steps(fine, steps), accumulate(events, 0, span_ns, steps, 1, 2)
+    )
+
+
+def test_generate_fills_what_is_missing(tmp_path, made):
+    config = in_folder(tmp_path)
+    open_synthetic(config)
+    there, missing = (clip_path(config, *key) for key in clip_keys(config))
+    there.parent.mkdir(parents=True)
+    there.write_bytes(b'not to be touched')
+    assert generate(config, workers=1) == 1
+    assert generate(config, workers=1) == 0
+    assert there.read_bytes() == b'not to be touched'
+    assert sorted(p.name for p in missing.parent.iterdir()) == [there.name, missing.name]
+    there.unlink()
+    # another process made the same
+    for ours, theirs in zip(open_synthetic(config), open_synthetic(made), strict=True):
+        np.testing.assert_array_equal(ours[0].spikes, theirs[0].spikes)
+        np.testing.assert_array_equal(ours[0].depth_m, theirs[0].depth_m)
+
+
+def test_a_clip_that_fails_is_reported_at_the_end(tmp_path):
+    config = in_folder(tmp_path, worlds=1, scenes=('nowhere',))
+    with pytest.raises(DatasetError, match=r'1 of 1 clips.*nowhere'):
+        generate(config, workers=1)
+
+
+def test_cached_only_hands_out_what_is_there(tmp_path, made):
+    config = in_folder(tmp_path, cached_only=True)
+    with pytest.raises(DatasetError, match='no train clips'):
+        open_synthetic(config)
+    source, target = (clip_path(c, *clip_keys(c)[1]) for c in (made, config))
+    target.parent.mkdir(parents=True)
+    target.write_bytes(source.read_bytes())
+    clips = open_synthetic(config)
+    assert len(clips) == 2
+    assert clips[0][0].meta['sequence'] == 'street_0000001_00'
+
+
+def test_a_missing_clip_is_made_when_asked_for(tmp_path, made):
+    config = in_folder(tmp_path, worlds=1)
+    (ours,) = open_synthetic(config)[0]
+    np.testing.assert_array_equal(ours.spikes, open_synthetic(made)[0][0].spikes)
+    assert clip_path(config, *clip_keys(config)[0]).is_file()
+
+
+def test_a_folder_holds_one_recipe(made):
+    with pytest.raises(DatasetError, match='max_threshold'):
+        open_synthetic(dataclasses.replace(made, max_threshold=0.9))
+    with pytest.raises(DatasetError, match='window_ms'):
+        open_synthetic(dataclasses.replace(made, spikes=SpikeConfig(20, 2, 32)))
+    other = dataclasses.replace(made, worlds=1, spikes=dataclasses.replace(made.spikes, steps=4))
+    assert open_synthetic(other)[0][0].spikes.shape[0] == 4
+
+
+def test_damage_is_named(tmp_path, made):
+    config = in_folder(tmp_path, worlds=1)
+    open_synthetic(config)
+    path = clip_path(config, *clip_keys(config)[0])
+    whole = clip_path(made, *clip_keys(made)[0]).read_bytes()
+    path.parent.mkdir(parents=True)
+    for broken in (b'', whole[: len(whole) // 2], whole[:200] + b'\x00' * 100 + whole[300:]):
+        path.write_bytes(broken)
+        with pytest.raises(DatasetError, match=path.name):
+            open_synthetic(config)[0]
+    (tmp_path / 'recipe.json').write_text('{')
+    with pytest.raises(DatasetError, match=r'recipe\.json'):
+        open_synthetic(config)
+
+
+@pytest.mark.parametrize(
+    ('field', 'value'),
+    [('split', 'all'), ('clip_windows', 3), ('zooms', ()), ('sensors', ()), ('images', True),
+     ('spikes', SpikeConfig(steps=3)), ('rectified_part', 2.0), ('min_threshold', 0.9)],
+)  # fmt: skip
+def test_nonsense_is_refused(field, value):
+    with pytest.raises(ConfigError, match=field):
+        dataclasses.replace(CONFIG, store_images=False, **{field: value})
+
+
+def test_weights_must_fit_their_names(tmp_path):
+    config = in_folder(tmp_path, sensor_weights=(0.5, 0.5))
+    with pytest.raises(ConfigError, match='sensor_weights'):
+        plan_clip(config, 0, 0)
+
+
+def test_the_recipe_says_what_the_clips_are_made_of(made):
+    recipe = json.loads((clip_path(made, 0, 0).parents[1] / 'recipe.json').read_text())
+    assert recipe['scenes'] == ['street']
+    assert recipe['stored_steps'] == 4
+    assert 'steps' not in recipe['spikes']
