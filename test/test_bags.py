@@ -1,6 +1,7 @@
 """Bags are written and read by two pairs of eyes: the package's, and dumber ones."""
 
 import sqlite3
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +35,7 @@ from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from spike_depth_ros.bags import BagError, BagWriter, EventsH5Writer, open_source
 from spike_depth_ros.bags.messages import DEFINITIONS, quaternion
 from spike_depth_ros.bags.packets import Packetiser, with_epoch
+from spike_depth_ros.bags.rosbag import ros1_event_array
 from spike_depth_ros.camera import Camera
 from spike_depth_ros.wire import EventStream
 
@@ -274,6 +276,20 @@ def test_ros1(tmp_path, package):
     third = store.deserialize_cdr(images[2].cdr, 'sensor_msgs/msg/Image')
     assert third.data.tolist() == [2, 9]
     assert third.header.frame_id == 'dvs'
+
+
+def test_ros1_arrays_cut_off_or_empty(tmp_path):
+    head = struct.pack('<IIII', 7, 5, 6, 3) + b'dvs' + struct.pack('<III', H, W, 2)
+    rows = struct.pack('<HHIIB', 1, 2, 3, 4, 1) + struct.pack('<HHIIB', 5, 6, 7, 8, 0)
+    stream = EventStream('dvs_msgs/msg/EventArray')
+    packet, decoded = stream.feed(ros1_event_array(head + rows))
+    assert (packet.stamp_ns, packet.frame_id) == (5_000_000_006, 'dvs')
+    assert decoded.events.tolist() == [(3_000_000_004, 1, 2, 1), (7_000_000_008, 5, 6, 0)]
+    for length in range(len(head + rows)):
+        with pytest.raises(BagError, match='EventArray'):
+            ros1_event_array((head + rows)[:length])
+    empty = ros1_event_array(head[:-4] + bytes(4))
+    assert len(stream.feed(empty)[1].events) == 0
 
 
 def test_span_of_a_bag(tmp_path):

@@ -20,8 +20,7 @@ from spike_depth_ros.bags.source import (
     Topic,
     choose_event_topic,
 )
-from spike_depth_ros.codecs import encode_event_array
-from spike_depth_ros.events import make_events
+from spike_depth_ros.codecs.plain import LAST_ROW_BYTES, ROW_BYTES
 from spike_depth_ros.wire import (
     EVENT_TYPES,
     Packet,
@@ -44,6 +43,14 @@ STORAGE_SUFFIXES = ('.mcap', '.db3')
 _ROS1_EVENT = np.dtype(
     [('x', '<u2'), ('y', '<u2'), ('sec', '<u4'), ('nanosec', '<u4'), ('p', 'u1')]
 )  # ROS 1 packs without padding
+_CDR_ROW = np.dtype(
+    {
+        'names': ['y', 'sec', 'nanosec', 'p', 'next_x'],
+        'formats': ['<u2', '<u4', '<u4', 'u1', '<u2'],
+        'offsets': [0, 4, 8, 12, 14],
+        'itemsize': ROW_BYTES,
+    }
+)
 
 
 class RosbagSource(EventSource):
@@ -263,10 +270,22 @@ def ros1_event_array(data: bytes) -> bytes:
     if len(data) < body + 12 + count * _ROS1_EVENT.itemsize:
         raise BagError(f'EventArray claims {count} events in {len(data)} bytes')
     rows = np.frombuffer(data, _ROS1_EVENT, count, body + 12)
-    t_ns = rows['sec'].astype(np.int64) * 10**9 + rows['nanosec']
-    events = make_events(t_ns, rows['x'], rows['y'], rows['p'])
-    payload = np.frombuffer(encode_event_array(events), np.uint8)
     stamp_ns = sec * 10**9 + nanosec
     return pack_event_array(
-        Packet(stamp_ns, frame_id, height, width, None, 0, 'event_array', payload)
+        Packet(stamp_ns, frame_id, height, width, None, 0, 'event_array', _cdr_body(rows))
     )
+
+
+def _cdr_body(rows: np.ndarray) -> np.ndarray:
+    """ROS 1 events, (N,) `_ROS1_EVENT`, as the CDR body of an `Event[]`: 16 bytes each.
+
+    CDR aligns the times to 4 bytes, so x and y of all but the first event move to the padding
+    before their row.
+    """
+    table = np.zeros(len(rows), _CDR_ROW)
+    for name in ('y', 'sec', 'nanosec', 'p'):
+        table[name] = rows[name]
+    table['next_x'][:-1] = rows['x'][1:]
+    body = table.view(np.uint8)
+    body[:4] = rows[:1].view(np.uint8)[:4]
+    return body[: len(body) - ROW_BYTES + LAST_ROW_BYTES] if len(rows) else body
