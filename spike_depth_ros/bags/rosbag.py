@@ -74,11 +74,8 @@ class RosbagSource(EventSource):
     def _open(self, topic: str | None) -> None:
         is_ros1 = self.path.suffix == '.bag'
         self.kind = 'rosbag1' if is_ros1 else 'rosbag2'
-        self._readers = (
-            _ros1_readers(self.path) if is_ros1 else _ros2_readers(self.path, self._stack)
-        )
-        for reader in self._readers:
-            self._stack.enter_context(reader)
+        opener = _open_ros1 if is_ros1 else _open_ros2
+        self._readers = opener(self.path, self._stack)
         self._readers.sort(key=lambda reader: reader.start_time)
         counts: dict[tuple[str, str], int] = {}
         self._definitions: dict[str, str] = {}
@@ -177,33 +174,31 @@ def _damage(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _ros1_readers(path: Path) -> list[Any]:
+def _open_ros1(path: Path, stack: contextlib.ExitStack) -> list[Any]:
     from rosbags.rosbag1 import Reader
 
-    return [Reader(path)]
+    return [stack.enter_context(Reader(path))]
 
 
-def _ros2_readers(path: Path, stack: contextlib.ExitStack) -> list[Any]:
-    """Readers of a bag: of the folder if its metadata is sound, else of each file in it.
+def _open_ros2(path: Path, stack: contextlib.ExitStack) -> list[Any]:
+    """Open readers of a bag: of the folder if its metadata is sound, else of each file in it.
 
     Recorders that were killed leave no metadata.yaml, and some leave one that does not name the
     storage; the files themselves hold all that is needed.
     """
     from rosbags.rosbag2 import Reader, ReaderError
 
-    if path.is_file():
-        return [Reader(_decompressed(path, stack))]
-    try:
-        reader = Reader(path)
-        with reader:
-            if not reader.connections:
-                raise ReaderError(f'{path}/metadata.yaml names no topics.')
-        return [reader]
-    except (ReaderError, FileNotFoundError):
+    files = [path]
+    if path.is_dir():
+        try:
+            reader = stack.enter_context(Reader(path))
+            if reader.connections:
+                return [reader]
+        except (ReaderError, FileNotFoundError):
+            if not storage_files(path):
+                raise
         files = storage_files(path)
-        if not files:
-            raise
-        return [Reader(_decompressed(file, stack)) for file in files]
+    return [stack.enter_context(Reader(_decompressed(file, stack))) for file in files]
 
 
 def storage_files(folder: Path) -> list[Path]:
