@@ -65,6 +65,7 @@ setup(
         (SHARE, ['package.xml']),
         share('launch', '*.launch.py'),
         share('config', '*.*'),
+        share('config/train', '*.yaml'),
         share('models', '*.*'),
     ],
     zip_safe=True,

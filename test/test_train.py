@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 import torch
 
-from spike_depth_ros.config import DepthRange, SpikeConfig
+from spike_depth_ros.config import DepthRange, SpikeConfig, from_dict
 from spike_depth_ros.data import DATASETS
 from spike_depth_ros.data.augment import NO_AUGMENTATION
 from spike_depth_ros.data.sample import Sample
 from spike_depth_ros.model.checkpoint import load_checkpoint
 from spike_depth_ros.model.registry import build
+from spike_depth_ros.model.teacher import TEACHERS
 from spike_depth_ros.train import run
 from spike_depth_ros.train.batches import DrawnBatches, collate, groups_by_size, spread
 from spike_depth_ros.train.module import (
@@ -339,3 +340,31 @@ def test_two_processes_learn_what_one_does(tmp_path):
         one.model.state_dict().items(), two.model.state_dict().values(), strict=True
     ):
         torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-4, msg=name)
+
+
+CONFIGS = sorted((Path(__file__).resolve().parents[1] / 'config' / 'train').glob('*.yaml'))
+
+
+@pytest.mark.parametrize('path', CONFIGS, ids=lambda path: path.stem)
+def test_every_shipped_configuration_describes_a_run(path, monkeypatch, tmp_path):
+    from spike_depth_ros.cli import main
+
+    seen = []
+    monkeypatch.setattr(run, 'train', lambda settings, out: seen.append(settings) or out)
+    main(['train', str(path), '--out', str(tmp_path), '--schedule.batch_size', '2'])
+    (settings,) = seen
+    assert settings.schedule.batch_size == 2
+    entry = DATASETS[settings.data.name]
+    shared = {'spikes': settings.spikes, 'clip_windows': settings.schedule.clip_windows}
+    training = from_dict(entry.config, settings.data.train | shared)
+    validation = from_dict(entry.config, settings.data.validation | shared)
+    assert training.split != validation.split
+    with torch.device('meta'):
+        build(settings.model.name, settings.model.config)
+    if settings.teacher.name:
+        assert settings.teacher.name in TEACHERS
+
+
+def test_the_configurations_that_were_asked_for_are_there():
+    wanted = {'synthetic', 'dsec', 'dense', 'dense_spike', 'mvsec', 'rgb_teacher', 'smoke'}
+    assert wanted <= {path.stem for path in CONFIGS}
