@@ -7,6 +7,7 @@ import pytest
 
 from spike_depth_ros.config import ConfigError
 from spike_depth_ros.sim.drive import (
+    WARMUP_NS,
     Drive,
     SpikeDrive,
     _tile_greatest,
@@ -80,23 +81,21 @@ def test_depth_and_image_may_be_asked_for_in_another_view():
 def test_events_agree_with_those_of_four_thousand_frames_a_second():
     """The dumb way: render everything all the time. Voxel correlation, an ideal sensor."""
     world, sensor = world_of('street', 3), sensor_config('96x72').ideal()
-    start, end = 2_000 * MS, 2_020 * MS
-    camera, frames = EventCamera(sensor, 0), range(start - 10 * MS, end + 1, MS // 4)
+    start, end = 2_000 * MS, 2_023 * MS
+    camera, frames = EventCamera(sensor, 0), range(start - WARMUP_NS, end + 1, MS // 4)
     lights = (render_luminance(world, sensor.camera, t * 1e-9).luminance for t in frames)
     parts = [camera.step(light, t) for light, t in zip(lights, frames, strict=True)]
     dumb = np.concatenate(parts)
     dumb = dumb[dumb['t_ns'] >= start]
-    agreement = []
-    for max_step_px in (2.0, 0.25):
+    for max_step_px, agreement in ((1.0, 0.7), (0.25, 0.85)):
         events = Drive(world, sensor, 0, start, max_step_px=max_step_px).advance(end)
         assert len(events) == pytest.approx(len(dumb), rel=0.1)
-        agreement.append(np.corrcoef(*(_voxels(e, start, end) for e in (events, dumb)))[0, 1])
-    assert 0.5 < agreement[0] < agreement[1]
-    assert agreement[1] > 0.93
+        a, b = (_voxels(e, start, end) for e in (events, dumb))
+        assert np.corrcoef(a, b)[0, 1] > agreement
 
 
 def _voxels(events, start, end):
-    """Signed counts per pixel and 5 ms."""
+    """Signed counts per pixel and quarter."""
     bins = (events['t_ns'] - start) * 4 // (end - start)
     flat = (bins * 72 + events['y']) * 96 + events['x']
     return np.bincount(flat, events['p'] * 2.0 - 1.0, minlength=4 * 72 * 96)
@@ -104,8 +103,10 @@ def _voxels(events, start, end):
 
 def test_a_drive_does_not_go_back():
     drive = Drive(world_of('street', 3), sensor_config(TINY), 0, 2_000 * MS)
-    assert drive.now_ns == 2_000 * MS
+    with pytest.raises(ValueError, match='go back'):
+        drive.advance(1_999 * MS)
     assert len(drive.advance(2_000 * MS)) == 0
+    assert drive.now_ns == 2_000 * MS
     with pytest.raises(ValueError, match='go back'):
         drive.advance(1_999 * MS)
 
@@ -126,8 +127,10 @@ def test_a_tile_is_as_fast_as_the_fastest_pixel_around():
     assert greatest.shape == (3, 4)
     for i in range(3):
         for j in range(4):
-            rows = slice(max(4 * (i - 1), 0), 4 * (i + 2))
-            columns = slice(max(4 * (j - 1), 0), 4 * (j + 2))
+            rows, columns = (
+                slice(max(4 * i - 2, 0), 4 * i + 6),
+                slice(max(4 * j - 2, 0), 4 * j + 6),
+            )
             assert greatest[i, j] == values[rows, columns].max()
 
 

@@ -3,7 +3,7 @@
 Events are only as good as the frames that they are made from (Gehrig et al., "Video to Events",
 CVPR 2020): between two of them no edge may move by more than about a pixel. Each tile of the
 image therefore has a frame rate of its own, from how fast it moves: the road beneath is rendered
-a thousand times a second, the sky sixty.
+a thousand times a second, the sky two hundred times.
 """
 
 from __future__ import annotations
@@ -18,21 +18,25 @@ from spike_depth_ros.config import require
 from spike_depth_ros.events import empty_events, read_only
 from spike_depth_ros.sim.event_camera import EventCamera
 from spike_depth_ros.sim.geometry import WHITE_LUMINANCE, World
-from spike_depth_ros.sim.render import TILE_PX, image_flow, render, render_luminance
+from spike_depth_ros.sim.render import TILE_PX, image_flow, in_sight, render, render_luminance
 from spike_depth_ros.sim.sensors import EventCameraConfig, sensor_config
 from spike_depth_ros.sim.spike_camera import SpikeCamera
 from spike_depth_ros.sim.world import build_world
 
-CHUNK_NS = 16_000_000
+CHUNK_NS = 20_000_000
 """The motion is measured once in this time; what hardly moves is rendered as often."""
 
-FASTEST_HZ = 4000.0
-"""No tile is rendered more often, however near a thing passes by."""
+UNHURRIED = 98.0
+"""Per cent of the pixels that move at most one step between two frames; the rest, which is what
+passes by within arm's length, would cost as much as all others together."""
 
-RAIN_HZ = 500.0
-"""Rain is fast whatever the scene does: every tile is rendered so often at least."""
+SLOWEST_HZ = 200.0
+"""Every tile is rendered so often at least, or the times of its events would be guesses."""
 
-WARMUP_NS = 10_000_000
+RAIN_HZ = 250.0
+"""The same in rain, which is fast whatever the scene does."""
+
+WARMUP_NS = 5_000_000
 """Time that the pixels get to settle before a recording."""
 
 FLOW_STRIDE_PX = 4
@@ -82,38 +86,40 @@ class Drive:
         camera = sensor.camera
         self.world, self.camera = world, camera
         self.now_ns = start_ns - WARMUP_NS
-        self._max_step_px = max_step_px
+        self._start_ns, self._max_step_px = start_ns, max_step_px
         self._sensor = EventCamera(sensor, seed, run)
         self._tiles = _tile_pixels(camera.height, camera.width)
         self._light = render_luminance(world, camera, self.now_ns * 1e-9).luminance.copy()
+        self._seen = in_sight(world, camera, self.now_ns * 1e-9)
         self._sensor.step(self._light, self.now_ns)
-        self.advance(start_ns)
 
     def advance(self, t_ns: int) -> np.ndarray:
         """Drives on.
 
         Args:
-            t_ns: until when, not before `now_ns`.
+            t_ns: until when, not before the time it has come to.
 
         Returns:
-            (N,) read-only `EVENT_DTYPE` in order of time, from `now_ns` to just before `t_ns`.
+            (N,) read-only `EVENT_DTYPE` in order of time, from where it was, or from `start_ns`
+            if it has just begun, to just before `t_ns`.
         """
-        if t_ns < self.now_ns:
+        if t_ns < max(self.now_ns, self._start_ns):
             raise ValueError(f'the drive is at {self.now_ns} ns, it cannot go back to {t_ns}')
-        parts = []
+        parts = [empty_events()]
         while self.now_ns < t_ns:
-            parts.append(self._chunk(min(self.now_ns + CHUNK_NS, t_ns)))
-        return read_only(np.concatenate(parts)) if parts else empty_events()
+            events = self._chunk(min(self.now_ns + CHUNK_NS, t_ns))
+            parts.append(events[np.searchsorted(events['t_ns'], self._start_ns) :])
+        return read_only(np.concatenate(parts))
 
     def _chunk(self, end_ns: int) -> np.ndarray:
-        span_ns = end_ns - self.now_ns
-        looks = self._looks((self.now_ns + span_ns // 2) * 1e-9, span_ns * 1e-9)
+        start_ns, span_ns = self.now_ns, end_ns - self.now_ns
+        looks = self._looks((start_ns + span_ns // 2) * 1e-9, span_ns * 1e-9)
         finest = int(looks.max())
+        before, self._seen = self._seen, in_sight(self.world, self.camera, end_ns * 1e-9)
+        world = self.world.only(before | self._seen)
         for step in range(1, finest + 1):
             due = step * looks // finest > (step - 1) * looks // finest
-            self._look(
-                np.flatnonzero(due).astype(np.int32), self.now_ns + span_ns * step // finest
-            )
+            self._look(world, np.flatnonzero(due), start_ns + span_ns * step // finest)
         self.now_ns = end_ns
         return self._sensor.take()
 
@@ -121,14 +127,15 @@ class Drive:
         """(tiles,) how often to render each tile in a span of time, so that it hardly moves."""
         flow = image_flow(self.world, self.camera, time_s, FLOW_STRIDE_PX)
         speed = np.nan_to_num(np.hypot(flow[..., 0], flow[..., 1]))
+        speed = np.minimum(speed, np.percentile(speed, UNHURRIED))
         moved = _tile_greatest(speed, TILE_PX // FLOW_STRIDE_PX).ravel() * span_s
-        least = span_s * (RAIN_HZ if self.world.light.rain > 0 else 0)
-        looks = np.ceil(np.maximum(moved / self._max_step_px, least))
-        return np.clip(looks, 1, max(1, span_s * FASTEST_HZ)).astype(np.int64)
+        least = span_s * (RAIN_HZ if self.world.light.rain > 0 else SLOWEST_HZ)
+        return np.ceil(np.maximum(moved / self._max_step_px, max(least, 1))).astype(np.int64)
 
-    def _look(self, tiles: np.ndarray, t_ns: int) -> None:
+    def _look(self, world: World, tiles: np.ndarray, t_ns: int) -> None:
         """Renders some tiles and shows them to the sensor."""
-        render_luminance(self.world, self.camera, t_ns * 1e-9, tiles=tiles, out=self._light)
+        due = tiles.astype(np.int32)
+        render_luminance(world, self.camera, t_ns * 1e-9, tiles=due, out=self._light)
         pixels = np.concatenate([self._tiles[tile] for tile in tiles])
         self._sensor.advance(pixels, self._light.ravel()[pixels], t_ns)
 
@@ -285,11 +292,10 @@ def _tile_pixels(height: int, width: int) -> list[np.ndarray]:
 
 
 def _tile_greatest(values: np.ndarray, samples: int) -> np.ndarray:
-    """Greatest value of each block of `samples` x `samples` and the blocks around it."""
+    """Greatest value of each block of `samples` x `samples` and half a block around it."""
     rows, columns = (-(-n // samples) for n in values.shape)
-    margin = [(0, rows * samples - values.shape[0]), (0, columns * samples - values.shape[1])]
-    blocks = np.pad(values, margin).reshape(rows, samples, columns, samples).max(axis=(1, 3))
-    around = np.pad(blocks, 1)
-    return np.max(
-        [around[i : i + rows, j : j + columns] for i in range(3) for j in range(3)], axis=0
-    )
+    half = samples // 2
+    margin = [(half, rows * samples - values.shape[0] + half),
+              (half, columns * samples - values.shape[1] + half)]  # fmt: skip
+    windows = np.lib.stride_tricks.sliding_window_view(np.pad(values, margin), (2 * samples,) * 2)
+    return windows[::samples, ::samples].max(axis=(2, 3))

@@ -59,8 +59,8 @@ class Ground(NamedTuple):
         style: 0 meadow, 1 street.
         grid: x [m], y [m] of the corner, and cell size [m] of `nearest`.
         nearest: (2, ny, nx) int16: nearest path sample, nearest side street; -1 for none.
-        side: (J, 8) side streets: x, y, cos, sin, half width [m], length [m], path arc
-            length [m], spare.
+        side: (J, 8) side streets: x, y, cos, sin, half width [m], greatest distance along
+            [m], arc length of the path where they meet [m], least distance along [m].
         layout: half width of the road [m], lane width [m], pavement [m], paving (0 none,
             1 slabs), edge line (0/1), crosswalks (0/1), asphalt age [0, 1], spare.
         colour: (5, 3) asphalt, paint, pavement, vegetation, soil.
@@ -146,6 +146,11 @@ class World:
     ground: Ground
     light: Light
     ego: Ego
+
+    def only(self, chosen: np.ndarray) -> World:
+        """The world with some of its solids alone: an (N,) mask says which."""
+        solids = Solids(*(column[chosen] for column in self.solids))
+        return dataclasses.replace(self, solids=solids)
 
     def speed(self, time_s: float) -> float:
         """Speed of the camera along its path [m/s]."""

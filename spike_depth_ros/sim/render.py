@@ -126,6 +126,20 @@ def flow_bound(world: World, camera: Camera, time_s: float, percentile: float = 
     return float(np.nanpercentile(np.hypot(flow[..., 0], flow[..., 1]), percentile))
 
 
+def in_sight(world: World, camera: Camera, time_s: float) -> np.ndarray:
+    """(N,) bool: which solids some pixel sees at a time.
+
+    A few milliseconds before or after, the others may be left out (`World.only`).
+    """
+    rays = ray_table(camera)
+    everywhere = np.arange(len(rays.columns) * len(rays.rows), dtype=np.int32)
+    _, row, scope, _ = _traced(world, rays, time_s, world.pose(time_s), everywhere)
+    hit = np.bincount(row.ravel() + 1, minlength=len(scope.solid) + 1)[1:] > 0
+    seen = np.zeros(len(world.solids.shape), bool)
+    seen[scope.solid[hit]] = True
+    return seen
+
+
 def _carried(
     points: np.ndarray, actor: np.ndarray, before: np.ndarray, after: np.ndarray
 ) -> np.ndarray:
