@@ -116,6 +116,17 @@ def test_host_stamps_stay_when_events_are_encoded_anew(tmp_path):
     np.testing.assert_array_equal(events_in(tmp_path / 'mono'), events)
 
 
+def test_two_sensors_on_one_topic(tmp_path):
+    events = some_events(40)
+    with BagWriter(tmp_path / 'bag') as bag:
+        for k, size in enumerate([(H, W), (H + 1, W), (H, W)]):
+            for packet in Packetiser(*size, 'lens').repack(events, k):
+                bag.add_raw('/e', EVENT_PACKET, k, packet.cdr)
+    convert(tmp_path / 'bag', tmp_path / 'mono', encoding='mono')
+    assert [m.height for _, m in read_all(tmp_path / 'mono')['/e']] == [H, H + 1, H]
+    assert len(events_in(tmp_path / 'mono')) == 120
+
+
 def test_same_encoding_is_copied_byte_for_byte(tmp_path):
     path = write_bag(tmp_path / 'bag', some_events())
     convert(path, tmp_path / 'copy', storage='sqlite3')

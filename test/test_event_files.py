@@ -105,6 +105,18 @@ def test_raw_headers_refused(tmp_path, header, sentence):
         open_source(tmp_path / 'a.raw')
 
 
+@pytest.mark.parametrize('header', RAW)
+def test_raw_of_noise_is_read_to_its_end(tmp_path, header):
+    noise = np.random.default_rng(3).integers(0, 256, 100_003, np.uint8).tobytes()
+    (tmp_path / 'a.raw').write_bytes(header.encode() + noise)
+    with open_source(tmp_path / 'a.raw') as source:
+        packets = [dumb_packet(bytes(m.cdr))[2] for m in source.messages()]
+    size = len(noise) // 8 * 8
+    if 'legacy' not in header:  # whose halves are exchanged
+        assert b''.join(packets)[:size] == noise[:size]
+    assert len(b''.join(packets)) >= size
+
+
 def test_raw_without_events(tmp_path):
     (tmp_path / 'a.raw').write_text('% evt 3.0\n% sensor_generation 4.2\n% end\n')
     with open_source(tmp_path / 'a.raw') as source:

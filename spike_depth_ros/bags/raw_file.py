@@ -105,7 +105,7 @@ class RawFileSource(EventSource):
         for seq, (stamp_ns, epoch_ns, words) in enumerate(self._chunks()):
             if end_ns is not None and stamp_ns >= end_ns:
                 return
-            if stamp_ns < begin_ns:
+            if start_ns and stamp_ns < begin_ns:
                 continue
             packet = Packet(
                 stamp_ns=stamp_ns,
