@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numba
 import numpy as np
 
 from spike_depth_ros.camera import Camera
@@ -130,12 +131,9 @@ class EventsH5:
         start, stop = self._span(t0_ns - offset_ns, t1_ns - offset_ns)
         for first in range(start, stop, PIECE_EVENTS):
             last = min(first + PIECE_EVENTS, stop)
+            t_us, x, y, p = (self._file.rows(f'events/{name}', first, last) for name in 'txyp')
             events = np.empty(last - first, EVENT_DTYPE)
-            t_us = self._file.rows('events/t', first, last).astype(np.int64)
-            events['t_ns'] = t_us * 1000 + offset_ns
-            for name in 'xyp':
-                events[name] = self._file.rows(f'events/{name}', first, last)
-            yield events[(events['t_ns'] >= t0_ns) & (events['t_ns'] < t1_ns)]
+            yield events[: _pack(t_us, x, y, p, offset_ns, t0_ns, t1_ns, events)]
 
     def _span(self, t0_ns: int, t1_ns: int) -> tuple[int, int]:
         """Rows that cover the times [t0, t1) of the file's own clock.
@@ -256,6 +254,19 @@ class DsecSequence:
             self._folder / 'images' / 'timestamps.txt',
             _get('train_images.zip', self._folder.name),
         )
+
+
+@numba.njit(cache=True, nogil=True)
+def _pack(t_us, x, y, p, offset_ns, t0_ns, t1_ns, events):
+    """Writes the events of [t0, t1) to the front of `events`; returns how many."""
+    count = 0
+    for i in range(len(t_us)):
+        t_ns = np.int64(t_us[i]) * 1000 + offset_ns
+        if t0_ns <= t_ns < t1_ns:
+            event = events[count]
+            event['t_ns'], event['x'], event['y'], event['p'] = t_ns, x[i], y[i], p[i] != 0
+            count += 1
+    return count
 
 
 @dataclasses.dataclass(frozen=True)
