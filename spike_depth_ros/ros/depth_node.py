@@ -5,16 +5,19 @@ All callbacks run in one executor thread and only enqueue or read; the work is i
 
 from __future__ import annotations
 
+import functools
 import math
 import sys
 import time
+import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from rcl_interfaces.msg import SetParametersResult
-from rclpy.clock import ClockChange, JumpThreshold, TimeJump
+from rclpy.clock import Clock, ClockChange, ClockType, JumpThreshold, TimeJump
 from rclpy.duration import Duration
 from rclpy.executors import ExternalShutdownException
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
@@ -53,6 +56,21 @@ CONFIGURE_ERRORS = (ValueError, OSError, RuntimeError, MemoryError, ImportError)
 """What bad weights, calibrations, devices and parameters raise; our own are ValueErrors."""
 
 
+def told(transition: Callable[[Any, LifecycleState], TransitionCallbackReturn]) -> Any:
+    """Decorates a lifecycle callback: rclpy swallows what it raises, so it is logged first."""
+
+    @functools.wraps(transition)
+    def wrapped(node: DepthNode, state: LifecycleState) -> TransitionCallbackReturn:
+        try:
+            return transition(node, state)
+        except Exception as error:
+            node.last_error = f'{transition.__name__}: {type(error).__name__}: {error}'
+            node.get_logger().fatal(traceback.format_exc())
+            raise
+
+    return wrapped
+
+
 class DepthNode(LifecycleNode):
     """Lifecycle node `depth_node`; see `DepthParameters` and `outputs.OUTPUTS` for its interface.
 
@@ -80,8 +98,9 @@ class DepthNode(LifecycleNode):
         self.create_service(SetBool, '~/set_enabled', self._on_set_enabled)
         self.create_service(Trigger, '~/snapshot', self._on_snapshot)
         self.health = Health(self, self.create_publisher(DiagnosticArray, '/diagnostics', 10))
-        self.create_timer(self.parameters.diagnostics_period_s, self.health.publish)
-        self.create_timer(WATCH_PERIOD_S, self._watch)
+        steady = Clock(clock_type=ClockType.STEADY_TIME)  # goes on where /clock stands still
+        self.create_timer(self.parameters.diagnostics_period_s, self.health.publish, clock=steady)
+        self.create_timer(WATCH_PERIOD_S, self._watch, clock=steady)
         self._jump_handle = self.get_clock().create_jump_callback(
             JumpThreshold(
                 min_forward=None,
@@ -94,6 +113,7 @@ class DepthNode(LifecycleNode):
 
     # ------------------------------------------------------------------ lifecycle
 
+    @told
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Loads everything that can fail; on failure says why and can be tried again."""
         self.parameters = params.read(self, DepthParameters)
@@ -111,6 +131,7 @@ class DepthNode(LifecycleNode):
         )
         return super().on_configure(state)
 
+    @told
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Begins to listen."""
         self.last_error = ''
@@ -128,16 +149,19 @@ class DepthNode(LifecycleNode):
         self.events.look()
         return result
 
+    @told
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Ends the threads and the subscriptions."""
         self._stop()
         return super().on_deactivate(state)
 
+    @told
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Lets go of weights and publishers."""
         self._release()
         return SUCCESS
 
+    @told
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Ends everything, from whatever state."""
         self._stop()

@@ -29,6 +29,8 @@ RELIABILITY = {
 }
 """Values of the parameters that choose a QoS reliability."""
 
+TYPE_NAMES = {bool: 'true or false', int: 'a whole number', float: 'a number', str: 'a text'}
+
 
 class ParameterError(ValueError):
     """A parameter has an impossible value or type."""
@@ -77,7 +79,7 @@ def reason_against(table: type, name: str, value: Any) -> str:
     spec = specs(table)[name]
     expected = type(getattr(table, name))
     if type(value) is not expected:
-        return f'{name} is {value!r}, expected a {expected.__name__}'
+        return f'{name} is {value!r}, expected {TYPE_NAMES[expected]}'
     if spec.choices and value not in spec.choices:
         return f'{name} is {value!r}, expected one of {", ".join(spec.choices)}'
     if spec.low is not None and spec.high is not None and not spec.low <= value <= spec.high:

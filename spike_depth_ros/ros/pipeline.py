@@ -50,7 +50,8 @@ def warm_up(checkpoint: Checkpoint, engine: Engine) -> None:
     """
     for decoder in CODECS.values():
         decoder(8, 8).decode(np.zeros(WARM_UP_BYTES, np.uint8))
-    width = checkpoint.spikes.max_width_px
+    # one step below the full width: shows whether the network takes any multiple it claims to
+    width = checkpoint.spikes.max_width_px - checkpoint.spikes.multiple_px
     estimator = Estimator(checkpoint, 3 * width // 4, width, engine=engine)
     first, last = (make_events([t_ns], [0], [0], [1]) for t_ns in (0, 10**9 - 1))
     for window in (*estimator.windower.push(first), *estimator.windower.push(last)):

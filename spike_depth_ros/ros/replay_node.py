@@ -5,7 +5,6 @@ Messages go out as the bytes that they were recorded as; only their stamp is pat
 
 from __future__ import annotations
 
-import struct
 import sys
 import threading
 import time
@@ -15,27 +14,25 @@ from typing import Any, NamedTuple
 import rclpy
 from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
+from rclpy.parameter import Parameter
 from rclpy.publisher import Publisher
 from rclpy.qos import HistoryPolicy, QoSProfile
 from rosgraph_msgs.msg import Clock
 
 from spike_depth_ros.bags import EventSource, RawMessage, Topic, open_source
-from spike_depth_ros.codecs import encode_mono
 from spike_depth_ros.ros import params
 from spike_depth_ros.ros.inputs import InputError, message_class
 from spike_depth_ros.ros.messages import make_time
 from spike_depth_ros.ros.params import RELIABILITY, ParameterError
+from spike_depth_ros.ros.playback import Pace, Schedule, packet_converter, restamped
 from spike_depth_ros.ros.replay_parameters import ReplayParameters
-from spike_depth_ros.wire import EventStream, Packet, pack_event_packet
 
 EVENT_PACKET = 'event_camera_msgs/msg/EventPacket'
 SAME_BYTES = {'event_array_msgs/msg/EventArray': EVENT_PACKET}
 """Types that are on the wire what another type is."""
 
 CAMERA_INFO = 'sensor_msgs/msg/CameraInfo'
-STAMP = struct.Struct('<iI')
-STAMP_OFFSET = 4  # behind the encapsulation header of every message that begins with a Header
-CLOCK_PERIOD_S = 0.005
+CLOCK_PERIOD_S = 0.01
 SAY_PERIOD_S = 5.0
 
 FAULTS = (ValueError, OSError, RuntimeError)
@@ -47,26 +44,6 @@ class Channel(NamedTuple):
     publisher: Publisher
     has_header: bool
     convert: Callable[[bytes], bytes | None]
-
-
-class Pace(NamedTuple):
-    """How a playback went."""
-
-    messages: int
-    recorded_s: float
-    took_s: float
-    largest_lag_s: float
-
-    def sentence(self, rate: float) -> str:
-        """Whether the pace was kept, and if not, by how much."""
-        played = f'{self.messages} messages, {self.recorded_s:.2f} s of recording'
-        wanted_s = self.recorded_s / rate
-        late = self.took_s - wanted_s
-        if late <= max(0.02, 0.01 * wanted_s):
-            verdict = f'the pace was kept (largest lag {1e3 * self.largest_lag_s:.1f} ms)'
-        else:
-            verdict = f'{late:.2f} s too slow (largest lag {1e3 * self.largest_lag_s:.0f} ms)'
-        return f'played {played} in {self.took_s:.2f} s: {verdict}'
 
 
 class ReplayNode(Node):
@@ -191,34 +168,42 @@ class ReplayNode(Node):
 
     def _play_once(self, source: EventSource) -> Pace:
         parameters = self.parameters
-        duration_ns = round(parameters.duration_s * 1e9) or None
-        messages = source.messages(
-            set(self._channels), round(parameters.start_s * 1e9), duration_ns
+        start_ns, duration_ns = (
+            round(seconds * 1e9) for seconds in (parameters.start_s, parameters.duration_s)
         )
-        first_ns = newest_ns = None
-        count, lag_s = 0, 0.0
-        start_s = said_s = time.monotonic()
+        messages = source.messages(set(self._channels), start_ns, duration_ns or None)
+        schedule, said_s = None, time.monotonic()
         for message in messages:
-            if first_ns is None:
-                first_ns = message.stamp_ns
-                start_s = time.monotonic()  # opening the file is not part of the pace
-                self._anchor(first_ns)
-            newest_ns = message.stamp_ns
-            due_s = start_s + (message.stamp_ns - first_ns) / 1e9 / parameters.rate
-            if self._stopping.wait(max(0.0, due_s - time.monotonic())):
+            if schedule is None:  # opening the file is not part of the pace
+                schedule = Schedule(message.stamp_ns, parameters.rate)
+                self._anchor(message.stamp_ns)
+            if not self._wait(schedule, message.stamp_ns):
                 break
-            late_s = time.monotonic() - due_s
-            lag_s = max(lag_s, late_s)
+            late_s = schedule.sent(message.stamp_ns)
+            self._send(message)
             if late_s > 0.1 and time.monotonic() - said_s > SAY_PERIOD_S:
                 said_s = time.monotonic()
                 self.get_logger().warning(f'the playback is {late_s:.2f} s behind its pace')
-            self._send(message)
-            count += 1
-        recorded_s = ((newest_ns or 0) - (first_ns or 0)) / 1e9
-        return Pace(count, recorded_s, time.monotonic() - start_s, lag_s)
+        return schedule.pace() if schedule else Pace(0, 0.0, 0.0, 0.0)
+
+    def _wait(self, schedule: Schedule, stamp_ns: int) -> bool:
+        """Waits until a message is due, and goes on telling the time; False to stop."""
+        while (left_s := schedule.left_s(stamp_ns)) > 0:
+            step_s = left_s if self._clock_publisher is None else min(left_s, CLOCK_PERIOD_S)
+            if self._stopping.wait(step_s):
+                return False
+            self._tell_time(min(schedule.now_ns(), stamp_ns))
+        return not self._stopping.is_set()
+
+    def _tell_time(self, recorded_ns: int) -> None:
+        now_s = time.monotonic()
+        if self._clock_publisher is not None and now_s >= self._clock_due_s:
+            self._clock_due_s = now_s + CLOCK_PERIOD_S
+            self._clock_publisher.publish(Clock(clock=make_time(recorded_ns + self._shift_ns)))
 
     def _anchor(self, first_ns: int) -> None:
         """Fixes how recorded stamps become published ones, for this pass."""
+        self._clock_due_s = 0.0
         if self.parameters.stamp == 'recorded':
             self._shift_ns = 0
         else:
@@ -233,47 +218,8 @@ class ReplayNode(Node):
         if channel.has_header:
             cdr = restamped(cdr, self._shift_ns)
         self._last_shown_ns = message.stamp_ns + self._shift_ns
-        if self._clock_publisher is not None and time.monotonic() >= self._clock_due_s:
-            self._clock_due_s = time.monotonic() + CLOCK_PERIOD_S
-            self._clock_publisher.publish(Clock(clock=make_time(self._last_shown_ns)))
+        self._tell_time(message.stamp_ns)
         channel.publisher.publish(cdr)
-
-
-def restamped(cdr: bytes, shift_ns: int) -> bytes:
-    """Moves the header stamp of a message; a stamp of zero stays zero.
-
-    Args:
-        cdr: a message that begins with a std_msgs/Header.
-        shift_ns: added to the stamp.
-    """
-    seconds, nanoseconds = STAMP.unpack_from(cdr, STAMP_OFFSET)
-    stamp_ns = seconds * 1_000_000_000 + nanoseconds
-    if stamp_ns == 0 or shift_ns == 0:
-        return cdr
-    moved = STAMP.pack(*divmod(stamp_ns + shift_ns, 1_000_000_000))
-    return b''.join((cdr[:STAMP_OFFSET], moved, cdr[STAMP_OFFSET + STAMP.size :]))
-
-
-def packet_converter(type_name: str) -> Callable[[bytes], bytes | None]:
-    """A function from messages of a legacy type to EventPackets of encoding mono."""
-    stream = EventStream(type_name)
-    seq = 0
-
-    def convert(cdr: bytes) -> bytes | None:
-        nonlocal seq
-        fed = stream.feed(cdr)
-        if fed is None or len(fed[1].events) == 0:
-            return None
-        packet, decoded = fed
-        base_ns = int(decoded.events['t_ns'].min())
-        payload = encode_mono(decoded.events, base_ns)
-        seq += 1
-        return pack_event_packet(Packet(
-            packet.stamp_ns, packet.frame_id, packet.height, packet.width, seq, base_ns,
-            'mono', memoryview(payload),  # type: ignore[arg-type]
-        ))  # fmt: skip
-
-    return convert
 
 
 def camera_info_topic(topics: tuple[Topic, ...], event_topic: Topic) -> Topic | None:
@@ -290,12 +236,12 @@ def _has_header(message: Any) -> bool:
     return next(iter(fields.values()), '') == 'std_msgs/Header'
 
 
-def play(arguments: list[str] | None = None, **options: Any) -> str:
+def play(arguments: list[str] | None = None, values: dict[str, Any] | None = None) -> str:
     """Runs the node to the end of its playback, or until it is interrupted.
 
     Args:
         arguments: the command line, with ROS arguments.
-        **options: as of `rclpy.node.Node`.
+        values: parameters by name; they go before those of the command line.
 
     Returns:
         Why it broke off; empty if it did not.
@@ -305,9 +251,10 @@ def play(arguments: list[str] | None = None, **options: Any) -> str:
         BagError: no recording at the path, or none with events.
     """
     rclpy.init(args=arguments)
+    overrides = [Parameter(name, value=value) for name, value in (values or {}).items()]
     node = None
     try:
-        node = ReplayNode(**options)
+        node = ReplayNode(parameter_overrides=overrides)
         while not node.finished.is_set():
             rclpy.spin_once(node, timeout_sec=0.1)
     except (KeyboardInterrupt, ExternalShutdownException):

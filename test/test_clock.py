@@ -1,0 +1,67 @@
+"""Sensor time to ROS time."""
+
+import numpy as np
+
+from spike_depth_ros.ros.clock import RosTimeClock, SensorClock
+
+MS, S = 1_000_000, 1_000_000_000
+OFFSET = 1_700_000_000 * S
+
+
+def test_exact_stamps_give_the_exact_offset():
+    clock = SensorClock()
+    assert clock.to_ros(5) == 5
+    assert [clock.update(OFFSET + k * MS, k * MS) for k in range(10)] == [False] * 10
+    assert clock.offset_ns == OFFSET
+    assert clock.to_ros(123) == OFFSET + 123
+    assert clock.drift_ppm == 0.0
+
+
+def test_transport_delay_is_filtered_out():
+    clock = SensorClock()
+    delays = np.random.default_rng(0).integers(0, 5 * MS, 500)
+    delays[100] = 200_000
+    for k, delay in enumerate(delays):
+        clock.update(OFFSET + k * 4 * MS + int(delay), k * 4 * MS)
+    assert clock.offset_ns == OFFSET + delays.min()
+
+
+def test_drift_is_followed():
+    clock = SensorClock()
+    for k in range(2000):  # 20 s, 50 ppm: 1 ms in all
+        t = k * 10 * MS
+        clock.update(OFFSET + t + t * 50 // 1_000_000, t)
+    true_ns = OFFSET + 19_990 * MS * 50 // 1_000_000
+    assert true_ns - 250_000 - 1 <= clock.offset_ns <= true_ns  # 5 s of 50 ppm behind at most
+    assert 30 < clock.drift_ppm < 55
+
+
+def test_sensor_time_that_falls_is_a_jump():
+    clock = SensorClock()
+    clock.update(OFFSET + 10 * S, 10 * S)
+    assert not clock.update(OFFSET + 10 * S, 10 * S - 1 * MS)  # sensors do step back a little
+    assert clock.update(OFFSET + 11 * S, 2 * S)
+    assert (clock.jumps, clock.to_ros(2 * S)) == (1, OFFSET + 11 * S)
+
+
+def test_one_belated_message_is_no_jump_but_three_are():
+    clock = SensorClock()
+    for k in range(5):
+        clock.update(OFFSET + k * MS, k * MS)
+    assert not clock.update(OFFSET + 5 * S, 5 * MS)
+    assert not clock.update(OFFSET + 6 * MS, 6 * MS)
+    assert clock.offset_ns == OFFSET
+    jumps = [clock.update(OFFSET - 30 * S + k * MS, k * MS) for k in range(7, 10)]
+    assert jumps == [False, False, True]
+    assert clock.offset_ns == OFFSET - 30 * S
+
+
+def test_times_that_are_ros_times_stay_as_they_are():
+    clock = RosTimeClock()
+    assert not clock.update(7, OFFSET)
+    assert clock.to_ros(OFFSET) == OFFSET
+    assert clock.update(7, OFFSET - S)
+    assert not clock.update(7, OFFSET - S + 1)
+    clock.reset()
+    assert not clock.update(7, 0)
+    assert clock.to_ros(3) == 3

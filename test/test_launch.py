@@ -1,0 +1,133 @@
+"""Launch file, RViz configuration and package.xml: read as text, for launch is on no registry."""
+
+import ast
+import dataclasses
+import importlib.util
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pytest
+import yaml
+
+from spike_depth_ros.ros.depth_parameters import DepthParameters
+from spike_depth_ros.ros.outputs import OUTPUTS
+from spike_depth_ros.ros.replay_parameters import ReplayParameters
+
+ROOT = Path(__file__).resolve().parents[1]
+LAUNCH = ROOT / 'launch' / 'depth.launch.py'
+TREE = ast.parse(LAUNCH.read_text())
+TOPICS = {output.topic.replace('~', '/depth_node') for output in OUTPUTS.values()}
+
+
+def constant(name):
+    """The value of a module-level assignment; what is computed is left as source."""
+    for node in TREE.body:
+        if isinstance(node, ast.Assign) and node.targets[0].id == name:
+            return node.value
+    raise AssertionError(f'{LAUNCH.name} assigns no {name}')
+
+
+def arguments():
+    table = constant('ARGUMENTS')
+    return {
+        key.value: tuple(
+            ast.literal_eval(v) if isinstance(v, ast.Constant) else ast.unparse(v)
+            for v in value.elts
+        )
+        for key, value in zip(table.keys, table.values, strict=True)
+    }
+
+
+def test_launch_arguments():
+    names = {'events', 'camera_info', 'camera_info_url', 'params_file', 'checkpoint', 'device',
+             'bag', 'rate', 'loop', 'frame_id', 'rviz', 'namespace', 'use_sim_time',
+             'log_level'}  # fmt: skip
+    table = arguments()
+    assert set(table) == names
+    assert all(len(text) > 5 for _, text in table.values())
+    assert table['rviz'][0] == table['use_sim_time'][0] == table['loop'][0] == 'false'
+    assert "'config' / 'depth.yaml'" in table['params_file'][0]
+
+
+def test_launch_hands_on_parameters_that_the_nodes_have():
+    of_depth = {field.name for field in dataclasses.fields(DepthParameters)}
+    of_replay = {field.name for field in dataclasses.fields(ReplayParameters)}
+    assert set(ast.literal_eval(constant('HANDED_ON'))) <= of_depth & set(arguments())
+    dictionaries = [node for node in ast.walk(TREE) if isinstance(node, ast.Dict)]
+    for_replay = next(
+        d for d in dictionaries if 'path' in [getattr(k, 'value', 0) for k in d.keys]
+    )
+    given = {key.value for key in for_replay.keys}
+    assert given <= of_replay
+    assert {'path', 'rate', 'loop', 'clock', 'stamp'} <= given
+
+
+def test_launch_starts_executables_that_setup_installs():
+    scripts = (ROOT / 'setup.py').read_text()
+    for executable in ('depth_node', 'replay_node'):
+        assert f"'{executable} = spike_depth_ros.ros.{executable}:main'" in scripts
+        assert f"ros_node(values, '{executable}'" in LAUNCH.read_text()
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec('launch_ros') is None, reason='launch_ros is not installed'
+)
+def test_launch_description_is_made():
+    spec = importlib.util.spec_from_file_location('depth_launch', LAUNCH)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    declared = [e for e in module.generate_launch_description().entities if hasattr(e, 'name')]
+    assert {e.name for e in declared} == set(arguments())
+
+
+def test_rviz_shows_topics_that_the_node_publishes():
+    config = yaml.safe_load((ROOT / 'config' / 'depth.rviz').read_text())['Visualization Manager']
+    displays = [d for d in config['Displays'] if 'Topic' in d]
+    kinds = {output.topic.replace('~', '/depth_node'): output.type for output in OUTPUTS.values()}
+    for display in displays:
+        topic = display['Topic']['Value']
+        assert display['Class'] == f'rviz_default_plugins/{kinds[topic].__name__}'
+    shown = {display['Topic']['Value'] for display in displays}
+    assert shown <= TOPICS
+    assert {f'/{topic}' for topic in ast.literal_eval(constant('RVIZ_TOPICS'))} == shown
+
+
+def imported_ros_packages():
+    names = set()
+    for path in [*(ROOT / 'spike_depth_ros').rglob('*.py'), LAUNCH]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                names |= {alias.name.split('.')[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                names.add(node.module.split('.')[0])
+    ros = ('rclpy', 'launch', 'launch_ros')
+    return {n for n in names if n in ros or n.endswith(('_msgs', '_srvs', '_interfaces'))}
+
+
+def test_package_xml_names_what_is_imported():
+    package = ET.parse(ROOT / 'package.xml').getroot()
+    keys = {e.text for kind in ('depend', 'exec_depend') for e in package.iter(kind)}
+    assert imported_ros_packages() <= keys
+    # known to nobody's imports: message types made by name, programs, plugins
+    assert {'event_camera_msgs', 'lifecycle_msgs', 'rviz2', 'rviz_default_plugins',
+            'ros2launch'} <= keys  # fmt: skip
+    assert package.get('format') == '3'
+    assert package.findtext('export/build_type') == 'ament_python'
+
+
+def test_package_xml_agrees_with_setup_py():
+    package = ET.parse(ROOT / 'package.xml').getroot()
+    call = next(
+        node
+        for node in ast.walk(ast.parse((ROOT / 'setup.py').read_text()))
+        if isinstance(node, ast.Call) and getattr(node.func, 'id', '') == 'setup'
+    )
+    setup = {k.arg: k.value.value for k in call.keywords if isinstance(k.value, ast.Constant)}
+    import spike_depth_ros
+
+    assert package.findtext('version') == spike_depth_ros.__version__
+    assert package.findtext('description') == setup['description']
+    assert package.findtext('license') == setup['license']
+    for role in ('author', 'maintainer'):
+        assert package.findtext(role) == setup[role]
+        assert package.find(role).get('email') == setup[f'{role}_email']

@@ -1,0 +1,137 @@
+"""ROS messages of depth frames: numbers by hand, and a dumber second implementation."""
+
+import array
+import struct
+
+import cv2
+import numpy as np
+import pytest
+from sensor_msgs.msg import CameraInfo, PointField
+
+from spike_depth_ros.camera import CalibrationError, Camera
+from spike_depth_ros.ros import messages
+
+NAN, INF = np.nan, np.inf
+HEADER = messages.make_header(1_700_000_000_000_000_123, 'camera_optical_frame')
+DEPTH = np.array([[1.5, NAN, INF], [-INF, 70.0, 0.0004]], np.float32)
+
+
+def pixels(message, dtype):
+    assert isinstance(message.data, array.array)
+    assert message.data.typecode == 'B'
+    assert message.step * message.height == len(message.data)
+    return np.frombuffer(message.data, dtype).reshape(message.height, message.width)
+
+
+def test_header():
+    assert (HEADER.stamp.sec, HEADER.stamp.nanosec) == (1_700_000_000, 123)
+    assert HEADER.frame_id == 'camera_optical_frame'
+
+
+def test_depth_in_metres_keeps_the_marks_of_rep_117():
+    message = messages.depth_image(HEADER, DEPTH)
+    assert (message.encoding, message.is_bigendian, message.step) == ('32FC1', 0, 12)
+    np.testing.assert_array_equal(pixels(message, np.float32), DEPTH)
+    assert message.header == HEADER
+
+
+def test_depth_in_millimetres_is_zero_where_there_is_none():
+    message = messages.depth_image(HEADER, DEPTH, '16UC1')
+    assert (message.encoding, message.step) == ('16UC1', 6)
+    # unknown, beyond, too near, over 65.535 m, under half a millimetre: all 0
+    np.testing.assert_array_equal(pixels(message, np.uint16), [[1500, 0, 0], [0, 0, 0]])
+    np.testing.assert_array_equal(
+        messages.millimetres(np.array([65.535, 65.5356, 2.0006])), [65535, 0, 2001]
+    )
+
+
+def test_confidence():
+    confidence = np.array([[0.0, 0.25], [0.5, 1.0]], np.float32)
+    message = messages.confidence_image(HEADER, confidence)
+    assert message.encoding == '32FC1'
+    np.testing.assert_array_equal(pixels(message, np.float32), confidence)
+
+
+def test_rows_that_are_not_contiguous_are_copied_right():
+    wide = np.arange(24, dtype=np.float32).reshape(4, 6)
+    np.testing.assert_array_equal(
+        pixels(messages.depth_image(HEADER, wide[::2, 1:5]), np.float32), wide[::2, 1:5]
+    )
+
+
+def test_camera_info_of_the_binned_rectified_grid():
+    sensor = Camera(640, 480, 500.0, 510.0, 320.5, 240.5, 'plumb_bob', (0.1, 0.0, 0.0, 0.0, 0.0))
+    message = messages.camera_info(HEADER, sensor.rectified().binned(2))
+    assert (message.width, message.height) == (320, 240)
+    # (320.5 + 0.5) / 2 - 0.5 = 160
+    assert list(message.k) == [250, 0, 160, 0, 255, 120, 0, 0, 1]
+    assert list(message.p) == [250, 0, 160, 0, 0, 255, 120, 0, 0, 0, 1, 0]
+    assert list(message.r) == [1, 0, 0, 0, 1, 0, 0, 0, 1]
+    assert (message.distortion_model, list(message.d)) == ('plumb_bob', [0.0] * 5)
+    assert message.header == HEADER
+
+
+def test_camera_info_there_and_back():
+    camera = Camera(346, 260, 250.0, 251.0, 172.0, 131.0, 'equidistant', (0.1, 0.2, 0.3, 0.4))
+    assert messages.camera_from_info(messages.camera_info(HEADER, camera)) == camera
+
+
+@pytest.mark.parametrize('fields', [{'binning_x': 2}, {'width': 10, 'height': 10}])
+def test_camera_info_that_is_of_no_use(fields):
+    with pytest.raises(CalibrationError, match=r'binned|calibrated'):
+        messages.camera_from_info(CameraInfo(**fields))
+
+
+@pytest.mark.parametrize(('fields', 'fourth'), [
+    ('xyz', None), ('xyz_confidence', 'confidence'), ('xyz_intensity', 'intensity'),
+])  # fmt: skip
+@pytest.mark.parametrize('stride', [1, 2])
+def test_cloud_is_organised(fields, fourth, stride):
+    camera = Camera(3, 2, 2.0, 4.0, 1.0, 0.5)
+    confidence = np.linspace(0, 1, 6, dtype=np.float32).reshape(2, 3)
+    message = messages.point_cloud(HEADER, DEPTH, confidence, camera.rays(), stride, fields)
+    rows, columns = range(0, 2, stride), range(0, 3, stride)
+    assert (message.height, message.width) == (len(rows), len(columns))
+    assert not message.is_dense
+    assert not message.is_bigendian
+    assert message.header == HEADER
+    names = ['x', 'y', 'z'] + [fourth] * (fourth is not None)
+    assert [(f.name, f.offset, f.datatype, f.count) for f in message.fields] == [
+        (name, 4 * i, PointField.FLOAT32, 1) for i, name in enumerate(names)
+    ]
+    assert message.point_step == 4 * len(names)
+    assert message.row_step == message.point_step * len(columns)
+    assert isinstance(message.data, array.array)
+    points = struct.iter_unpack(f'<{len(names)}f', message.data.tobytes())
+    for (v, u), point in zip([(v, u) for v in rows for u in columns], points, strict=True):
+        z = DEPTH[v, u] if np.isfinite(DEPTH[v, u]) else NAN
+        expected = [(u - 1.0) / 2.0 * z, (v - 0.5) / 4.0 * z, z]
+        expected += [confidence[v, u]] * (fourth is not None)
+        np.testing.assert_allclose(point, expected, rtol=1e-6)
+
+
+def test_compressed_depth_reads_back_by_the_transports_formula():
+    depth = np.array([[0.5, 2.0, 10.0], [50.0, NAN, INF], [100.0, 101.0, -INF]], np.float32)
+    message = messages.compressed_depth(HEADER, depth, '32FC1', messages.Quantization(100, 100))
+    assert message.format == '32FC1; compressedDepth png'
+    kind, a, b = struct.unpack_from('<iff', message.data)
+    assert (kind, a, b) == (0, 10100.0, -100.0)  # 100 * 101, 1 - 10100 / 100
+    codes = cv2.imdecode(np.frombuffer(message.data, np.uint8)[12:], cv2.IMREAD_UNCHANGED)
+    # 10100 / z - 100, cut off
+    np.testing.assert_array_equal(codes, [[20100, 4950, 910], [102, 0, 0], [1, 0, 0]])
+    back = np.where(codes > 0, a / (codes.astype(np.float64) - b), NAN)
+    finite = np.isfinite(back)
+    step = back[finite] ** 2 / a  # one code at that depth
+    assert (np.abs(back[finite] - depth[finite]) <= step).all()
+
+
+def test_compressed_depth_of_millimetres_is_a_plain_png():
+    message = messages.compressed_depth(HEADER, DEPTH, '16UC1', messages.Quantization(100, 100))
+    assert message.format == '16UC1; compressedDepth png'
+    codes = cv2.imdecode(np.frombuffer(message.data, np.uint8)[12:], cv2.IMREAD_UNCHANGED)
+    np.testing.assert_array_equal(codes, [[1500, 0, 0], [0, 0, 0]])
+
+
+def test_assumed_camera_looks_through_the_middle():
+    camera = messages.assumed_camera(4, 3, 10.0)
+    assert camera.matrix.tolist() == [[10, 0, 1.5], [0, 10, 1], [0, 0, 1]]

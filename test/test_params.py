@@ -1,0 +1,144 @@
+"""The parameter tables: against the files in config/, and as a real node lives by them."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import rclpy
+import yaml
+from graph import overrides
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+
+from spike_depth_ros.ros import params
+from spike_depth_ros.ros.depth_parameters import DepthParameters
+from spike_depth_ros.ros.params import ParameterError
+from spike_depth_ros.ros.replay_parameters import ReplayParameters
+
+CONFIG = Path(__file__).resolve().parents[1] / 'config' / 'depth.yaml'
+NODES = {'depth_node': DepthParameters, 'replay_node': ReplayParameters}
+ONLY_ON_THE_COMMAND_LINE = {'path'}
+
+
+def declared(graph, table, **values):
+    node = graph.add(Node('one', parameter_overrides=overrides(values)))
+    params.declare(node, table)
+    return node
+
+
+@pytest.mark.parametrize('name', NODES)
+def test_config_file_holds_every_parameter_with_its_default(name):
+    values = yaml.safe_load(CONFIG.read_text())[f'/**/{name}']['ros__parameters']
+    expected = dataclasses.asdict(NODES[name]())
+    for parameter in ONLY_ON_THE_COMMAND_LINE & set(expected):
+        del expected[parameter]
+    assert values == expected
+    assert [type(v) for v in values.values()] == [type(v) for v in expected.values()]
+    assert list(values) == list(expected), 'in the order of the table'
+
+
+@pytest.mark.parametrize('name', NODES)
+def test_config_file_explains_every_parameter(name):
+    section = CONFIG.read_text().split(f'/**/{name}:')[1].split('\n/**/')[0]
+    comment = ''
+    explained = {}
+    for line in section.splitlines()[2:]:
+        if line.lstrip().startswith('#'):
+            comment += ' ' + line.lstrip('# ')
+        elif ':' in line:
+            explained[line.split(':')[0].strip()] = comment
+            comment = ''
+    for parameter, spec in params.specs(NODES[name]).items():
+        if parameter in ONLY_ON_THE_COMMAND_LINE:
+            continue
+        text = explained[parameter]
+        assert spec.text in text
+        assert ('Live.' in text) == spec.live
+        if spec.low is not None:
+            assert f'Range: {spec.low:.9g} to {spec.high:.9g}.' in text
+        if spec.choices:
+            assert f'One of: {", ".join(spec.choices)}.' in text
+
+
+@pytest.mark.parametrize('table', NODES.values())
+def test_every_default_is_possible(table):
+    for name in params.specs(table):
+        assert params.reason_against(table, name, getattr(table, name)) == ''
+
+
+def test_params_file_reaches_the_node():
+    context = rclpy.Context()
+    rclpy.init(args=['--ros-args', '--params-file', str(CONFIG)], context=context)
+    node = Node('depth_node', context=context, namespace='/robot')
+    try:
+        params.declare(node, DepthParameters)
+        assert params.read(node, DepthParameters) == DepthParameters()
+    finally:
+        node.destroy_node()
+        rclpy.try_shutdown(context=context)
+
+
+def test_descriptors(graph):
+    node = declared(graph, DepthParameters)
+    stride = node.describe_parameter('stride_ms')
+    assert 'depth map' in stride.description
+    limits = stride.floating_point_range[0]
+    assert (limits.from_value, limits.to_value) == (0.0, 10_000.0)
+    cloud = node.describe_parameter('cloud_stride').integer_range[0]
+    assert (cloud.from_value, cloud.to_value) == (1, 64)
+    encoding = node.describe_parameter('depth_encoding').additional_constraints
+    assert encoding == 'one of 32FC1, 16UC1'
+
+
+def test_whole_numbers_do_for_floats(graph):
+    node = declared(graph, DepthParameters, stride_ms=25)
+    assert params.read(node, DepthParameters).stride_ms == 25.0
+    changes = params.whole_numbers_as_floats(DepthParameters, overrides({'window_ms': 50}))
+    assert type(changes[0].value) is float
+
+
+@pytest.mark.parametrize(('values', 'reason'), [
+    ({'stride_ms': -3.0}, 'stride_ms is -3, expected 0 to 10000'),
+    ({'stride_ms': 'often'}, "stride_ms is 'often', expected a number"),
+    ({'num_threads': 1.5}, 'num_threads is 1.5, expected a whole number'),
+    ({'device': 'gpu'}, "device is 'gpu', expected one of auto, cpu, cuda"),
+    ({'cloud_stride': 0}, 'cloud_stride is 0, expected 1 to 64'),
+])  # fmt: skip
+def test_impossible_values_at_the_start_are_refused(graph, values, reason):
+    with pytest.raises(ParameterError) as refused:
+        declared(graph, DepthParameters, **values)
+    assert str(refused.value) == reason
+
+
+def judged(configured=True, **values):
+    return params.judge(DepthParameters(), overrides(values), configured)
+
+
+def test_changes_are_judged():
+    assert judged(min_confidence=0.5).successful
+    assert judged(not_ours=1).successful
+    assert judged(configured=False, checkpoint='x').successful
+    fixed = judged(checkpoint='x')
+    assert not fixed.successful
+    assert 'unconfigured' in fixed.reason
+    assert judged(min_confidence=1.5).reason == 'min_confidence is 1.5, expected 0 to 1'
+
+
+def test_changes_that_contradict_each_other_are_refused():
+    assert 'min_depth_m' in judged(min_depth_m=50.0, max_depth_m=40.0).reason
+    assert 'color_max_m' in judged(color_min_m=60.0).reason
+    assert 'streaming' in judged(streaming=True, window_mode='count').reason
+
+
+def test_every_float_is_a_float():
+    for table in NODES.values():
+        for field in dataclasses.fields(table):
+            spec = field.metadata['spec']
+            assert type(field.default).__name__ == str(field.type)
+            assert spec.text.endswith('.')
+
+
+def test_unset_parameter_is_no_value():
+    assert 'expected a text' in params.reason_against(
+        DepthParameters, 'checkpoint', Parameter('checkpoint').value
+    )

@@ -1,0 +1,101 @@
+"""Queues that drop their oldest, and workers that survive a bad item."""
+
+import math
+import threading
+import time
+
+from spike_depth_ros.ros.queues import MAX_FAULTS, AgingQueue, Worker
+
+SOON_S = 5.0
+
+
+def test_count_drops_the_oldest():
+    queue = AgingQueue(2, math.inf)
+    for item in 'abc':
+        queue.put(item, 0.0)
+    assert (len(queue), queue.dropped) == (2, 1)
+    assert [queue.get().item, queue.get().item] == ['b', 'c']
+
+
+def test_age_drops_the_oldest():
+    queue = AgingQueue(10, 60.0)
+    now_s = time.monotonic()
+    queue.put('old', now_s - 61.0)
+    queue.put('new', now_s)
+    assert queue.age_s > 60.0
+    assert queue.get().item == 'new'
+    assert queue.dropped == 1
+    assert queue.age_s == 0.0
+
+
+def test_clear_is_no_drop_and_close_ends_the_waiting():
+    queue = AgingQueue(10, math.inf)
+    queue.put('a', 0.0)
+    queue.clear()
+    assert (len(queue), queue.dropped) == (0, 0)
+    threading.Timer(0.05, queue.close).start()
+    assert queue.get() is None
+    queue.put('b', 0.0)
+    assert len(queue) == 0
+
+
+def run(work, items):
+    """Lets a worker work on the items; returns it and the sentences of its faults."""
+    queue, said, seen = AgingQueue(100, math.inf), [], threading.Semaphore(0)
+
+    def noted(item, arrived_s):
+        try:
+            work(item)
+        finally:
+            seen.release()
+
+    worker = Worker('work', queue, noted, said.append)
+    for item in items:
+        queue.put(item, 0.0)
+    worker.start()
+    for _ in items:
+        if not seen.acquire(timeout=0.5):
+            break
+    queue.close()
+    assert worker.join(SOON_S)
+    return worker, said
+
+
+def test_a_bad_item_is_counted_and_said_and_the_next_is_done():
+    done = []
+
+    def work(item):
+        done.append(10 // item)
+
+    worker, said = run(work, [1, 0, 2])
+    assert (done, worker.faults, worker.given_up) == ([10, 5], 1, '')
+    assert said == ['work: ZeroDivisionError: integer division or modulo by zero']
+
+
+def test_too_many_faults_in_a_row_end_the_worker():
+    worker, said = run(lambda item: [].pop(), range(MAX_FAULTS + 2))
+    assert worker.faults == MAX_FAULTS == len(said)
+    assert 'IndexError: pop from empty list' in worker.given_up
+
+
+def test_an_error_that_nobody_expected_is_noticed(monkeypatch):
+    monkeypatch.setattr(threading, 'excepthook', lambda args: None)
+
+    def work(item):
+        raise AssertionError('a bug')
+
+    worker, _ = run(work, [1])
+    assert 'nobody expected' in worker.given_up
+
+
+def test_join_tells_that_a_worker_is_busy():
+    queue, go_on = AgingQueue(1, math.inf), threading.Event()
+    worker = Worker('work', queue, lambda item, arrived_s: go_on.wait(SOON_S), print)
+    worker.start()
+    queue.put('a', 0.0)
+    while len(queue):
+        time.sleep(0.001)
+    queue.close()
+    assert not worker.join(0.05)
+    go_on.set()
+    assert worker.join(SOON_S)

@@ -1,0 +1,182 @@
+"""The replay node: real bags to real topics."""
+
+import numpy as np
+import pytest
+from event_camera_msgs.msg import EventPacket
+from graph import EPOCH_NS, FRAME, MS, RELIABLE, event_array, event_packet, overrides, some_events
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import CameraInfo
+
+from spike_depth_ros.bags import BagError, BagWriter, Topic
+from spike_depth_ros.camera import Camera
+from spike_depth_ros.ros import replay_node
+from spike_depth_ros.ros.params import ParameterError
+from spike_depth_ros.ros.playback import Pace, packet_converter, restamped
+from spike_depth_ros.ros.probe import stamp_ns
+from spike_depth_ros.ros.replay_node import EVENT_PACKET, ReplayNode, camera_info_topic
+from spike_depth_ros.wire import EventStream, parse
+
+CAMERA = Camera(64, 48, 60.0, 60.0, 31.5, 23.5)
+COUNT = 10
+
+
+@pytest.fixture
+def bag(tmp_path):
+    """Ten packets, 10 ms apart, recorded 3 ms after their stamp; a calibration beside them."""
+    path = tmp_path / 'drive'
+    with BagWriter(path) as writer:
+        writer.add_camera_info('/eye/camera_info', EPOCH_NS + 3 * MS, CAMERA, FRAME)
+        for k in range(COUNT):
+            packet = event_packet(some_events(10 * k, 10 * k + 5), seq=k)
+            writer.add_raw('/eye/events', EVENT_PACKET, EPOCH_NS + (10 * k + 3) * MS, packet)
+    return path
+
+
+@pytest.fixture
+def play(graph):
+    def play(path, **values):
+        values = {'wait_for_subscriber_s': 10.0, **values}
+        return graph.add(ReplayNode(parameter_overrides=overrides({'path': str(path), **values})))
+
+    return play
+
+
+def raw_listener(graph):
+    got = []
+    graph.camera.create_subscription(EventPacket, 'events', got.append, RELIABLE, raw=True)
+    return got
+
+
+def test_messages_come_out_as_they_were_recorded(graph, play, bag):
+    got, infos = raw_listener(graph), graph.listen(CameraInfo, 'camera_info')
+    node = play(bag, stamp='recorded')
+    assert graph.spin_until(lambda: node.finished.is_set() and len(got) == COUNT)
+    assert got == [event_packet(some_events(10 * k, 10 * k + 5), seq=k) for k in range(COUNT)]
+    assert node.failure == ''
+    assert node.pace.messages == COUNT + 1
+    assert node.pace.recorded_s == pytest.approx(0.09)
+    assert [info.k[0] for info in infos] in ([60.0], [])  # it goes first, perhaps unheard
+
+
+def test_stamps_become_those_of_a_live_camera(graph, play, bag):
+    got = graph.listen(EventPacket, 'events')
+    before_ns = graph.camera.get_clock().now().nanoseconds
+    node = play(bag)
+    assert graph.spin_until(lambda: node.finished.is_set() and len(got) == COUNT)
+    stamps = np.array([stamp_ns(message) for message in got])
+    assert (np.diff(stamps) == 10 * MS).all()
+    # the first message was recorded 3 ms after its stamp, and is published just now
+    assert before_ns - 3 * MS <= stamps[0] <= graph.camera.get_clock().now().nanoseconds
+    assert got[0].header.frame_id == FRAME
+
+
+def test_start_duration_and_rate(graph, play, bag):
+    got = graph.listen(EventPacket, 'events')
+    node = play(bag, stamp='recorded', start_s=0.03, duration_s=0.04, rate=0.5)
+    assert graph.spin_until(lambda: node.finished.is_set())
+    graph.spin_for(0.1)
+    assert [message.seq for message in got] == [3, 4, 5, 6]
+    assert node.pace.took_s >= 2 * node.pace.recorded_s == pytest.approx(0.06)
+
+
+def test_loop_and_clock(graph, play, bag):
+    got, times = graph.listen(EventPacket, 'events'), graph.listen(Clock, '/clock')
+    node = play(bag, loop=True, clock=True, stamp='recorded', rate=2.0)
+    assert graph.spin_until(lambda: len(got) > 2 * COUNT)
+    assert not node.finished.is_set()
+    shown = [t.clock.sec * 10**9 + t.clock.nanosec for t in times]
+    assert min(shown) == EPOCH_NS + 3 * MS
+    assert max(shown) <= EPOCH_NS + (10 * COUNT - 7) * MS
+    assert min(np.diff(shown)) < 0, 'the clock jumps back with the loop'
+
+
+def test_looped_stamps_of_a_live_camera_never_fall(graph, play, bag):
+    got = graph.listen(EventPacket, 'events')
+    play(bag, loop=True, rate=10.0)
+    assert graph.spin_until(lambda: len(got) > 2 * COUNT)
+    assert (np.diff([stamp_ns(message) for message in got]) > 0).all()
+
+
+def test_legacy_types_that_are_not_installed_become_packets():
+    type_name = 'prophesee_event_msgs/msg/EventArray'
+    events = some_events(100, 105)
+    cdr = packet_converter(type_name)(event_array(events))
+    packet, decoded = EventStream(EVENT_PACKET).feed(cdr)
+    np.testing.assert_array_equal(decoded.events, events)
+    legacy = parse(type_name, event_array(events))
+    assert packet.encoding == 'mono'
+    assert packet[:4] == legacy[:4]  # stamp, frame, height, width
+    assert packet_converter(type_name)(b'nonsense') is None
+
+
+def test_a_bag_of_such_a_type_is_played(graph, play, tmp_path):
+    with BagWriter(tmp_path / 'old') as writer:
+        events = some_events(1000, 1005)
+        writer.add_raw('/dv/events', 'dv_ros2_msgs/msg/EventArray', 10**9, event_array(events))
+    got = graph.listen(EventPacket, 'events')
+    play(tmp_path / 'old')
+    assert graph.spin_until(lambda: got)
+    assert (got[0].encoding, got[0].width, got[0].header.frame_id) == ('mono', 64, FRAME)
+
+
+def test_restamped_moves_the_stamp_alone():
+    cdr = event_packet(some_events(0, 5))
+    moved = parse(EVENT_PACKET, restamped(cdr, 1_500_000_000))
+    same = parse(EVENT_PACKET, cdr)
+    assert moved.stamp_ns == same.stamp_ns + 1_500_000_000
+    assert moved[1:7] == same[1:7]
+    assert bytes(moved.payload) == bytes(same.payload)
+    unstamped = event_packet(some_events(0, 5), stamp_ns=0)
+    assert restamped(unstamped, 5) == unstamped
+
+
+@pytest.mark.parametrize(('names', 'chosen'), [
+    (['/eye/camera_info', '/other/camera_info'], '/eye/camera_info'),
+    (['/other/camera_info'], '/other/camera_info'),
+    (['/a/camera_info', '/b/camera_info'], None),
+    ([], None),
+])  # fmt: skip
+def test_the_calibration_beside_the_events(names, chosen):
+    events = Topic('/eye/events', EVENT_PACKET, 1)
+    infos = tuple(Topic(name, 'sensor_msgs/msg/CameraInfo', 1) for name in names)
+    found = camera_info_topic((events, *infos), events)
+    assert (found.name if found else None) == chosen
+
+
+def test_the_pace_is_told():
+    assert 'the pace was kept' in Pace(10, 2.0, 1.005, 0.004).sentence(rate=2.0)
+    assert '0.50 s too slow (largest lag 600 ms)' in Pace(10, 2.0, 2.5, 0.6).sentence(rate=1.0)
+
+
+@pytest.mark.parametrize(('values', 'words'), [
+    ({'path': '/nowhere'}, '/nowhere'),
+    ({}, 'path is empty'),
+    ({'path': '/nowhere', 'rate': 0.0}, 'rate is 0, expected 0.001 to 1000'),
+    ({'path': '/nowhere', 'stamp': 'yesterday'}, 'expected one of now, recorded'),
+])  # fmt: skip
+def test_what_cannot_be_played(graph, values, words):
+    with pytest.raises((BagError, ParameterError), match=words):
+        ReplayNode(parameter_overrides=overrides(values))
+
+
+def test_a_bag_without_events(graph, tmp_path):
+    with BagWriter(tmp_path / 'none') as writer:
+        writer.add_camera_info('/eye/camera_info', EPOCH_NS, CAMERA, FRAME)
+    with pytest.raises(BagError, match='no events'):
+        ReplayNode(parameter_overrides=overrides({'path': str(tmp_path / 'none')}))
+
+
+def test_main_says_what_is_wrong_and_ends(capsys):
+    with pytest.raises(SystemExit) as end:
+        replay_node.main(['--ros-args', '-p', 'path:=/nowhere'])
+    assert end.value.code == 1
+    assert '/nowhere' in capsys.readouterr().err
+
+
+def test_real_recording_keeps_its_pace_and_loses_nothing(graph, play, real_events):
+    got = raw_listener(graph)
+    node = play(real_events / 'test_events_2')
+    assert graph.spin_until(lambda: node.finished.is_set() and len(got) == 100)
+    stream = EventStream(EVENT_PACKET)
+    assert sum(len(stream.feed(cdr)[1].events) for cdr in got) == 571_266
+    assert stream.missing == 0
