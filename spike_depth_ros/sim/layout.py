@@ -17,7 +17,10 @@ GRIP = 2.2
 
 
 def curvature_profile(
-    rng: np.random.Generator, length_m: float, turns: list[tuple[float, float, float]]
+    rng: np.random.Generator,
+    length_m: float,
+    turns: list[tuple[float, float, float]],
+    winding: float = 1.0,
 ) -> np.ndarray:
     """(S,) curvature every `STEP_M`: gentle bends and the given turns, without jumps.
 
@@ -25,12 +28,13 @@ def curvature_profile(
         rng: source of the gentle bends.
         length_m: length of the path.
         turns: start [m], radius [m] and signed angle [rad] of each sharp turn.
+        winding: factor on the gentle bends.
     """
     s = np.arange(0.0, length_m + STEP_M, STEP_M)
     bend = np.zeros_like(s)
     for _ in range(3):
         wave_m, strength = rng.uniform(90, 260), rng.uniform(0.0, 0.0035)
-        bend += strength * np.sin(2 * np.pi * s / wave_m + rng.uniform(0, 2 * np.pi))
+        bend += winding * strength * np.sin(2 * np.pi * s / wave_m + rng.uniform(0, 2 * np.pi))
     for start_m, radius_m, angle in turns:
         span = abs(angle) * radius_m * 1.5
         u = np.clip((s - start_m) / span, 0, 1)
@@ -117,13 +121,12 @@ def _stamp(keep, xy_m, low, cell_m, reach_m):
 def nearest_roads(path, side, grid, ny, nx, reach_m):
     """(2, ny, nx) int16: `Ground.nearest`, by stamping path samples and side streets."""
     nearest = np.full((2, ny, nx), -1, np.int16)
-    best = np.full((2, ny, nx), reach_m * reach_m)
+    best = np.full((2, ny, nx), reach_m * reach_m, np.float32)
     span = int(reach_m / grid[2]) + 1
     for k in range(path.shape[0]):
         _claim(nearest[0], best[0], grid, span, path[k, 0], path[k, 1], k)
     for k in range(side.shape[0]):
-        steps = int(side[k, 5])
-        for along in range(-steps, steps + 1, 2):
+        for along in range(int(side[k, 7]), int(side[k, 5]) + 1, 2):
             x, y = side[k, 0] + along * side[k, 2], side[k, 1] + along * side[k, 3]
             _claim(nearest[1], best[1], grid, span, x, y, k)
     return nearest
@@ -142,14 +145,10 @@ def _claim(nearest, best, grid, span, x, y, label):
                 nearest[j, i] = label
 
 
-def open_light(sun: np.ndarray, table: np.ndarray, **weather: float) -> geo.Light:
-    """A light without shadow maps; `weather` are fields of `geometry.Light`."""
-    fields = {'fog_per_m': 0.0005, 'rain': 0.0, 'clouds': 0.3, 'glare': 0.0, 'night': 0.0}
-    fields |= weather
-    return geo.Light(
-        sun=sun, table=table, grid=np.array([0.0, 0.0, 1.0]),
-        maps=np.zeros((2, 1, 1), np.uint8), **fields,
-    )  # fmt: skip
+def plain_ground(row: np.ndarray, colour: np.ndarray) -> geo.Ground:
+    """A ground without roads; `row` is `Ground.layout`, `colour` is `Ground.colour`."""
+    nowhere = np.full((2, 1, 1), -1, np.int16)
+    return geo.Ground(0, np.array([0.0, 0.0, 1.0]), nowhere, np.zeros((0, 8)), row, colour)
 
 
 def no_actors() -> tuple[np.ndarray, np.ndarray]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from spike_depth_ros.sim.textures import INLINE, JIT, chance, noise, pulse, pulses, seen
+from spike_depth_ros.sim.textures import INLINE, chance, noise, pulse, pulses, seen
 
 ASPHALT, PAINT, PAVING, GREEN, SOIL = range(5)
 """Entries of `Ground.colour`."""
@@ -114,11 +114,11 @@ def ground_pattern(levels, ground, path, step_m, x, y, dx, dy, cos_in, fp):
     inner = 1e6
     if side >= 0:
         b = ground.side[side]
-        cross = pulse(abs(across), -1.0, b[4], fs) * pulse(abs(along), -1.0, b[5], fd)
+        cross = pulse(abs(across), -1.0, b[4], fs) * pulse(along, b[7], b[5], fd)
         if abs(d) > half:
             paint = cross * _marks(ground, along, across, fd, fs, abs(d) - half, b[4])
         inner = abs(across)
-        gap = inner - b[4]
+        gap = inner - b[4] if b[7] < along < b[5] else 1e3
     else:
         gap = 1e3
     if abs(d) <= half + fd:
@@ -126,7 +126,7 @@ def ground_pattern(levels, ground, path, step_m, x, y, dx, dy, cos_in, fp):
     road = max(main, cross)
     # The kerb: a bright stone with a dark foot, wherever the nearer road ends.
     beyond = abs(d) - half
-    if side >= 0 and abs(along) < ground.side[side, 5]:
+    if side >= 0 and ground.side[side, 7] < along < ground.side[side, 5]:
         beyond = min(beyond, inner - ground.side[side, 4])
     kerb = pulse(beyond, 0.0, 0.18, fd)
     foot = pulse(beyond, -0.1, 0.0, fd)
@@ -139,7 +139,7 @@ def ground_pattern(levels, ground, path, step_m, x, y, dx, dy, cos_in, fp):
     if sharp > 0:
         crack = noise(levels, x * 2.1, y * 2.1 + 70, middle * 2.1)
         split = 0.4 * sharp * pulse(crack, -0.03, 0.03, 0.03)
-    tar = 1.0 + 0.10 * fine + 0.10 * coarse * age - mend - split + track
+    tar = 1.0 + 0.13 * fine + (0.05 + 0.11 * age) * coarse - mend - split + track
     pave = pulse(beyond, 0.0, walk, fd)
     slab = 1.0
     if pave > 0 and ground.layout[3] > 0:

@@ -37,7 +37,7 @@ class Env(NamedTuple):
     pixel_rad: float
 
 
-STREAK_LAYERS = ((0.010, 21.0), (0.022, 12.0))
+STREAK_LAYERS = ((0.0035, 26.0), (0.008, 15.0))
 """Rain: angular width of a streak's column [rad], and its speed down the image [lengths/s]."""
 
 
@@ -69,7 +69,7 @@ def sky(env, wx, wy, wz, time_s, out):
         form = noise(levels, u, v, reach * pixel_rad * 2 + 0.5)
         cloud = min(max(0.5 + 0.8 * (form + 2.2 * light.clouds - 1.4), 0.0), 1.0)
     toward = wx * light.sun[0] + wy * light.sun[1] + wz * light.sun[2]
-    disc = 60.0 * (1 - light.clouds) if toward > 0.99995 else 0.0
+    disc = 60.0 * max(1.0 - light.clouds, 0.0) * min(max((toward - 0.9998) / 1e-4, 0.0), 1.0)
     halo = 0.08 / (1.03 - toward)
     for c in range(out.shape[0]):
         clear = table[HORIZON, c] + share * (table[ZENITH, c] - table[HORIZON, c])
@@ -219,7 +219,7 @@ def rain_streak(density, elevation, azimuth, time_s):
         column = azimuth / width
         k = int(np.floor(column))
         inside = 1.0 - abs(2 * (column - k) - 1.0)
-        fall = elevation / (9 * width) + speed * time_s * (0.8 + 0.4 * chance(k, 1, layer))
+        fall = elevation / (14 * width) + speed * time_s * (0.8 + 0.4 * chance(k, 1, layer))
         fall += 7.0 * chance(k, 2, layer)
         drop = int(np.floor(fall))
         if chance(k, drop, 31 + layer) < density:
@@ -238,7 +238,7 @@ def through_air(light, table, distance, cos_sun, sun_seen, streak, out):
     for c in range(out.shape[0]):
         air = table[HORIZON, c] * (1.0 + 0.25 * max(cos_sun, 0.0))
         out[c] = out[c] * clear + (1 - clear) * air + veil * table[SUN, c]
-        out[c] += streak * 0.35 * (table[HORIZON, c] + 0.3 * table[LAMPS, c] * light.night)
+        out[c] += streak * 0.16 * (table[HORIZON, c] + 0.06 * table[LAMPS, c] * light.night)
 
 
 @numba.njit(**JIT)

@@ -163,8 +163,8 @@ def _facade(levels, u, v, fu, fv, detail, face):
 @numba.njit(**JIT)
 def _paint(levels, u, v, fu, fv, detail, face):
     """Car body. detail: door pitch [m], height of the dark sill [m], spare, seed."""
-    seam = pulses(u / max(detail[0], 0.1), 0.03 / max(detail[0], 0.1), fu / max(detail[0], 0.1))
-    seam *= 1.0 if face == 1 else 0.0
+    door = detail[0]
+    seam = pulses(u / door, 0.03 / door, fu / door) if face == 1 and door > 0.1 else 0.0
     sill = pulse(v, -9.0, detail[1], fv)
     grille = pulse(abs(u), 0.0, 0.45, fu) * pulse(v, 0.15, 0.4, fv) if face == 0 else 0.0
     dirt = 0.05 * noise(levels, u * 12, v * 12, fu * 12)
@@ -180,17 +180,17 @@ def _glass(levels, u, v, fu, fv, detail, face):
     pitch = max(detail[0], 0.1)
     pillar = pulses(u / pitch, 0.09, fu / pitch) if detail[0] > 0 and face == 1 else 0.0
     shade = 1.0 + 0.3 * noise(levels, u * 5 + detail[3], v * 5, fu * 5)
-    return 1.0 - pillar, shade, 0.45 * (1 - pillar) + 0.1, 0.0
+    return 1.0 - pillar, shade, 0.22 * (1 - pillar) + 0.08, 0.0
 
 
 @numba.njit(**JIT)
 def _foliage(levels, u, v, fu, fv, detail):
     """Leaves: strong contrast at two scales. detail: leaf size [m], contrast, spare, seed."""
-    rate = 2.0 / max(detail[0], 0.02)
+    rate = 3.0 / max(detail[0], 0.02)
     fine = noise(levels, u * rate + detail[3], v * rate, max(fu, fv) * rate)
-    clump = noise(levels, u * 9 + detail[3], v * 9, max(fu, fv) * 9)
-    gain = 1.0 + detail[1] * (0.7 * fine + 0.6 * clump)
-    return min(max(0.5 + 0.4 * clump, 0.0), 1.0), min(max(gain, 0.12), 3.0), 0.0, 0.0
+    clump = noise(levels, u * 14 + detail[3], v * 14, max(fu, fv) * 14)
+    gain = 1.0 + detail[1] * (0.8 * fine + 0.7 * clump)
+    return min(max(0.5 + 0.5 * clump, 0.0), 1.0), min(max(gain, 0.1), 3.0), 0.0, 0.0
 
 
 @numba.njit(**JIT)
@@ -234,9 +234,10 @@ def _shelf(levels, u, v, fu, fv, detail):
 @numba.njit(**JIT)
 def _plank(levels, u, v, fu, fv, detail):
     """Long grain with joints: wood, bark, roof tiles. detail: width [m], joint, contrast, seed."""
-    x = u / detail[0]
-    joint = 1.0 - pulses(x, 1 - detail[1], fu / detail[0])
-    tint = seen(fu / detail[0]) * (0.6 * chance(int(np.floor(x)), 7, int(detail[3])) - 0.3)
+    plank = max(detail[0], 0.05)
+    x = u / plank
+    joint = 1.0 - pulses(x, 1 - detail[1], fu / plank)
+    tint = seen(fu / plank) * (0.6 * chance(int(np.floor(x)), 7, int(detail[3])) - 0.3)
     grain = detail[2] * noise(levels, u * 50 + detail[3], v * 7, max(fu * 50, fv * 7))
     return 1.0 - 0.7 * joint, max(1.0 + tint + grain, 0.1), 0.02, 0.0
 
@@ -276,7 +277,7 @@ def pattern(levels, material, face, u, v, fu, fv, detail, radius):
         return 1.0, 1.0, 0.0, detail[0]
     if material == geo.WHEEL:
         hub = pulse(radius, 0.0, 0.62, fu * 3)
-        return 1.0 - hub, 1.0 + 0.25 * hub * noise(levels, u * 40, v * 40, fu * 40), 0.05, 0.0
+        return hub, 1.0 + 0.25 * hub * noise(levels, u * 40, v * 40, fu * 40), 0.05, 0.0
     if material == geo.STRIPE:
         period = max(detail[0], 0.02)
         return pulses(v / period + detail[1] * u / period, 0.5, fv / period), 1.0, 0.05, 0.0

@@ -16,14 +16,11 @@ import numpy as np
 from spike_depth_ros.camera import Camera
 from spike_depth_ros.sim import motion as mo
 from spike_depth_ros.sim.geometry import BALL, BOX, CONE
+from spike_depth_ros.sim.intersect import NEAR_M, meet_box, meet_patch, meet_round
 
 TILE_PX = 16
-NEAR_M = 0.05
 SMALLEST_PX = 0.35
 """Solids that appear smaller than this radius are left out."""
-
-FAST = {'contract', 'reassoc', 'nsz', 'arcp'}
-"""Fast arithmetic that still respects NaN and infinity."""
 
 
 class RayTable(NamedTuple):
@@ -110,12 +107,16 @@ def place_solids(solids, motion, time_s, eye, turn, rays, window, sun):
     near_m, origin, maps = np.empty(count), np.empty((count, 3)), np.empty((count, 3, 3))
     metric = np.empty((3, count, 3))
     centre, axes, c, m = np.empty(3), np.empty((3, 3)), np.empty(3), np.empty((3, 3))
+    edges = (rays.columns[window[0], 0], rays.columns[window[1] - 1, 1],
+             rays.rows[window[2], 0], rays.rows[window[3] - 1, 1])  # fmt: skip
     kept = 0
     for n in range(count):
         _in_world(solids, poses, n, centre, axes)
         size = np.sqrt((axes * axes).sum())
         _rotated(turn, centre, eye, c)
         if c[2] + size < NEAR_M or size < SMALLEST_PX * rays.pixel_rad * (c[2] - size):
+            continue
+        if _beside(edges, c, size):
             continue
         for k in range(3):
             for i in range(3):
@@ -157,6 +158,18 @@ def place_solids(solids, motion, time_s, eye, turn, rays, window, sun):
         shadow_blobs(motion, poses, eye, sun),
         turn[2, 2] / max(-turn[2, 1], 1e-3),
     )
+
+
+@numba.njit(cache=True, nogil=True)
+def _beside(edges, c, size):
+    """True if a ball of radius `size` at `c` lies outside the wedges of the window's rays."""
+    for axis in range(2):
+        low, high = edges[2 * axis], edges[2 * axis + 1]
+        if low * c[2] - c[axis] > size * np.sqrt(1 + low * low):
+            return True
+        if c[axis] - high * c[2] > size * np.sqrt(1 + high * high):
+            return True
+    return False
 
 
 @numba.njit(cache=True, nogil=True)
@@ -290,13 +303,17 @@ def trace(scope, solids, rays, tiles, depth, row):
         top, left = tile // across * TILE_PX, tile % across * TILE_PX
         rows, columns = min(TILE_PX, depth.shape[0] - top), min(TILE_PX, depth.shape[1] - left)
         n = rows * columns
-        for k in range(n):
-            x[k], y[k] = rays.xy[top + k // columns, left + k % columns]
+        for r in range(rows):
+            for c in range(columns):
+                k = r * columns + c
+                x[k], y[k] = rays.xy[top + r, left + c, 0], rays.xy[top + r, left + c, 1]
         listed = members[starts[tile] : starts[tile + 1]]
         _trace_tile(scope, solids, listed, x[:n], y[:n], near[:n], who[:n])
-        for k in range(n):
-            depth[top + k // columns, left + k % columns] = near[k] if x[k] == x[k] else np.nan
-            row[top + k // columns, left + k % columns] = who[k]
+        for r in range(rows):
+            for c in range(columns):
+                k = r * columns + c
+                depth[top + r, left + c] = near[k] if x[k] == x[k] else np.nan
+                row[top + r, left + c] = who[k]
 
 
 @numba.njit(cache=True, nogil=True, error_model='numpy')
@@ -322,117 +339,9 @@ def _trace_tile(scope, solids, members, x, y, depth, winner):
         shape = solids.shape[solid]
         origin, turn, taper = scope.origin[n], scope.turn[n], solids.taper[solid]
         if shape == BOX:
-            _box(origin, turn, taper, n, x, y, depth, winner)
+            meet_box(origin, turn, taper, n, x, y, depth, winner)
         elif shape in (BALL, CONE):
-            _round(shape == CONE, origin, turn, taper, n, x, y, depth, winner)
+            meet_round(shape == CONE, origin, turn, taper, n, x, y, depth, winner)
         else:
-            _patch(origin, turn, taper, n, x, y, depth, winner)
+            meet_patch(origin, turn, taper, n, x, y, depth, winner)
         farthest = depth.max()
-
-
-@numba.njit(cache=True, nogil=True, error_model='numpy', fastmath=FAST)
-def _box(origin, turn, taper, n, x, y, depth, winner):
-    """Cube |q| <= 1 whose half widths shrink linearly by `taper` from bottom to top."""
-    f = np.float32
-    ox, oy, oz = f(origin[0]), f(origin[1]), f(origin[2])
-    m00, m01, m02 = f(turn[0, 0]), f(turn[0, 1]), f(turn[0, 2])
-    m10, m11, m12 = f(turn[1, 0]), f(turn[1, 1]), f(turn[1, 2])
-    m20, m21, m22 = f(turn[2, 0]), f(turn[2, 1]), f(turn[2, 2])
-    kx, ky, one = f(taper[0] / 2), f(taper[1] / 2), f(1.0)
-    # Each pair of walls is q . (1, k) <= 1 - k and q . (-1, k) <= 1 - k in the (x or y, z) plane.
-    for i in range(x.shape[0]):
-        dx = m00 * x[i] + m01 * y[i] + m02
-        dy = m10 * x[i] + m11 * y[i] + m12
-        dz = m20 * x[i] + m21 * y[i] + m22
-        ax, bx = dx + kx * dz, kx * dz - dx
-        ay, by = dy + ky * dz, ky * dz - dy
-        t0 = (one - kx - ox - kx * oz) / ax
-        t1 = (one - kx + ox - kx * oz) / bx
-        t2 = (one - ky - oy - ky * oz) / ay
-        t3 = (one - ky + oy - ky * oz) / by
-        t4 = (one - oz) / dz
-        t5 = (-one - oz) / dz
-        low, high = f(-np.inf), f(np.inf)
-        low = max(low, t0 if ax < 0 else f(-np.inf))
-        high = min(high, t0 if ax > 0 else f(np.inf))
-        low = max(low, t1 if bx < 0 else f(-np.inf))
-        high = min(high, t1 if bx > 0 else f(np.inf))
-        low = max(low, t2 if ay < 0 else f(-np.inf))
-        high = min(high, t2 if ay > 0 else f(np.inf))
-        low = max(low, t3 if by < 0 else f(-np.inf))
-        high = min(high, t3 if by > 0 else f(np.inf))
-        low = max(low, min(t4, t5))
-        high = min(high, max(t4, t5))
-        t = low if low > f(NEAR_M) else high
-        hit = (low <= high) & (t > f(NEAR_M)) & (t < depth[i])
-        depth[i] = t if hit else depth[i]
-        winner[i] = n if hit else winner[i]
-
-
-@numba.njit(cache=True, nogil=True, error_model='numpy', fastmath=FAST)
-def _round(is_cone, origin, turn, taper, n, x, y, depth, winner):
-    """Unit ball, or the cone x^2 + y^2 <= r(z)^2, |z| <= 1, r from 1 down to 1 - taper.
-
-    The ray starts anew at its point nearest to the centre, or thin far poles lose all digits.
-    """
-    f = np.float32
-    ox, oy, oz = f(origin[0]), f(origin[1]), f(origin[2])
-    m00, m01, m02 = f(turn[0, 0]), f(turn[0, 1]), f(turn[0, 2])
-    m10, m11, m12 = f(turn[1, 0]), f(turn[1, 1]), f(turn[1, 2])
-    m20, m21, m22 = f(turn[2, 0]), f(turn[2, 1]), f(turn[2, 2])
-    slope = f(-taper[0] / 2) if is_cone else f(0.0)
-    radius = f(1 - taper[0] / 2)
-    flat = f(0.0) if is_cone else f(1.0)
-    zero, one = f(0.0), f(1.0)
-    for i in range(x.shape[0]):
-        dx = m00 * x[i] + m01 * y[i] + m02
-        dy = m10 * x[i] + m11 * y[i] + m12
-        dz = m20 * x[i] + m21 * y[i] + m22
-        middle = -(ox * dx + oy * dy + oz * dz) / (dx * dx + dy * dy + dz * dz)
-        px, py, pz = ox + middle * dx, oy + middle * dy, oz + middle * dz
-        r0, r1 = radius + slope * pz, slope * dz
-        a = dx * dx + dy * dy - r1 * r1 + flat * dz * dz
-        b = px * dx + py * dy - r0 * r1 + flat * pz * dz
-        c = px * px + py * py - r0 * r0 + flat * pz * pz
-        disc = b * b - a * c
-        root = np.sqrt(max(disc, zero))
-        enter, leave = (-b - root) / a, (-b + root) / a
-        t4, t5 = (one - pz) / dz, (-one - pz) / dz
-        if is_cone:
-            enter, leave = max(enter, min(t4, t5)), min(leave, max(t4, t5))
-        enter, leave = enter + middle, leave + middle
-        t = enter if enter > f(NEAR_M) else leave
-        hit = (disc > zero) & (a > zero) & (enter <= leave) & (t > f(NEAR_M)) & (t < depth[i])
-        depth[i] = t if hit else depth[i]
-        winner[i] = n if hit else winner[i]
-
-
-@numba.njit(cache=True, nogil=True, error_model='numpy', fastmath=FAST)
-def _patch(origin, turn, taper, n, x, y, depth, winner):
-    """Ground z = a x + b y + c x y over |x|, |y| <= 1: a quadratic, solved without loss."""
-    f = np.float32
-    ox, oy, oz = f(origin[0]), f(origin[1]), f(origin[2])
-    m00, m01, m02 = f(turn[0, 0]), f(turn[0, 1]), f(turn[0, 2])
-    m10, m11, m12 = f(turn[1, 0]), f(turn[1, 1]), f(turn[1, 2])
-    m20, m21, m22 = f(turn[2, 0]), f(turn[2, 1]), f(turn[2, 2])
-    a, b, c = f(taper[0]), f(taper[1]), f(taper[2])
-    above = oz - a * ox - b * oy - c * ox * oy
-    edge, zero = f(1.0 + 1e-4), f(0.0)
-    for i in range(x.shape[0]):
-        dx = m00 * x[i] + m01 * y[i] + m02
-        dy = m10 * x[i] + m11 * y[i] + m12
-        dz = m20 * x[i] + m21 * y[i] + m22
-        quad = -c * dx * dy
-        lin = dz - a * dx - b * dy - c * (ox * dy + oy * dx)
-        disc = lin * lin - 4 * quad * above
-        root = np.sqrt(max(disc, zero))
-        q = f(-0.5) * (lin + (root if lin > zero else -root))
-        t0, t1 = above / q, q / quad
-        in0 = (abs(ox + t0 * dx) <= edge) & (abs(oy + t0 * dy) <= edge) & (t0 > f(NEAR_M))
-        in1 = (abs(ox + t1 * dx) <= edge) & (abs(oy + t1 * dy) <= edge) & (t1 > f(NEAR_M))
-        t0 = t0 if in0 else f(np.inf)
-        t1 = t1 if in1 else f(np.inf)
-        t = min(t0, t1)
-        hit = (disc >= zero) & (t < depth[i])
-        depth[i] = t if hit else depth[i]
-        winner[i] = n if hit else winner[i]

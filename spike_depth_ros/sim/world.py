@@ -5,11 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from spike_depth_ros.sim.geometry import World
+from spike_depth_ros.sim.scenes.flight import build_flight
+from spike_depth_ros.sim.scenes.indoor import build_indoor
 from spike_depth_ros.sim.scenes.street import build_street
 
 __all__ = ['SCENES', 'World', 'WorldError', 'build_world']
 
-SCENES: dict[str, Callable[[int, float], World]] = {'street': build_street}
+SCENES: dict[str, Callable[[int, float], World]] = {
+    'street': build_street,
+    'indoor': build_indoor,
+    'flight': build_flight,
+}
 """Scene -> builder(seed, duration_s)."""
 
 MAX_DURATION_S = 600.0
