@@ -21,14 +21,17 @@ from spike_depth_ros.codecs.encoders import (
     evt3_state,
 )
 from spike_depth_ros.codecs.memory import (
+    CLOCK,
+    EPOCH_US,
+    EVENT_END,
     LAST_NS,
     MAX_EVENTS,
     NEVER,
     OVERSIZED,
     SIZE,
+    SLACK,
     SYNC,
-    TOTALS,
-    TRUNCATED_BYTES,
+    TRIGGER_END,
     DecodeCounts,
     add_counts,
     counts,
@@ -39,6 +42,7 @@ from spike_depth_ros.events import (
     Decoded,
     empty_events,
     empty_triggers,
+    read_only,
 )
 
 __all__ = [
@@ -59,38 +63,30 @@ MAX_SENSOR_PX = 16384
 """Largest sensor height or width that is believed."""
 
 
+SMALL_BYTES = 1 << 14
+"""Payloads up to this size get room for the worst case; in larger ones it is counted first."""
+BLOCK_SIZE = 1 << 17
+"""Records in a block of memory that packets share (1.7 MB of events)."""
 NOTHING = Decoded(empty_events(), empty_triggers())
 
 
 class Encoding(NamedTuple):
     """How one encoding is decoded."""
 
-    word: str  # numpy dtype of one word
-    bound: Callable  # words -> (most events, most triggers) that they may hold
-    decode: Callable  # kernel: (words, time_base_ns, height, width, events, triggers, memory)
-
-
-def _one_event_each(words: np.ndarray) -> tuple[int, int]:
-    return len(words), 0
-
-
-def _one_trigger_each(words: np.ndarray) -> tuple[int, int]:
-    return 0, len(words)
-
-
-def _one_event_each_row(body: np.ndarray) -> tuple[int, int]:
-    return len(body) // plain.ROW_BYTES + 1, 0
+    expansion: int  # most events that one byte can stand for
+    bound: Callable  # kernel: payload -> (most events, most triggers) that it may hold
+    decode: Callable  # kernel: (payload, time_base_ns, height, width, events, triggers, memory)
 
 
 ENCODINGS: dict[str, Encoding] = {
-    'evt3': Encoding('<u2', evt3.bound, evt3.decode),
-    'evt2': Encoding('<u4', evt2.evt2_bound, evt2.evt2),
-    'evt21': Encoding('<u8', evt2.evt21_bound, evt2.evt21),
-    'mono': Encoding('<u8', _one_event_each, plain.mono),
-    'trigger': Encoding('<u8', _one_trigger_each, plain.trigger),
-    'libcaer': Encoding('<u8', _one_event_each, plain.libcaer),
-    'libcaer_cmp': Encoding('<u2', plain.libcaer_cmp_bound, plain.libcaer_cmp),
-    'event_array': Encoding('u1', _one_event_each_row, plain.event_array),
+    'evt3': Encoding(6, evt3.bound, evt3.decode),
+    'evt2': Encoding(1, plain.bound, evt2.evt2),
+    'evt21': Encoding(4, evt2.evt21_bound, evt2.evt21),
+    'mono': Encoding(1, plain.bound, plain.mono),
+    'trigger': Encoding(1, plain.bound, plain.trigger),
+    'libcaer': Encoding(1, plain.bound, plain.libcaer),
+    'libcaer_cmp': Encoding(4, plain.libcaer_cmp_bound, plain.libcaer_cmp),
+    'event_array': Encoding(1, plain.bound, plain.event_array),
 }
 
 
@@ -109,10 +105,11 @@ class Decoder:
             )
         self.key = encoding, height, width
         self.height, self.width = height, width
-        word, self._bound, self._kernel = ENCODINGS[encoding]
-        self._word = np.dtype(word)
+        self._expansion, self._bound, self._kernel = ENCODINGS[encoding]
         self._memory = np.zeros(SIZE, np.int64)
-        self._no_triggers = np.empty(0, TRIGGER_DTYPE)
+        self._events, self._shown_events = _block(0, EVENT_DTYPE)
+        self._triggers, self._shown_triggers = _block(0, TRIGGER_DTYPE)
+        self._event_end = self._trigger_end = 0
         self.reset()
 
     def decode(self, payload: np.ndarray | memoryview | bytes, time_base_ns: int = 0) -> Decoded:
@@ -123,41 +120,34 @@ class Decoder:
             time_base_ns: what the packet's times are relative to, where the encoding uses it.
 
         Returns:
-            Events and triggers in stream order, read-only.
+            Events and triggers in stream order, read-only. The arrays of packets that follow
+            each other are slices of one block of memory, which lives as long as any of them.
         """
-        words = self._words(payload)
-        most_events, most_triggers = self._bound(words)
-        if most_events > MAX_EVENTS:
-            self._memory[OVERSIZED] += 1
-            return NOTHING
-        events = np.empty(most_events, EVENT_DTYPE)
-        triggers = np.empty(most_triggers, TRIGGER_DTYPE) if most_triggers else self._no_triggers
-        n, m = self._kernel(
-            words, time_base_ns, self.height, self.width, events, triggers, self._memory
+        if not isinstance(payload, np.ndarray) or payload.flags.writeable:
+            payload = np.frombuffer(memoryview(payload).toreadonly(), np.uint8)  # type: ignore[arg-type]
+        size = payload.size
+        if size > SMALL_BYTES:
+            most_events, most_triggers = self._bound(payload)
+            if most_events > MAX_EVENTS:
+                self._memory[OVERSIZED] += 1
+                return NOTHING
+        else:
+            most_events, most_triggers = size * self._expansion + SLACK, size
+        if self._event_end + most_events > self._events.size:
+            self._events, self._shown_events = _block(most_events, EVENT_DTYPE)
+            self._memory[EVENT_END] = self._event_end = 0
+        if self._trigger_end + most_triggers > self._triggers.size:
+            self._triggers, self._shown_triggers = _block(most_triggers, TRIGGER_DTYPE)
+            self._memory[TRIGGER_END] = self._trigger_end = 0
+        event_start, trigger_start = self._event_end, self._trigger_end
+        self._event_end, self._trigger_end = self._kernel(
+            payload, time_base_ns, self.height, self.width, self._events, self._triggers,
+            self._memory,
+        )  # fmt: skip
+        return Decoded(
+            self._shown_events[event_start : self._event_end],
+            self._shown_triggers[trigger_start : self._trigger_end],
         )
-        events = events[:n]
-        events.setflags(write=False)
-        if not m:
-            return Decoded(events, NOTHING.triggers)
-        triggers = triggers[:m]
-        triggers.setflags(write=False)
-        return Decoded(events, triggers)
-
-    def _words(self, payload: np.ndarray | memoryview | bytes) -> np.ndarray:
-        """The whole words of a payload: a view, or an aligned copy where a view would not be."""
-        if not isinstance(payload, np.ndarray):
-            payload = np.frombuffer(payload, np.uint8)
-        rest = payload.size % self._word.itemsize
-        if rest:
-            self._memory[TRUNCATED_BYTES] += rest
-            payload = payload[:-rest]
-        words = payload.view(self._word)
-        flags = words.flags
-        if not flags.aligned:
-            words = words.copy()
-        if flags.writeable or not flags.aligned:
-            words.setflags(write=False)  # one compiled version for all
-        return words
 
     @property
     def counts(self) -> DecodeCounts:
@@ -166,12 +156,18 @@ class Decoder:
 
     def reset(self) -> None:
         """Forgets time and addresses, as after a restart of the camera; totals stay."""
-        self._memory[TOTALS:] = 0
+        self._memory[[SYNC, EPOCH_US, CLOCK]] = 0
         self._memory[LAST_NS] = NEVER
 
     def resync(self) -> None:
         """Waits for a fresh time, as after lost packets; the count of wraps stays."""
         self._memory[SYNC] = 0
+
+
+def _block(size: int, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
+    """Room for records: an array to write, and the read-only view of it that is handed out."""
+    block = np.empty(max(size, BLOCK_SIZE) if size else 0, dtype)
+    return block, read_only(block.view())
 
 
 CODECS: dict[str, Callable[[int, int], Decoder]] = {

@@ -17,12 +17,15 @@ from spike_depth_ros.codecs.memory import (
     BEFORE_TIME,
     CLOCK,
     EPOCH_US,
+    EVENT_END,
     LAST_NS,
+    SLACK,
     SYNC,
-    TRIGGERS,
+    TRIGGER_END,
+    TRUNCATED_BYTES,
     UNKNOWN_CODES,
     WRAPS,
-    add_totals,
+    end_packet,
     note_backward,
 )
 
@@ -44,22 +47,13 @@ def _take_high(high, memory):
 
 
 @numba.njit(cache=True, nogil=True)
-def evt2_bound(words):
-    """Upper bounds of the numbers of events and triggers in evt2 words."""
-    events, triggers = 0, 0
-    for i in range(words.shape[0]):
-        code = words[i] >> 28
-        events += np.int64(code <= CD_ON)
-        triggers += np.int64(code == EVT2_TRIGGER)
-    return events, triggers
-
-
-@numba.njit(cache=True, nogil=True)
-def evt2(words, time_base_ns, height, width, events, triggers, memory):
+def evt2(payload, time_base_ns, height, width, events, triggers, memory):
     """Decodes evt2 words: type @28 (4 bits), time low @22 (6), x @11 and y @0 (11 each)."""
+    words = payload[: payload.shape[0] // 4 * 4].view(np.uint32)
+    memory[TRUNCATED_BYTES] += payload.shape[0] % 4
     high_us = memory[EPOCH_US] + (memory[CLOCK] << 6)
     last_ns = memory[LAST_NS]
-    n = on = out = m = 0
+    n, m, on, out = memory[EVENT_END], memory[TRIGGER_END], 0, 0
     for i in range(words.shape[0]):
         word = np.int64(words[i])
         code = word >> 28
@@ -89,15 +83,14 @@ def evt2(words, time_base_ns, height, width, events, triggers, memory):
         event['t_ns'], event['x'], event['y'], event['p'] = t_ns, x, y, code
         n += 1
         on += code
-    memory[TRIGGERS] += m
-    add_totals(memory, n, on, out, last_ns)
-    return n, m
+    return end_packet(memory, n, m, on, out, last_ns)
 
 
 @numba.njit(cache=True, nogil=True)
-def evt21_bound(words):
+def evt21_bound(payload):
     """Upper bounds of the numbers of events and triggers in evt21 words."""
-    events, triggers = 0, 0
+    words = payload[: payload.shape[0] // 8 * 8].view(np.uint64)
+    events, triggers = SLACK, 0
     for i in range(words.shape[0]):
         code = words[i] >> np.uint64(60)
         if code <= CD_ON:
@@ -110,15 +103,17 @@ def evt21_bound(words):
 
 
 @numba.njit(cache=True, nogil=True)
-def evt21(words, time_base_ns, height, width, events, triggers, memory):
+def evt21(payload, time_base_ns, height, width, events, triggers, memory):
     """Decodes evt21 words as a GenX320 sends them: 64 bits, little-endian as a whole.
 
     Type in bits 60-63, time low @54 (6 bits), x @43, y @32 (11 bits each), then a 32-bit mask:
     bit k is an event at x + k. TIME_HIGH holds 28 bits @32, a trigger its id @40 and edge @32.
     """
+    words = payload[: payload.shape[0] // 8 * 8].view(np.uint64)
+    memory[TRUNCATED_BYTES] += payload.shape[0] % 8
     high_us = memory[EPOCH_US] + (memory[CLOCK] << 6)
     last_ns = memory[LAST_NS]
-    n = on = out = m = 0
+    n, m, on, out = memory[EVENT_END], memory[TRIGGER_END], 0, 0
     for i in range(words.shape[0]):
         head = np.int64(words[i] >> np.uint64(32))
         code = head >> 28
@@ -154,6 +149,4 @@ def evt21(words, time_base_ns, height, width, events, triggers, memory):
                     on += code
             mask >>= 1
             x += 1
-    memory[TRIGGERS] += m
-    add_totals(memory, n, on, out, last_ns)
-    return n, m
+    return end_packet(memory, n, m, on, out, last_ns)

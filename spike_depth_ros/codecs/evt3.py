@@ -23,14 +23,18 @@ from spike_depth_ros.codecs.memory import (
     BEFORE_TIME,
     CLOCK,
     EPOCH_US,
+    EVENT_END,
     EVENTS,
     LAST_NS,
     ON,
     OUT_OF_BOUNDS,
     SCRATCH,
     SCRATCH_SIZE,
+    SLACK,
     SYNC,
+    TRIGGER_END,
     TRIGGERS,
+    TRUNCATED_BYTES,
     UNKNOWN_CODES,
     WRAPS,
     note_backward,
@@ -97,13 +101,12 @@ SIX_BITS = [[k for k in range(6) if mask >> k & 1] for mask in range(64)]
 BIT_COUNT = np.array([len(bits) for bits in SIX_BITS], np.int64)
 BIT_AT = np.array([bits + [0] * (6 - len(bits)) for bits in SIX_BITS], np.uint8)
 """(64, 6): the positions of the set bits of a 6-bit mask, filled up with zeros."""
-SLACK = 12
-"""Records behind the last that `_expand` may scribble on."""
 
 
 @numba.njit(cache=True, nogil=True)
-def bound(words):
+def bound(payload):
     """Upper bounds of the numbers of events and triggers in evt3 words."""
+    words = payload[: payload.shape[0] // 2 * 2].view(np.uint16)
     events, triggers = SLACK, 0
     for start in range(0, words.shape[0], COUNT_BLOCK):
         block = words[start : start + COUNT_BLOCK]
@@ -120,26 +123,29 @@ def bound(words):
 
 
 @numba.njit(cache=True, nogil=True)
-def decode(words, time_base_ns, height, width, events, triggers, memory):
+def decode(payload, time_base_ns, height, width, events, triggers, memory):
     """Decodes evt3 words; the state runs on across packets and `time_base_ns` is not used.
 
     t [us] = wraps << 24 | high << 12 | low. Events come from ADDR_X (one) and VECT_12, VECT_8
     (masks over x from the base on).
     """
-    size, i, n, m = words.shape[0], 0, 0, 0
+    words = payload[: payload.shape[0] // 2 * 2].view(np.uint16)
+    i, size = 0, words.shape[0]
+    event_start, trigger_start = memory[EVENT_END], memory[TRIGGER_END]
     if memory[SYNC] != IN_SYNC:
-        i, n, m = _walk(words, 0, size, True, height, width, events, n, triggers, m, memory)
+        i = _walk(words, 0, size, True, height, width, events, triggers, memory)
     while i < size:
         stop = min(i + SCRATCH_SIZE, size)
         if _is_calm(words[i:stop], memory):
             count = _gather(words[i:stop], memory)
-            n, m = _expand(count, height, width, events, n, triggers, m, memory)
+            _expand(count, height, width, events, triggers, memory)
+            i = stop
         else:
-            _, n, m = _walk(words, i, stop, False, height, width, events, n, triggers, m, memory)
-        i = stop
-    memory[EVENTS] += n
-    memory[TRIGGERS] += m
-    return n, m
+            i = _walk(words, i, stop, False, height, width, events, triggers, memory)
+    memory[TRUNCATED_BYTES] += payload.shape[0] % 2
+    memory[EVENTS] += memory[EVENT_END] - event_start
+    memory[TRIGGERS] += memory[TRIGGER_END] - trigger_start
+    return memory[EVENT_END], memory[TRIGGER_END]
 
 
 @numba.njit(cache=True, nogil=True)
@@ -207,10 +213,10 @@ def _put_bits(events, n, t_ns, x, y, p, mask, height, width, memory):
 
 
 @numba.njit(cache=True, nogil=True)
-def _expand(count, height, width, events, start, triggers, m, memory):
+def _expand(count, height, width, events, triggers, memory):
     """Turns the registers that `_gather` kept into events and triggers."""
     epoch_ns, last_ns = memory[EPOCH_US] * 1000, memory[LAST_NS]
-    n, on = np.uintp(start), np.int64(0)
+    n, m, on = np.uintp(memory[EVENT_END]), memory[TRIGGER_END], np.int64(0)
     for i in range(SCRATCH, SCRATCH + count):
         register = memory[i]
         word = (register >> WORD_AT) & 0xFFFF
@@ -253,13 +259,13 @@ def _expand(count, height, width, events, start, triggers, m, memory):
         last_ns = t_ns
     memory[LAST_NS] = last_ns
     memory[ON] += on
-    return np.int64(n), m
+    memory[EVENT_END], memory[TRIGGER_END] = np.int64(n), m
 
 
 @numba.njit(cache=True, nogil=True)
-def _walk(words, i, stop, until_sync, height, width, events, n, triggers, m, memory):
-    """Decodes words one by one; returns where it ended, and the events and triggers so far."""
-    register = memory[CLOCK]
+def _walk(words, i, stop, until_sync, height, width, events, triggers, memory):
+    """Decodes words one by one and returns where it ended."""
+    register, n, m = memory[CLOCK], memory[EVENT_END], memory[TRIGGER_END]
     while i < stop and not (until_sync and memory[SYNC] == IN_SYNC):
         word = np.int64(words[i])
         code = word >> 12
@@ -302,5 +308,5 @@ def _walk(words, i, stop, until_sync, height, width, events, n, triggers, m, mem
                 note_backward(memory, memory[LAST_NS], t_ns)
             memory[LAST_NS] = t_ns
             memory[ON] += p * (n - before)
-    memory[CLOCK] = register
-    return i, n, m
+    memory[CLOCK], memory[EVENT_END], memory[TRIGGER_END] = register, n, m
+    return i

@@ -58,12 +58,16 @@ LAST_NS = TOTALS  # time of the event before, or NEVER
 SYNC = TOTALS + 1  # how much of the state was seen since the start; the bits are the format's
 EPOCH_US = TOTALS + 2  # what the wraps of the clock add up to
 CLOCK = TOTALS + 3  # the state that words change, packed as the format likes it
-SCRATCH = TOTALS + 4  # and from here on, room that keeps nothing between packets
+EVENT_END = TOTALS + 4  # where in the arrays given to a kernel it goes on writing
+TRIGGER_END = TOTALS + 5
+SCRATCH = TOTALS + 6  # and from here on, room that keeps nothing between packets
 SCRATCH_SIZE = 1024
 SIZE = SCRATCH + SCRATCH_SIZE
 
 NEVER = int(np.iinfo(np.int64).min)
 
+SLACK = 12
+"""Records behind the last that a kernel may scribble on."""
 MAX_EVENTS = 1 << 24
 """Most events that one payload may expand to (218 MB)."""
 
@@ -82,12 +86,15 @@ def add_counts(one: DecodeCounts, two: DecodeCounts) -> DecodeCounts:
 
 
 @numba.njit(cache=True, nogil=True)
-def add_totals(memory, events, on, out_of_bounds, last_ns):
-    """Ends a packet: adds what every format counts, and remembers the last event's time."""
-    memory[EVENTS] += events
+def end_packet(memory, event_end, trigger_end, on, out_of_bounds, last_ns):
+    """Writes back what kernels keep in local variables, and returns where the records end."""
+    memory[EVENTS] += event_end - memory[EVENT_END]
+    memory[TRIGGERS] += trigger_end - memory[TRIGGER_END]
+    memory[EVENT_END], memory[TRIGGER_END] = event_end, trigger_end
     memory[ON] += on
     memory[OUT_OF_BOUNDS] += out_of_bounds
     memory[LAST_NS] = last_ns
+    return event_end, trigger_end
 
 
 @numba.njit(cache=True, nogil=True)

@@ -13,22 +13,32 @@ import numba
 import numpy as np
 
 from spike_depth_ros.codecs.memory import (
+    EVENT_END,
     INVALID,
     LAST_NS,
-    TRIGGERS,
+    SLACK,
+    TRIGGER_END,
     TRUNCATED_BYTES,
     UNKNOWN_CODES,
     WRAPS,
-    add_totals,
+    end_packet,
     note_backward,
 )
 
 
+def bound(payload: np.ndarray) -> tuple[int, int]:
+    """Bounds for encodings without vector words: no record takes less than four bytes."""
+    most = payload.size // 4 + SLACK
+    return most, most
+
+
 @numba.njit(cache=True, nogil=True)
-def mono(words, time_base_ns, height, width, events, triggers, memory):
+def mono(payload, time_base_ns, height, width, events, triggers, memory):
     """Decodes mono words: bits 0-31 dt [ns], 32-47 x, 48-62 y, 63 polarity; t = base + dt."""
+    words = payload[: payload.shape[0] // 8 * 8].view(np.uint64)
+    memory[TRUNCATED_BYTES] += payload.shape[0] % 8
     last_ns = memory[LAST_NS]
-    n = on = out = 0
+    n, on, out = memory[EVENT_END], 0, 0
     for i in range(words.shape[0]):
         dt_ns = np.int64(words[i] & np.uint64(0xFFFFFFFF))
         head = np.int64(words[i] >> np.uint64(32))
@@ -44,31 +54,35 @@ def mono(words, time_base_ns, height, width, events, triggers, memory):
         event['t_ns'], event['x'], event['y'], event['p'] = t_ns, x, y, p
         n += 1
         on += p
-    add_totals(memory, n, on, out, last_ns)
-    return n, 0
+    return end_packet(memory, n, memory[TRIGGER_END], on, out, last_ns)
 
 
 @numba.njit(cache=True, nogil=True)
-def trigger(words, time_base_ns, height, width, events, triggers, memory):
+def trigger(payload, time_base_ns, height, width, events, triggers, memory):
     """Decodes trigger words: bits 0-31 dt [ns], 48-62 id, 63 edge; t = base + dt."""
+    words = payload[: payload.shape[0] // 8 * 8].view(np.uint64)
+    memory[TRUNCATED_BYTES] += payload.shape[0] % 8
+    start = memory[TRIGGER_END]
     for i in range(words.shape[0]):
         head = np.int64(words[i] >> np.uint64(48))
-        record = triggers[i]
+        record = triggers[start + i]
         record['t_ns'] = time_base_ns + np.int64(words[i] & np.uint64(0xFFFFFFFF))
         record['id'], record['edge'] = head & 0x7FFF, head >> 15
-    memory[TRIGGERS] += words.shape[0]
-    return 0, words.shape[0]
+    end = start + words.shape[0]
+    return end_packet(memory, memory[EVENT_END], end, 0, 0, memory[LAST_NS])
 
 
 @numba.njit(cache=True, nogil=True)
-def libcaer(words, time_base_ns, height, width, events, triggers, memory):
+def libcaer(payload, time_base_ns, height, width, events, triggers, memory):
     """Decodes pairs of u32: bit 0 valid, 1 polarity, 2-16 y, 17-31 x; then i32 us.
 
     t = base + us * 1000. Time never falls inside a packet, so a fall there is the 31-bit clock
     running over.
     """
+    words = payload[: payload.shape[0] // 8 * 8].view(np.uint64)
+    memory[TRUNCATED_BYTES] += payload.shape[0] % 8
     last_ns, epoch_us, before_us = memory[LAST_NS], 0, np.int64(-(1 << 31))
-    n = on = out = 0
+    n, on, out = memory[EVENT_END], 0, 0
     for i in range(words.shape[0]):
         data = np.int64(words[i] & np.uint64(0xFFFFFFFF))
         t_us = np.int64(np.int32(np.uint32(words[i] >> np.uint64(32))))
@@ -90,17 +104,17 @@ def libcaer(words, time_base_ns, height, width, events, triggers, memory):
             event['t_ns'], event['x'], event['y'], event['p'] = t_ns, x, y, p
             n += 1
             on += p
-    add_totals(memory, n, on, out, last_ns)
-    return n, 0
+    return end_packet(memory, n, memory[TRIGGER_END], on, out, last_ns)
 
 
 TIME_HIGH, TIME_LOW, ADDR_X, ADDR_Y, VECT_BASE_Y, VECT_8 = range(6)
 
 
 @numba.njit(cache=True, nogil=True)
-def libcaer_cmp_bound(words):
+def libcaer_cmp_bound(payload):
     """Upper bounds of the numbers of events and triggers in libcaer_cmp words."""
-    events = 1
+    words = payload[: payload.shape[0] // 2 * 2].view(np.uint16)
+    events = SLACK
     for i in range(words.shape[0]):
         code = words[i] >> 12
         if code == ADDR_Y:
@@ -111,17 +125,19 @@ def libcaer_cmp_bound(words):
 
 
 @numba.njit(cache=True, nogil=True)
-def libcaer_cmp(words, time_base_ns, height, width, events, triggers, memory):
+def libcaer_cmp(payload, time_base_ns, height, width, events, triggers, memory):
     """Decodes compressed libcaer words; the state starts afresh with every packet.
 
     Code in the top 4 bits: TIME_HIGH (12), TIME_LOW (12), ADDR_X (11), ADDR_Y (11, bit 11 the
     polarity; an event), VECT_BASE_Y (11, polarity), VECT_8 (mask over y, then base += 8).
     t = base + 1000 * (high << 12 | low).
     """
+    words = payload[: payload.shape[0] // 2 * 2].view(np.uint16)
+    memory[TRUNCATED_BYTES] += payload.shape[0] % 2
     last_ns = memory[LAST_NS]
     high = low = x = base_y = base_p = np.int64(0)
     t_ns = time_base_ns
-    n = on = out = 0
+    n, on, out = memory[EVENT_END], 0, 0
     for i in range(words.shape[0]):
         word = np.int64(words[i])
         code = word >> 12
@@ -157,8 +173,7 @@ def libcaer_cmp(words, time_base_ns, height, width, events, triggers, memory):
             base_y, base_p = word & 0x7FF, (word >> 11) & 1
         else:
             memory[UNKNOWN_CODES] += 1
-    add_totals(memory, n, on, out, last_ns)
-    return n, 0
+    return end_packet(memory, n, memory[TRIGGER_END], on, out, last_ns)
 
 
 ROW_BYTES, LAST_ROW_BYTES = 16, 13
@@ -166,30 +181,30 @@ ROW_BYTES, LAST_ROW_BYTES = 16, 13
 
 
 @numba.njit(cache=True, nogil=True)
-def event_array(body, time_base_ns, height, width, events, triggers, memory):
+def event_array(payload, time_base_ns, height, width, events, triggers, memory):
     """Decodes the `Event[]` body of a legacy EventArray: x, y u16, sec i32, nanosec u32, polarity.
 
     CDR aligns each number and not the struct, so row k has sec @4, nanosec @8, polarity @12, and
     x, y @0, @2 for the first but @-2, @0 for all others.
     """
-    rows = (body.shape[0] + ROW_BYTES - LAST_ROW_BYTES) // ROW_BYTES
-    memory[TRUNCATED_BYTES] += (body.shape[0] + ROW_BYTES - LAST_ROW_BYTES) % ROW_BYTES
+    rows = (payload.shape[0] + ROW_BYTES - LAST_ROW_BYTES) // ROW_BYTES
+    memory[TRUNCATED_BYTES] += (payload.shape[0] + ROW_BYTES - LAST_ROW_BYTES) % ROW_BYTES
     last_ns = memory[LAST_NS]
-    n = on = out = 0
+    n, on, out = memory[EVENT_END], 0, 0
     for k in range(rows):
         o = k * ROW_BYTES
         xy = o - 2 if k else o
-        x = np.int64(body[xy]) | np.int64(body[xy + 1]) << 8
-        y = np.int64(body[xy + 2]) | np.int64(body[xy + 3]) << 8
+        x = np.int64(payload[xy]) | np.int64(payload[xy + 1]) << 8
+        y = np.int64(payload[xy + 2]) | np.int64(payload[xy + 3]) << 8
         if x >= width or y >= height:
             out += 1
             continue
         sec = nanosec = np.int64(0)
         for b in range(4):
-            sec |= np.int64(body[o + 4 + b]) << 8 * b
-            nanosec |= np.int64(body[o + 8 + b]) << 8 * b
+            sec |= np.int64(payload[o + 4 + b]) << 8 * b
+            nanosec |= np.int64(payload[o + 8 + b]) << 8 * b
         t_ns = np.int64(np.int32(np.uint32(sec))) * 1_000_000_000 + nanosec
-        p = np.int64(body[o + 12] != 0)
+        p = np.int64(payload[o + 12] != 0)
         if t_ns < last_ns:
             note_backward(memory, last_ns, t_ns)
         last_ns = t_ns
@@ -197,5 +212,4 @@ def event_array(body, time_base_ns, height, width, events, triggers, memory):
         event['t_ns'], event['x'], event['y'], event['p'] = t_ns, x, y, p
         n += 1
         on += p
-    add_totals(memory, n, on, out, last_ns)
-    return n, 0
+    return end_packet(memory, n, memory[TRIGGER_END], on, out, last_ns)
