@@ -72,9 +72,9 @@ def rectified(x, y):
 def spikes_by_loops(t1_s, steps=5):
     grid = np.zeros((steps, 2, 264, 352), np.int64)
     count = 0
-    t0_ns = round(t1_s * 1e9) - 50_000_000
+    t0_ns = round(t1_s * 1e6) * 1000 - 50_000_000
     for x, y, t, p in table().tolist():
-        since_ns = round(t * 1e9) - t0_ns
+        since_ns = round(t * 1e6) * 1000 - t0_ns
         if not 0 <= since_ns < 50_000_000:
             continue
         count += 1

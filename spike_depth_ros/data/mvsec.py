@@ -246,7 +246,8 @@ def read_mvsec_calibration(path: Path) -> MvsecCalibration:
 
 
 def _to_ns(seconds: Any) -> Any:
-    return np.round(np.asarray(seconds, np.float64) * 1e9).astype(np.int64)
+    """Whole microseconds, as the sensor gave them: a double tells today's time to 0.24 us."""
+    return np.rint(np.asarray(seconds, np.float64) * 1e6).astype(np.int64) * 1000
 
 
 def _locate(root: Path, scene: str, file: str) -> Path:

@@ -186,9 +186,9 @@ def grid_meta(dataset: str, sequence: str, camera: Camera, pixels: PixelMap) -> 
         'dataset': dataset,
         'sequence': sequence,
         'sensor': f'{camera.width}x{camera.height}',
-        'focal_px': grid.fx,
-        'cx_px': grid.cx,
-        'cy_px': grid.cy,
+        'focal_px': float(grid.fx),
+        'cx_px': float(grid.cx),
+        'cy_px': float(grid.cy),
         'night': None,
         'contrast': None,
     }
