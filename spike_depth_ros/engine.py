@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+import functools
 import os
 from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
 import torch
+from torch import nn
 
 from spike_depth_ros.model.checkpoint import Checkpoint
 from spike_depth_ros.model.spiking_transformer import SpikingTransformer
@@ -50,15 +52,23 @@ class TorchEngine:
         checkpoint: what to run.
         device: 'auto', 'cpu' or 'cuda' (also 'cuda:1'...).
         threads: for inference; 0 for all cores but one.
+        dtype: of weights and activations; membranes and averages stay float32.
     """
 
-    def __init__(self, checkpoint: Checkpoint, device: str = 'auto', threads: int = 0) -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, device: str = 'auto', threads: int = 0,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:  # fmt: skip
         self._device = torch.device(choose_device(device))
         self.device = str(self._device)
         torch.set_num_threads(thread_count(threads))
         model = checkpoint.model
         ready = model.folded() if isinstance(model, SpikingTransformer) else copy.deepcopy(model)
-        self._model: Any = ready.eval().requires_grad_(False).to(self._device)
+        for module in ready.modules():
+            if isinstance(module, (nn.Conv2d, nn.Linear)):
+                module.to(dtype)
+        ready = ready.eval().requires_grad_(False).to(self._device)
+        self._model: Any = ready.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @torch.inference_mode()
     def infer(self, spikes: np.ndarray, state: Any | None) -> tuple[np.ndarray, Any]:
@@ -71,6 +81,7 @@ class TorchEngine:
 
 ENGINES: dict[str, Callable[[Checkpoint, str, int], Engine]] = {
     'torch': TorchEngine,
+    'torch_bf16': functools.partial(TorchEngine, dtype=torch.bfloat16),
 }
 """Engine name -> factory(checkpoint, device, threads)."""
 

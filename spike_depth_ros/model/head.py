@@ -78,10 +78,11 @@ class FusionHead(nn.Module):
         self.act_last = activation(fine, 2)
         self.out = nn.Conv2d(fine, 3, 3, padding=1)
 
-    def forward(self, stem: tuple[Tensor, Tensor], blocks: list[Tensor], tape: Tape) -> Tensor:
+    def forward(self, stem: list[Tensor], blocks: list[Tensor], tape: Tape) -> Tensor:
         """Stem maps (T, B, C, H/2, W/2), (T, B, C, H/4, W/4) and blocks to (T, B, 3, H/2, W/2)."""
         fired = [act(x, tape) for act, x in zip(self.act_blocks, blocks, strict=True)]
-        f8 = per_step(self.fuse, torch.cat(fired, dim=2))
+        f8 = self.fuse(torch.cat([x.flatten(0, 1) for x in fired], dim=1))
+        f8 = f8.unflatten(0, fired[0].shape[:2])
         f16 = self.down16(f8, tape)
         f32 = self.down32(f16, tape)
         f32 = f32 + self.context(f32.mean((-1, -2)))[..., None, None]
@@ -136,7 +137,7 @@ class LinearHead(nn.Module):
         self.act = activation(block_dim, 8)
         self.out = nn.Conv2d(block_dim, 3, 1)
 
-    def forward(self, stem: tuple[Tensor, Tensor], blocks: list[Tensor], tape: Tape) -> Tensor:
+    def forward(self, stem: list[Tensor], blocks: list[Tensor], tape: Tape) -> Tensor:
         """Blocks (T, B, D, H/8, W/8) to (T, B, 3, H/8, W/8); the stem is not used."""
         return per_step(self.out, self.act(blocks[-1], tape))
 

@@ -7,6 +7,7 @@ import copy
 import torch
 from torch import Tensor, nn
 
+from spike_depth_ros.model import kernels
 from spike_depth_ros.model.neurons import Neuron, Tape
 
 
@@ -51,7 +52,10 @@ class ConvBN(nn.Module):
 
 
 class ScaleShift(nn.Module):
-    """What a batch normalisation is in inference: y = scale * x + shift per channel."""
+    """What a batch normalisation is in inference: y = scale * x + shift per channel.
+
+    Calling it adds the shift alone: whoever makes x has put the scale into a cheaper place.
+    """
 
     scale: Tensor
     shift: Tensor
@@ -61,6 +65,10 @@ class ScaleShift(nn.Module):
         scale, shift = scale_and_shift(bn)
         self.register_buffer('scale', scale.float())
         self.register_buffer('shift', shift.float())
+
+    def forward(self, scaled: Tensor) -> Tensor:
+        """Adds the shift to (N, C, H, W), which is scaled already."""
+        return scaled + self.shift.to(scaled.dtype).view(-1, 1, 1)
 
 
 def scale_and_shift(bn: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
@@ -129,19 +137,48 @@ class Readout(nn.Module):
         decay = decay if order is None else decay[order.flatten()]
         self.logit = nn.Parameter(torch.logit(decay))
 
-    def forward(self, x: Tensor, total: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, total: Tensor | None, seen: Tensor) -> tuple[Tensor, Tensor]:
         """Takes in the steps of a chunk.
 
         Args:
             x: (T, B, C, H, W) the new steps.
-            total: (B, C, H, W) running sum, 0 at rest.
+            total: (B, C, H, W) float32 running sum, or None at rest.
             seen: (B,) number of steps before this chunk.
 
         Returns:
             (B, C, H, W) the average after the last step, and the new running sum.
         """
-        decay = torch.sigmoid(self.logit).view(-1, 1, 1)
+        decay = torch.sigmoid(self.logit)
+        norm = 1 / (1 - decay ** (seen + x.shape[0]).view(-1, 1))  # (B, C)
+        if self._is_compiled(x):
+            return _compiled_readout(x, total, decay, norm)
+        decay = decay.view(-1, 1, 1)
         for step in x.unbind(0):
-            total = decay * total + (1 - decay) * step
-        count = (seen + x.shape[0]).view(-1, 1, 1, 1)
-        return total / (1 - decay**count), total
+            share = (1 - decay) * step
+            total = share if total is None else decay * total + share
+        assert total is not None, 'a chunk has at least one step'
+        return (total * norm[..., None, None]).to(x.dtype), total
+
+    def _is_compiled(self, x: Tensor) -> bool:
+        """Whether the compiled loop for inference fits: bfloat16 on the CPU, one stream."""
+        fits = x.dtype == torch.bfloat16 and x.device.type == 'cpu' and x.shape[1] == 1
+        return fits and not torch.is_grad_enabled() and not torch.compiler.is_compiling()
+
+
+def _compiled_readout(
+    x: Tensor, total: Tensor | None, decay: Tensor, norm: Tensor
+) -> tuple[Tensor, Tensor]:
+    """`Readout` as one loop over channels-last maps; see there."""
+    steps, _, channels, height, width = x.shape
+    rows = x.permute(0, 1, 3, 4, 2).contiguous().view(steps, -1, channels)
+    before = torch.empty(0, channels)
+    if total is not None:
+        before = total.permute(0, 2, 3, 1).contiguous().view(-1, channels)
+    after = torch.empty(rows.shape[1:])
+    average = torch.empty(rows.shape[1:], dtype=x.dtype)
+    kernels.readout_bf16(
+        rows.view(torch.uint16).numpy(), before.numpy(), after.numpy(),
+        average.view(torch.uint16).numpy(), decay.numpy(), norm[0].numpy(),
+    )  # fmt: skip
+    shape = (1, height, width, channels)
+    return average.view(shape).permute(0, 3, 1, 2), after.view(shape).permute(0, 3, 1, 2)

@@ -16,19 +16,17 @@ import functools
 import math
 from collections.abc import Callable, Sequence
 
-import numba
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from spike_depth_ros.config import require
+from spike_depth_ros.model import kernels
 
 SURROGATES: dict[str, float] = {'atan': 2.0, 'sigmoid': 4.0}
 """Surrogate gradient -> its steepness alpha; the same defaults as spikingjelly's."""
 
 BACKENDS = ('auto', 'fused', 'torch', 'spikingjelly')
-
-_CHUNK = 4096  # elements whose membrane stays in the first-level cache over all steps
 
 
 class Tape:
@@ -42,11 +40,9 @@ class Tape:
         self._before = None if membranes is None else iter(membranes)
         self.after: list[Tensor] = []
 
-    def take(self, like: Tensor) -> Tensor:
-        """The membrane of the neuron that asks; at rest (0) if the tape began empty."""
-        if self._before is None:
-            return torch.zeros(like.shape, device=like.device)
-        return next(self._before)
+    def take(self) -> Tensor | None:
+        """The membrane of the neuron that asks; None, at rest, if the tape began empty."""
+        return None if self._before is None else next(self._before)
 
     def put(self, membrane: Tensor) -> None:
         """Keeps the membrane of the neuron that has just run."""
@@ -88,9 +84,14 @@ class Neuron(nn.Module):
 
     def forward(self, current: Tensor, tape: Tape) -> Tensor:
         """Input currents (T, B, C, H, W) to spikes of that shape; the membrane goes by `tape`."""
-        membrane = tape.take(current[0])
-        run = _STEPPERS[self.kind, self._choose(current)]
-        spikes, membrane = run(self, current, membrane)
+        membrane = tape.take()
+        backend = self._choose(current)
+        if backend == 'fused' and not _needs_gradient(current, membrane):
+            spikes, membrane = _lif_infer(self, current, membrane)
+        else:
+            if membrane is None:
+                membrane = torch.zeros(current.shape[1:], device=current.device)
+            spikes, membrane = _STEPPERS[self.kind, backend](self, current, membrane)
         tape.put(membrane)
         return spikes
 
@@ -100,7 +101,7 @@ class Neuron(nn.Module):
 
     def _choose(self, current: Tensor) -> str:
         if self.backend != 'auto':
-            return self.backend
+            return 'torch' if (self.kind, self.backend) == ('ilif', 'fused') else self.backend
         traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
         on_cpu = current.device.type == 'cpu'
         return 'fused' if on_cpu and not traced and self.kind == 'lif' else 'torch'
@@ -144,11 +145,11 @@ class _FusedLIF(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, current, membrane, tau, threshold, surrogate):
-        x = current.detach().float().contiguous()
+        x = _dense(current.detach().float())
         h, spikes = torch.empty_like(x), torch.empty_like(x)
-        v = membrane.detach().float().contiguous().clone()
+        v = _like_step(membrane.detach().float(), x).clone()
         constants = _f32(tau, threshold)
-        _forward_kernel(_flat(x), _flat(h), _flat(spikes), v.view(-1).numpy(), *constants)
+        kernels.lif_forward(_rows(x), _rows(h), _rows(spikes), _row(v), *constants)
         ctx.save_for_backward(h)
         ctx.constants = (tau, threshold, surrogate)
         return spikes.to(current.dtype), v
@@ -157,100 +158,67 @@ class _FusedLIF(torch.autograd.Function):
     def backward(ctx, grad_spikes, grad_membrane):
         (h,) = ctx.saved_tensors
         tau, threshold, surrogate = ctx.constants
-        carry = grad_membrane.float().contiguous().clone()
-        grad = grad_spikes.float().contiguous()
+        carry = _like_step(grad_membrane.float(), h).clone()
+        grad = grad_spikes.float()
+        grad = grad if grad.stride() == h.stride() else torch.empty_like(h).copy_(grad)
         out = torch.empty_like(h)
-        kernel = _BACKWARD_KERNELS[surrogate]
-        alpha = SURROGATES[surrogate]
-        constants = _f32(tau, threshold, alpha)
-        kernel(_flat(grad), _flat(h), _flat(out), carry.view(-1).numpy(), *constants)
+        constants = _f32(tau, threshold, SURROGATES[surrogate])
+        kernels.LIF_BACKWARD[surrogate](*map(_rows, (grad, h, out)), _row(carry), *constants)
         return out.to(grad_spikes.dtype), carry, None, None, None
 
 
-def _flat(tensor: Tensor) -> np.ndarray:
-    """(T, ...) contiguous tensor as a (T, N) array over the same memory."""
-    return tensor.view(tensor.shape[0], -1).numpy()
+def _lif_fused(neuron: Neuron, current: Tensor, membrane: Tensor) -> tuple[Tensor, Tensor]:
+    return _FusedLIF.apply(current, membrane, neuron.tau, neuron.threshold, neuron.surrogate)
+
+
+def _needs_gradient(current: Tensor, membrane: Tensor | None) -> bool:
+    leaves = (current,) if membrane is None else (current, membrane)
+    return torch.is_grad_enabled() and any(leaf.requires_grad for leaf in leaves)
+
+
+def _lif_infer(neuron: Neuron, current: Tensor, membrane: Tensor | None) -> tuple[Tensor, Tensor]:
+    half = current.dtype == torch.bfloat16
+    x = _dense(current.detach() if half else current.detach().float())
+    before = _AT_REST if membrane is None else _row(_like_step(membrane.detach(), x))
+    after = torch.empty_like(x[0], dtype=torch.float32)
+    spikes = torch.empty_like(x)
+    kernel = kernels.lif_infer_bf16 if half else kernels.lif_infer
+    constants = _f32(neuron.tau, neuron.threshold)
+    kernel(_rows(x), _rows(spikes), before, _row(after), *constants)
+    return spikes.to(current.dtype), after
+
+
+_AT_REST = np.empty(0, np.float32)
+
+
+def _dense(x: Tensor) -> Tensor:
+    """(T, ...) as contiguous steps: as it is in the usual order or with the channels last."""
+    if x.is_contiguous() or (x.ndim == 5 and x.permute(0, 1, 3, 4, 2).is_contiguous()):
+        return x
+    return x.contiguous()
+
+
+def _like_step(membrane: Tensor, x: Tensor) -> Tensor:
+    """The membrane with its elements in the order of a step of `x`."""
+    if membrane.stride() == x.stride()[1:]:
+        return membrane
+    return torch.empty_like(x[0], dtype=membrane.dtype).copy_(membrane)
+
+
+def _rows(x: Tensor) -> np.ndarray:
+    """A dense (T, ...) tensor as (T, N) over the same memory; bfloat16 as its bits."""
+    x = x if x.is_contiguous() else x.permute(0, 1, 3, 4, 2)
+    x = x.view(torch.uint16) if x.dtype == torch.bfloat16 else x
+    return x.view(x.shape[0], -1).numpy()
+
+
+def _row(membrane: Tensor) -> np.ndarray:
+    """A dense (...) tensor as (N,) over the same memory."""
+    return _rows(membrane[None])[0]
 
 
 def _f32(*values: float) -> tuple[np.float32, ...]:
     return tuple(np.float32(value) for value in values)
-
-
-# Loops over whole rows, given as slices of their own, are what the compiler can vectorise.
-@numba.njit(nogil=True, error_model='numpy', inline='always')
-def _charge_and_fire(x, h, spikes, v, tau, threshold):
-    zero, one = np.float32(0), np.float32(1)
-    for i in range(x.size):
-        charged = v[i] + (x[i] - v[i]) / tau
-        fired = charged >= threshold
-        h[i] = charged
-        spikes[i] = one if fired else zero
-        v[i] = zero if fired else charged
-
-
-@numba.njit(cache=True, nogil=True, error_model='numpy')
-def _forward_kernel(x, h, spikes, v, tau, threshold):
-    """Fills h and spikes (T, N) and advances v (N,). Pass h of one row if it is not wanted."""
-    steps, n = x.shape
-    for start in range(0, n, _CHUNK):
-        part = slice(start, min(start + _CHUNK, n))
-        for t in range(steps):
-            row = h[t if h.shape[0] == steps else 0, part]
-            _charge_and_fire(x[t, part], row, spikes[t, part], v[part], tau, threshold)
-
-
-def _backward_kernel(slope: Callable) -> Callable:
-    """The backward pass over all steps, for a surrogate whose derivative is `slope`."""
-    slope = numba.njit(slope, inline='always')
-
-    @numba.njit(nogil=True, error_model='numpy', inline='always')
-    def step(grad, h, out, carry, tau, threshold, alpha):
-        zero = np.float32(0)
-        for i in range(h.size):
-            charged = h[i]
-            through = zero if charged >= threshold else carry[i]
-            g = grad[i] * slope(charged - threshold, alpha) + through
-            out[i] = g / tau
-            carry[i] = g - g / tau
-
-    @numba.njit(nogil=True, error_model='numpy')
-    def kernel(grad, h, out, carry, tau, threshold, alpha):
-        steps, n = h.shape
-        for start in range(0, n, _CHUNK):
-            part = slice(start, min(start + _CHUNK, n))
-            for t in range(steps - 1, -1, -1):
-                step(grad[t, part], h[t, part], out[t, part], carry[part], tau, threshold, alpha)
-
-    return kernel
-
-
-def _atan_slope(x, alpha):
-    half = alpha * np.float32(0.5)
-    scaled = np.float32(math.pi) * half * x
-    return half / (np.float32(1) + scaled * scaled)
-
-
-def _sigmoid_slope(x, alpha):
-    y = np.float32(1) / (np.float32(1) + np.exp(-alpha * x))
-    return alpha * y * (np.float32(1) - y)
-
-
-_BACKWARD_KERNELS = {
-    'atan': _backward_kernel(_atan_slope),
-    'sigmoid': _backward_kernel(_sigmoid_slope),
-}
-
-
-def _lif_fused(neuron: Neuron, current: Tensor, membrane: Tensor) -> tuple[Tensor, Tensor]:
-    if torch.is_grad_enabled() and (current.requires_grad or membrane.requires_grad):
-        return _FusedLIF.apply(current, membrane, neuron.tau, neuron.threshold, neuron.surrogate)
-    x = current.detach().float().contiguous()
-    v = membrane.detach().float().contiguous().clone()
-    spikes = torch.empty_like(x)
-    constants = _f32(neuron.tau, neuron.threshold)
-    scratch = np.empty((1, v.numel()), np.float32)
-    _forward_kernel(_flat(x), scratch, _flat(spikes), v.view(-1).numpy(), *constants)
-    return spikes.to(current.dtype), v
 
 
 class _Spike(torch.autograd.Function):
@@ -281,9 +249,8 @@ def _lif_torch(neuron: Neuron, current: Tensor, membrane: Tensor) -> tuple[Tenso
             fired = _Spike.apply(charged - neuron.threshold, neuron.surrogate)
             membrane = (1 - fired.detach()) * charged
         else:
-            over = charged >= neuron.threshold
-            fired = over.to(charged.dtype)
-            membrane = torch.where(over, 0.0, charged)
+            fired = (charged / neuron.threshold).floor().clamp(0, 1)
+            membrane = charged - fired * charged
         spikes.append(fired)
     return torch.stack(spikes).to(current.dtype), membrane
 
@@ -333,7 +300,6 @@ _STEPPERS: dict[tuple[str, str], Callable[[Neuron, Tensor, Tensor], tuple[Tensor
     ('lif', 'fused'): _lif_fused,
     ('lif', 'torch'): _lif_torch,
     ('lif', 'spikingjelly'): _lif_spikingjelly,
-    ('ilif', 'fused'): _ilif_torch,
     ('ilif', 'torch'): _ilif_torch,
     ('ilif', 'spikingjelly'): _ilif_spikingjelly,
 }

@@ -24,8 +24,8 @@ MODELS: dict[str, tuple[type, type[nn.Module]]] = {
 _PAPER = {'mlp_ratio': 4, 'mlp_kernel': 1, 'stem': 'pool'}
 
 PRESETS: dict[str, tuple[str, dict[str, Any]]] = {
-    'tiny': ('spiking_transformer', {'dim': 48, 'depth': 2, 'heads': 2, 'head_dim': 32}),
-    'small': ('spiking_transformer', {'dim': 64, 'depth': 4, 'heads': 2, 'head_dim': 48}),
+    'tiny': ('spiking_transformer', {'dim': 48, 'depth': 2, 'heads': 1, 'head_dim': 32}),
+    'small': ('spiking_transformer', {'dim': 64, 'depth': 4, 'heads': 1, 'head_dim': 48}),
     'base': ('spiking_transformer', {'dim': 384, 'heads': 12, 'head_dim': 128, **_PAPER}),
     'unet_small': ('unet', {'width': 14}),
     'unet_published': ('unet', {'width': 75}),

@@ -17,12 +17,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from spike_depth_ros.config import require
+from spike_depth_ros.model import kernels
 from spike_depth_ros.model.head import HEADS, FusionHead, LinearHead, Prediction, to_prediction
 from spike_depth_ros.model.layers import ConvBN, Readout, ReLU, ScaleShift, per_step
 from spike_depth_ros.model.neurons import Neuron, Tape
 
 STRIDE = 8
 """Height and width of the input must be multiples of this; one token covers 8 x 8 pixels."""
+
+MAX_COUNT = 9.0
+"""Events per pixel, polarity and step beyond which more say nothing."""
 
 STEMS = ('stride', 'pool')
 
@@ -50,7 +54,7 @@ class SpikingTransformerConfig:
 
     dim: int = 64
     depth: int = 4
-    heads: int = 2
+    heads: int = 1
     mlp_ratio: int = 1
     mlp_kernel: int = 3
     stem: str = 'stride'
@@ -116,12 +120,9 @@ class State(NamedTuple):
 
 
 class Features(NamedTuple):
-    """What the encoder hands to the head (and to a distillation loss): averages over time.
+    """The encoder's maps, averaged over time."""
 
-    With a spiking head these are the single steps instead, (T, B, C, h, w).
-    """
-
-    stem: tuple[Tensor, Tensor]  # (B, D/8, H/2, W/2), (B, D/4, H/4, W/4)
+    stem: list[Tensor]  # (B, D/8, H/2, W/2), (B, D/4, H/4, W/4)
     blocks: list[Tensor]  # L x (B, D, H/8, W/8)
 
 
@@ -144,8 +145,7 @@ class Stem(nn.Module):
 
     def forward(self, counts: Tensor, tape: Tape) -> list[Tensor]:
         """Counts (T, B, 2, H, W) to the currents after every stage, strides 2, 4, 8, 8."""
-        # log2(1 + n) up to 3: a hot pixel must not outshout the scene
-        x = torch.log2(counts.float().clamp(max=7.0) + 1)
+        x = compress(counts, next(self.convs.parameters()).dtype)
         stages = []
         for i, conv in enumerate(self.convs):
             x = per_step(conv, x if i == 0 else self.neurons[i - 1](x, tape))
@@ -184,17 +184,18 @@ class SpikingSelfAttention(nn.Module):
         """Spikes of q, k, v (T, B, 3D, h, w) to the normalised currents (T, B, D, h, w)."""
         steps, batch, _, height, width = qkv.shape
         tokens = height * width
-        # (T*B, 3, heads, d, N)
-        parts = qkv.flatten(0, 1).flatten(2).unflatten(1, (3, self.heads, -1))
-        q, k, v = parts.unbind(1)
-        pairs = v @ k.transpose(-1, -2)  # (T*B, heads, d, d) coincidences over all tokens
+        # (T*B, N, 3, heads, d) -> 3 x (T*B, heads, N, d)
+        parts = qkv.flatten(0, 1).flatten(2).transpose(1, 2).unflatten(2, (3, self.heads, -1))
+        q, k, v = parts.transpose(1, 3).unbind(2)
+        pairs = k.transpose(-1, -2) @ v  # (T*B, heads, d, d) coincidences over all tokens
         if isinstance(self.norm, ScaleShift):
             # the scale goes into the small d x d matrix instead of over all tokens
-            scale = self.norm.scale.view(self.heads, -1, 1) / tokens
-            mixed = ((pairs * scale) @ q).flatten(1, 2) + self.norm.shift.view(-1, 1)
-            return mixed.unflatten(2, (height, width)).unflatten(0, (steps, batch))
-        mixed = (pairs @ q).flatten(1, 2) / tokens  # (T*B, D, N)
-        return self.norm(mixed.unflatten(2, (height, width))).unflatten(0, (steps, batch))
+            scale = self.norm.scale.view(self.heads, 1, -1) / tokens
+            mixed = q @ (pairs * scale).to(q.dtype)
+        else:
+            mixed = (q @ pairs) / tokens
+        mixed = mixed.transpose(-1, -2).flatten(1, 2).unflatten(2, (height, width))
+        return self.norm(mixed).unflatten(0, (steps, batch))
 
 
 class SpikingMLP(nn.Module):
@@ -264,22 +265,13 @@ class SpikingTransformer(nn.Module):
 
         The same steps give the same maps in however many calls they come.
         """
-        features, tape, state = self.encode(spikes, state)
-        raw = self.head(*_with_time(features, self.config.head_spiking), tape)
-        if self.config.head_spiking:
-            raw, total = self.readouts[0](raw, state.readouts[0], state.seen - len(spikes))
-            state = state._replace(readouts=(total,))
-        else:
-            raw = raw[0]
-        prediction = to_prediction(raw, *spikes.shape[-2:])
-        return prediction, state._replace(membranes=tuple(tape.after))
+        prediction, _, state = self.step_with_features(spikes, state)
+        return prediction, state
 
-    def encode(self, spikes: Tensor, state: State | None) -> tuple[Features, Tape, State]:
-        """The encoder alone: features of the last step, averaged over time.
-
-        Returns:
-            The features; the tape, on which a spiking head goes on writing; the next state, for
-            an encoder without such a head complete.
+    def step_with_features(
+        self, spikes: Tensor, state: State | None
+    ) -> tuple[Prediction, Features, State]:
+        """As `step`, with what a distillation loss compares: the encoder's maps.
 
         Raises:
             ValueError: the shape does not fit.
@@ -287,26 +279,39 @@ class SpikingTransformer(nn.Module):
         _check_shape(spikes)
         tape = Tape(None if state is None else state.membranes)
         stages = self.stem(spikes, tape)
-        x = stages[3] + self.place(_coordinates(stages[3]))
-        blocks = []
+        x = stages[3] + self.place(_coordinates(stages[3]).to(stages[3].dtype))
+        maps = [stages[0], stages[1]]
         for block in self.blocks:
             x = block(x, tape)
-            blocks.append(x)
-        if state is None:
-            state = self.rest(spikes)
-        seen = state.seen + len(spikes)
-        features = Features((stages[0], stages[1]), blocks)
+            maps.append(x)
         if self.config.head_spiking:
-            return features, tape, State(seen, (), state.readouts)
+            raw, totals = self._average([self.head(maps[:2], maps[2:], tape)], state)
+            averages = [steps.mean(0) for steps in maps]
+        else:
+            averages, totals = self._average(maps, state)
+            one_step = [average[None] for average in averages]
+            raw = [self.head(one_step[:2], one_step[2:], tape)[0]]
+        seen = spikes.shape[0] + (self._unseen(spikes) if state is None else state.seen)
+        prediction = to_prediction(raw[0], *spikes.shape[-2:])
+        features = Features(averages[:2], averages[2:])
+        return prediction, features, State(seen, tuple(tape.after), totals)
+
+    def _average(
+        self, maps: list[Tensor], state: State | None
+    ) -> tuple[list[Tensor], tuple[Tensor, ...]]:
+        """Averages over time of (T, B, C, h, w) maps, one per readout, and the running sums."""
+        seen = self._unseen(maps[0]) if state is None else state.seen
+        before = [None] * len(maps) if state is None else state.readouts
         pairs = [
-            readout(maps, total, state.seen)
-            for readout, maps, total in zip(
-                self.readouts, (*features.stem, *blocks), state.readouts, strict=True
-            )
+            readout(steps, total, seen)
+            for readout, steps, total in zip(self.readouts, maps, before, strict=True)
         ]
-        maps, totals = zip(*pairs, strict=True)
-        features = Features(tuple(maps[:2]), list(maps[2:]))
-        return features, tape, State(seen, tuple(tape.after), totals)
+        return [average for average, _ in pairs], tuple(total for _, total in pairs)
+
+    @staticmethod
+    def _unseen(like: Tensor) -> Tensor:
+        """(B,) zeros: no step seen yet, for (T, B, ...)."""
+        return torch.zeros(like.shape[1], device=like.device)
 
     def rest(self, spikes: Tensor) -> State:
         """The state of rest for input like `spikes` (T, B, 2, H, W)."""
@@ -348,6 +353,33 @@ _HEADS: dict[str, Callable[..., FusionHead | LinearHead]] = {
 }
 
 
+def compress(counts: Tensor, dtype: torch.dtype) -> Tensor:
+    """Event counts as the first ConvBN sees them: the one normalisation of the input.
+
+    sqrt(min(n, MAX_COUNT)): the root evens out the noise of counts (Anscombe, Biometrika 1948),
+    the bound keeps a hot pixel from outshouting the scene.
+
+    Args:
+        counts: (T, B, 2, H, W), uint8 or float.
+        dtype: of the result.
+
+    Returns:
+        (T, B, 2, H, W), with the channels last in memory where uint8 meets the CPU.
+    """
+    traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
+    if counts.dtype != torch.uint8 or counts.device.type != 'cpu' or traced:
+        return counts.float().clamp(max=MAX_COUNT).sqrt().to(dtype)
+    table = torch.arange(256.0).clamp(max=MAX_COUNT).sqrt().to(dtype)
+    steps, batch, _, height, width = counts.shape
+    out = torch.empty((steps * batch, height * width, 2), dtype=dtype)
+    as_bits = torch.uint16 if dtype == torch.bfloat16 else dtype
+    kernels.look_up(
+        counts.contiguous().view(steps * batch, 2, -1).numpy(), table.view(as_bits).numpy(),
+        out.view(as_bits).numpy(),
+    )  # fmt: skip
+    return out.view(steps, batch, height, width, 2).permute(0, 1, 4, 2, 3)
+
+
 def _check_shape(spikes: Tensor) -> None:
     shape = tuple(spikes.shape)
     if len(shape) != 5 or shape[2] != 2:
@@ -356,13 +388,6 @@ def _check_shape(spikes: Tensor) -> None:
         raise ValueError(
             f'spikes have shape {shape}, expected T >= 1 and H, W multiples of {STRIDE}'
         )
-
-
-def _with_time(features: Features, has_time: bool) -> tuple[tuple[Tensor, ...], list[Tensor]]:
-    """The features as the head wants them, (T, B, C, h, w), with T = 1 for averages."""
-    if has_time:
-        return features.stem, features.blocks
-    return tuple(x[None] for x in features.stem), [x[None] for x in features.blocks]
 
 
 def _coordinates(like: Tensor) -> Tensor:

@@ -1,0 +1,183 @@
+"""Compiled loops over neurons on the CPU: what eager torch does in a dozen passes, in one.
+
+Arrays are (T, N): time by everything else, in any order of the elements that all arguments
+share. bfloat16 travels as its bits in uint16, since numpy has no such type. Loops over whole
+rows, given as slices of their own, are what the compiler can vectorise.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numba
+import numpy as np
+
+_CHUNK = 4096
+"""Elements whose membrane stays in the first-level cache over all steps."""
+
+_ONE_BF16 = np.uint16(0x3F80)
+_HALF_WORD = np.uint32(16)
+
+
+@numba.njit(nogil=True, error_model='numpy', inline='always')
+def _charge_and_fire(x, h, spikes, v, tau, threshold):
+    zero, one = np.float32(0), np.float32(1)
+    for i in range(x.size):
+        charged = v[i] + (x[i] - v[i]) / tau
+        fired = charged >= threshold
+        h[i] = charged
+        spikes[i] = one if fired else zero
+        v[i] = zero if fired else charged
+
+
+@numba.njit(cache=True, nogil=True, error_model='numpy')
+def lif_forward(x, h, spikes, v, tau, threshold):
+    """Leaky integrate-and-fire, for training: fills h, spikes (T, N), advances v (N,); float32."""
+    steps, n = x.shape
+    for start in range(0, n, _CHUNK):
+        part = slice(start, min(start + _CHUNK, n))
+        for t in range(steps):
+            _charge_and_fire(x[t, part], h[t, part], spikes[t, part], v[part], tau, threshold)
+
+
+@numba.njit(nogil=True, error_model='numpy', inline='always')
+def _fire(x, spikes, v, tau, threshold):
+    zero, one = np.float32(0), np.float32(1)
+    for i in range(x.size):
+        charged = v[i] + (x[i] - v[i]) / tau
+        fired = charged >= threshold
+        spikes[i] = one if fired else zero
+        v[i] = zero if fired else charged
+
+
+@numba.njit(nogil=True, error_model='numpy', inline='always')
+def _fire_bf16(x, spikes, v, tau, threshold):
+    zero, off = np.float32(0), np.uint16(0)
+    for i in range(x.size):
+        current = np.uint32(np.uint32(x[i]) << _HALF_WORD).view(np.float32)
+        charged = v[i] + (current - v[i]) / tau
+        fired = charged >= threshold
+        spikes[i] = _ONE_BF16 if fired else off
+        v[i] = zero if fired else charged
+
+
+@numba.njit(cache=True, nogil=True, error_model='numpy')
+def lif_infer(x, spikes, before, after, tau, threshold):
+    """The same for inference: x, spikes float32 (T, N); `before` of size 0 means rest."""
+    steps, n = x.shape
+    v = np.empty(_CHUNK, np.float32)
+    for start in range(0, n, _CHUNK):
+        part = slice(start, min(start + _CHUNK, n))
+        here = v[: part.stop - start]
+        if before.size:
+            here[:] = before[part]
+        else:
+            here[:] = np.float32(0)
+        for t in range(steps):
+            _fire(x[t, part], spikes[t, part], here, tau, threshold)
+        after[part] = here
+
+
+@numba.njit(cache=True, nogil=True, error_model='numpy')
+def lif_infer_bf16(x, spikes, before, after, tau, threshold):
+    """As `lif_infer`, x and spikes bfloat16 as uint16; membranes stay float32."""
+    steps, n = x.shape
+    v = np.empty(_CHUNK, np.float32)
+    for start in range(0, n, _CHUNK):
+        part = slice(start, min(start + _CHUNK, n))
+        here = v[: part.stop - start]
+        if before.size:
+            here[:] = before[part]
+        else:
+            here[:] = np.float32(0)
+        for t in range(steps):
+            _fire_bf16(x[t, part], spikes[t, part], here, tau, threshold)
+        after[part] = here
+
+
+def _atan_slope(x, alpha):
+    half = alpha * np.float32(0.5)
+    scaled = np.float32(math.pi) * half * x
+    return half / (np.float32(1) + scaled * scaled)
+
+
+def _sigmoid_slope(x, alpha):
+    y = np.float32(1) / (np.float32(1) + np.exp(-alpha * x))
+    return alpha * y * (np.float32(1) - y)
+
+
+def _backward(slope: Callable) -> Callable:
+    """The backward pass of `lif_forward` for a surrogate whose derivative is `slope`."""
+    slope = numba.njit(slope, inline='always')
+
+    @numba.njit(nogil=True, error_model='numpy', inline='always')
+    def step(grad, h, out, carry, tau, threshold, alpha):
+        zero = np.float32(0)
+        for i in range(h.size):
+            charged = h[i]
+            through = zero if charged >= threshold else carry[i]
+            g = grad[i] * slope(charged - threshold, alpha) + through
+            out[i] = g / tau
+            carry[i] = g - g / tau
+
+    @numba.njit(nogil=True, error_model='numpy')
+    def lif_backward(grad, h, out, carry, tau, threshold, alpha):
+        steps, n = h.shape
+        for start in range(0, n, _CHUNK):
+            part = slice(start, min(start + _CHUNK, n))
+            for t in range(steps - 1, -1, -1):
+                step(grad[t, part], h[t, part], out[t, part], carry[part], tau, threshold, alpha)
+
+    return lif_backward
+
+
+LIF_BACKWARD: dict[str, Callable] = {
+    'atan': _backward(_atan_slope),
+    'sigmoid': _backward(_sigmoid_slope),
+}
+"""Surrogate -> kernel(grad, h, out (T, N), carry (N,), tau, threshold, alpha), float32.
+
+`carry` holds the gradient of the last membrane and becomes that of the first.
+"""
+
+
+@numba.njit(cache=True, nogil=True, error_model='numpy')
+def readout_bf16(x, before, total, average, decay, norm):
+    """The leaky average of `Readout` over channels-last bfloat16 maps.
+
+    Args:
+        x: (T, R, C) uint16, the bits of bfloat16.
+        before: (R, C) float32 running sum before, or of size 0 for rest.
+        total: (R, C) float32 to fill: the running sum after.
+        average: (R, C) uint16 to fill: total * norm as bfloat16, rounded to even.
+        decay: (C,) float32.
+        norm: (C,) float32.
+    """
+    steps, rows, _ = x.shape
+    one = np.float32(1)
+    for r in range(rows):
+        here, mean = total[r], average[r]
+        if before.size:
+            here[:] = before[r]
+        else:
+            here[:] = np.float32(0)
+        for t in range(steps):
+            values = x[t, r]
+            for c in range(values.size):
+                value = np.uint32(np.uint32(values[c]) << _HALF_WORD).view(np.float32)
+                here[c] = decay[c] * here[c] + (one - decay[c]) * value
+        for c in range(mean.size):
+            bits = np.float32(here[c] * norm[c]).view(np.uint32)
+            bits += np.uint32(0x7FFF) + ((bits >> _HALF_WORD) & np.uint32(1))
+            mean[c] = np.uint16(bits >> _HALF_WORD)
+
+
+@numba.njit(cache=True, nogil=True, error_model='numpy')
+def look_up(counts, table, out):
+    """Fills out (N, H * W, 2) with table[counts (N, 2, H * W)]: channels last."""
+    for n in range(counts.shape[0]):
+        first, second, pixels = counts[n, 0], counts[n, 1], out[n]
+        for i in range(first.size):
+            pixels[i, 0] = table[first[i]]
+            pixels[i, 1] = table[second[i]]
