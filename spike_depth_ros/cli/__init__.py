@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import json
 import logging
 import os
 import sys
@@ -71,6 +72,15 @@ def flags_spelt_out(verb: Callable[..., None], arguments: list[str]) -> list[str
     ]
 
 
+def list_spelt_out(verb: Callable[..., None], arguments: list[str]) -> list[str]:
+    """Lets a verb whose first parameter is a list begin with its items, `compare A B`."""
+    first = next(iter(inspect.signature(verb).parameters.values()))
+    if first.annotation not in (list[str], 'list[str]'):
+        return arguments
+    count = next((i for i, a in enumerate(arguments) if a.startswith('-')), len(arguments))
+    return [*([json.dumps(arguments[:count])] if count else []), *arguments[count:]]
+
+
 def config_spelt_out(arguments: list[str]) -> list[str]:
     """Lets a verb begin with a YAML file: `train NAME.yaml` is `train --config NAME.yaml`."""
     is_config = bool(arguments) and arguments[0].endswith(('.yaml', '.yml'))
@@ -97,6 +107,7 @@ def main(arguments: list[str] | None = None) -> None:
     verb = getattr(importlib.import_module(f'{__name__}.{module}'), function)
     try:
         options = config_spelt_out(flags_spelt_out(verb, arguments[len(name.split()) :]))
+        options = list_spelt_out(verb, options)
         auto_cli(verb, args=options, prog=f'spike_depth {name}', as_positional=True,
                  fail_untyped=True)  # fmt: skip
     except (ValueError, OSError) as error:

@@ -213,3 +213,26 @@ class TrainConfig:
     optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
     schedule: Schedule = dataclasses.field(default_factory=Schedule)
     machine: Machine = dataclasses.field(default_factory=Machine)
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationData:
+    """What to measure on.
+
+    Attributes:
+        name: of `DATASETS`.
+        test: fields of that data set's configuration, for measuring.
+        fit: the same for fitting the trivial rivals: training data; empty leaves them out.
+        clips: at most so many, evenly spread; 0 takes all.
+        clip_windows: windows per clip; the last one is measured.
+    """
+
+    name: str = 'synthetic'
+    test: dict[str, Any] = dataclasses.field(default_factory=dict)
+    fit: dict[str, Any] = dataclasses.field(default_factory=dict)
+    clips: int = 0
+    clip_windows: int = 1
+
+    def __post_init__(self) -> None:
+        require(self.clips >= 0, 'clips', self.clips, '0 or more')
+        require(self.clip_windows >= 1, 'clip_windows', self.clip_windows, 'at least 1')

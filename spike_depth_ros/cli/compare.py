@@ -1,0 +1,49 @@
+"""`spike_depth compare`: one table of several checkpoints and the trivial rivals."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from spike_depth_ros.train.settings import EvaluationData
+
+
+def compare(
+    checkpoints: list[str],
+    data: EvaluationData = EvaluationData(),
+    out: Path = Path('out/compare'),
+    streaming: bool = False,
+    cap_m: float = 80.0,
+    alignment: str = 'none',
+    engine: str = 'torch',
+    device: str = 'auto',
+    threads: int = 1,
+) -> None:
+    """Measures checkpoints, the per-pixel mean map and a constant on the same clips.
+
+    `spike_depth compare A.safetensors B.safetensors --config config/evaluate/synthetic.yaml`
+    writes results.json, results.md and a page with pictures.
+
+    Args:
+        checkpoints: what to measure.
+        data: what to measure it on.
+        out: folder of the report.
+        streaming: membranes run through all windows of a clip.
+        cap_m: truth beyond this does not count.
+        alignment: none for metres as answered, median or lsq.
+        engine: what runs them.
+        device: auto, cpu or cuda.
+        threads: for inference.
+    """
+    import logging
+
+    from tqdm import tqdm
+
+    from spike_depth_ros.train.comparison import run
+
+    logging.getLogger('spike_depth_ros').setLevel(logging.WARNING)
+    page, table = run(
+        checkpoints, data, out, streaming, cap_m, alignment, (engine, device, threads),
+        lambda indices: iter(tqdm(indices, unit='clip', disable=None)),
+    )  # fmt: skip
+    print(table)
+    print(page)

@@ -1,0 +1,39 @@
+"""`spike_depth evaluate`: measures one checkpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from spike_depth_ros.train.settings import EvaluationData
+
+
+def evaluate(
+    checkpoint: str,
+    data: EvaluationData = EvaluationData(),
+    out: Path = Path('out/evaluate'),
+    streaming: bool = False,
+    cap_m: float = 80.0,
+    alignment: str = 'none',
+    engine: str = 'torch',
+    device: str = 'auto',
+    threads: int = 1,
+) -> None:
+    """Measures one checkpoint through the node's own pipeline.
+
+    `spike_depth evaluate models/default.safetensors --config config/evaluate/synthetic.yaml`
+    writes results.json, results.md and a page with pictures.
+
+    Args:
+        checkpoint: what to measure.
+        data: what to measure it on; worlds that it was trained on say nothing.
+        out: folder of the report.
+        streaming: membranes run through all windows of a clip.
+        cap_m: truth beyond this does not count.
+        alignment: none for metres as answered, median or lsq.
+        engine: what runs it.
+        device: auto, cpu or cuda.
+        threads: for inference.
+    """
+    from spike_depth_ros.cli.compare import compare
+
+    compare([checkpoint], data, out, streaming, cap_m, alignment, engine, device, threads)

@@ -1,0 +1,96 @@
+"""One evaluation from its settings to its report."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from spike_depth_ros.config import ConfigError
+from spike_depth_ros.train.batches import open_clips, spread
+from spike_depth_ros.train.contestants import (
+    CheckpointContestant,
+    Constant,
+    Contestant,
+    ImageContestant,
+    MeanMap,
+    contestant,
+)
+from spike_depth_ros.train.evaluation import evaluate
+from spike_depth_ros.train.report_pages import main_table, markdown, write_report
+from spike_depth_ros.train.settings import EvaluationData
+
+FIT_CLIPS = 400
+"""The trivial rivals are fitted to at most so many training clips."""
+
+
+def run(
+    checkpoints: Sequence[str],
+    data: EvaluationData,
+    out: Path,
+    streaming: bool,
+    cap_m: float,
+    alignment: str,
+    engine: tuple[str, str, int],
+    progress: Callable[[Sequence[int]], Iterator[int]] = iter,
+) -> tuple[Path, str]:
+    """Measures checkpoints and, if there is data to fit them, the trivial rivals.
+
+    Args:
+        checkpoints: paths.
+        data: what to measure on.
+        out: folder of the report.
+        streaming: membranes run through all windows of a clip.
+        cap_m: see `train.metrics`.
+        alignment: see `train.metrics`.
+        engine: its name, the device, the number of threads.
+        progress: see `evaluate`.
+
+    Returns:
+        The page, and the main table in Markdown.
+
+    Raises:
+        ConfigError: the checkpoints want different windows, so no data serves them all.
+    """
+    runners = [contestant(path, streaming, *engine) for path in checkpoints]
+    spikes = {runner.checkpoint.spikes for runner in runners}
+    if len(spikes) != 1:
+        raise ConfigError(
+            f'the checkpoints were trained on different windows ({sorted(map(str, spikes))}): '
+            'compare those that share one'
+        )
+    images = any(isinstance(runner, ImageContestant) for runner in runners)
+    clips = open_clips(data.name, data.test, spikes.pop(), data.clip_windows, images)
+    chosen = spread(len(clips), data.clips)
+    everybody: list[Contestant] = [*runners, *_trivial(data, runners[0])]
+    results, shown = evaluate(everybody, clips, chosen, cap_m, alignment, progress=progress)
+    facts = {
+        'data': f'{data.name} {data.test}',
+        'clips': len(chosen),
+        'windows per clip': data.clip_windows,
+        'state': 'streaming' if streaming else 'from rest',
+        'cap': f'{cap_m:g} m',
+        'alignment': alignment,
+        'engine': engine[0],
+        'machine': f'{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}',
+    }
+    extra: dict[str, dict[str, Any]] = {}
+    title = 'Evaluation' if len(checkpoints) == 1 else 'Comparison'
+    page = write_report(out, title, facts, results, shown, extra)
+    return page, markdown(main_table(results, extra))
+
+
+def _trivial(
+    data: EvaluationData, like: CheckpointContestant | ImageContestant
+) -> list[Contestant]:
+    """The rivals that see nothing, fitted; none without data to fit."""
+    if not data.fit:
+        return []
+    checkpoint = like.checkpoint
+    clips = open_clips(data.name, data.fit, checkpoint.spikes, 1, False)
+    some = [clips[i] for i in spread(len(clips), FIT_CLIPS)]
+    return [MeanMap(some, checkpoint.depth_range), Constant(some, checkpoint.depth_range)]

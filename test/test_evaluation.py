@@ -1,0 +1,213 @@
+"""Evaluation runs through the estimator, fits trivial rivals, and writes what it found."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from spike_depth_ros.config import ConfigError, DepthRange, SpikeConfig
+from spike_depth_ros.data import DATASETS
+from spike_depth_ros.data.sample import Sample
+from spike_depth_ros.estimator import Limits, interpret
+from spike_depth_ros.model.checkpoint import Checkpoint, save_checkpoint, untrained_checkpoint
+from spike_depth_ros.model.registry import build
+from spike_depth_ros.train import comparison, report_pages
+from spike_depth_ros.train.contestants import (
+    Answer,
+    CheckpointContestant,
+    Constant,
+    MeanMap,
+    contestant,
+)
+from spike_depth_ros.train.evaluation import evaluate
+from spike_depth_ros.train.settings import EvaluationData
+
+torch.set_num_threads(1)
+HEIGHT, WIDTH = 30, 45
+GRID = (32, 48)
+
+
+def sample(window=0, depth_m=None, focal_px=128.0, night=False, rate=0.2, seed=0):
+    rng = np.random.default_rng((seed, window))
+    spikes = np.zeros((4, 2, *GRID), np.uint8)
+    spikes[..., :HEIGHT, :WIDTH] = rng.poisson(rate, (4, 2, HEIGHT, WIDTH))
+    if depth_m is None:
+        depth_m = rng.uniform(2, 70, (HEIGHT, WIDTH)).astype(np.float32)
+    meta = {
+        'focal_px': focal_px, 'cx_px': 22.0, 'cy_px': 14.5, 'sensor': f'{WIDTH}x{HEIGHT}',
+        'dataset': 'synthetic', 'sequence': f'street_{seed:07d}_00', 'night': night,
+        'stamp_ns': 50_000_000 * (window + 1), 'window_ns': 50_000_000,
+    }  # fmt: skip
+    image = rng.integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+    return Sample(spikes, depth_m, np.isfinite(depth_m), image, meta)
+
+
+@pytest.fixture(scope='module')
+def tiny(tmp_path_factory):
+    path = tmp_path_factory.mktemp('checkpoints') / 'tiny.safetensors'
+    save_checkpoint(path, untrained_checkpoint('tiny'))
+    return path
+
+
+def by_hand(checkpoint, windows, focal_px):
+    """The same depth from the bare network."""
+    state = None
+    with torch.no_grad():
+        for one in windows:
+            maps, state = checkpoint.model.step(torch.from_numpy(one.spikes)[:, None], state)
+    image = torch.cat(maps, 1)[0, :, :HEIGHT, :WIDTH].numpy()
+    scale = focal_px / checkpoint.depth_range.focal_px
+    return interpret(image, checkpoint.depth_range, scale, Limits(0, math.inf, 0))
+
+
+@pytest.mark.parametrize('streaming', [False, True])
+def test_a_checkpoint_answers_as_the_node_does(tiny, streaming):
+    who = CheckpointContestant(tiny, streaming)
+    for focal_px in (128.0, 300.0):
+        clip = [sample(k, focal_px=focal_px) for k in range(3)]
+        for _ in range(2):  # nothing of one clip stays for the next
+            answer = who(clip)
+            windows = clip if streaming else clip[-1:]
+            depth_m, confidence = by_hand(who.checkpoint, windows, focal_px)
+            np.testing.assert_allclose(answer.depth_m, depth_m, rtol=1e-3)
+            np.testing.assert_allclose(answer.confidence, confidence, atol=1e-3)
+    assert who.parameters == sum(p.numel() for p in who.checkpoint.model.parameters())
+    assert who.name == 'tiny'
+
+
+def test_a_network_of_images_is_fed_the_image(tmp_path):
+    torch.manual_seed(0)
+    network = build('rgb_unet', {'width': 4}).eval()
+    path = tmp_path / 'run' / 'best.safetensors'
+    save_checkpoint(path, Checkpoint(network, 'rgb_unet', SpikeConfig(), DepthRange(), {}))
+    who = contestant(str(path), False, 'torch', 'cpu', 1)
+    assert who.name == 'run/best'
+    answer = who([sample()])
+    assert answer.depth_m.shape == (HEIGHT, WIDTH)
+    other = who([sample()._replace(image=np.zeros((HEIGHT, WIDTH, 3), np.uint8))])
+    assert not np.array_equal(answer.confidence, other.confidence)
+    with pytest.raises(ValueError, match='sees images'):
+        who([sample()._replace(image=None)])
+
+
+def flat(values):
+    return np.array([values], np.float32)
+
+
+def test_mean_map_and_constant_by_hand():
+    depth_range = DepthRange(max_m=50.0, focal_px=100.0)
+
+    def clip(values, focal_px=100.0):
+        depth_m = flat(values)
+        return [sample(depth_m=depth_m, focal_px=focal_px)._replace(depth_m=depth_m)]
+
+    # seen through a lens of twice the focal length, 8 m is canonical 4 m
+    clips = [clip([2.0, math.inf, 9.0, math.nan]), clip([16.0, 60.0, math.nan, math.nan], 200.0)]
+    mean_map, constant = MeanMap(clips, depth_range), Constant(clips, depth_range)
+    answer = mean_map(clip([1.0] * 4, focal_px=100.0))
+    middle = (2 * 8 * 30 * 9) ** (1 / 4)
+    expected = [4.0, math.sqrt(30 * 30), 9.0, middle]
+    np.testing.assert_allclose(answer.depth_m[0], expected, rtol=1e-5)
+    doubled = mean_map(clip([1.0] * 4, focal_px=200.0))
+    np.testing.assert_allclose(doubled.depth_m, 2 * answer.depth_m, rtol=1e-5)
+    np.testing.assert_allclose(constant(clip([1.0] * 4)).depth_m, middle, rtol=1e-5)
+    far = MeanMap([clip([math.inf, 3.0])] * 3, depth_range)(clip([1.0, 1.0]))
+    assert far.depth_m.tolist() == [[math.inf, pytest.approx(3.0)]]
+    with pytest.raises(ValueError, match='not'):
+        mean_map(clip([1.0] * 3))
+
+
+class Perfect:
+    name, parameters = 'perfect', 7
+
+    def __init__(self, factor=1.0):
+        self.factor = factor
+
+    def __call__(self, clip):
+        depth_m = clip[-1].depth_m * np.float32(self.factor)
+        return Answer(depth_m, np.ones_like(depth_m), 5.0)
+
+
+def test_groups_hold_their_own_clips():
+    clips = [[sample(seed=i, night=i == 0, rate=(0.001, 0.02, 0.2)[i])] for i in range(3)]
+
+    class WrongAtNight(Perfect):
+        def __call__(self, clip):
+            return Perfect(2.0 if clip[-1].meta['night'] else 1.0)(clip)
+
+    (good, bad), shown = evaluate([Perfect(), WrongAtNight()], clips, [0, 1, 2], pictures=2)
+    assert good.figures['abs_rel'] == 0
+    assert bad.groups['light']['day']['abs_rel'] == 0
+    assert bad.groups['light']['night']['abs_rel'] > 0.5
+    assert bad.figures['abs_rel'] == pytest.approx(bad.groups['light']['night']['abs_rel'] / 3)
+    assert {part: f['frames'] for part, f in good.groups['events'].items()} == {
+        'sparse': 1, 'medium': 1, 'dense': 1,
+    }  # fmt: skip
+    assert set(good.groups['scene']) == {'street'}
+    assert good.infer_ms == 5
+    assert [one.sample.meta['sequence'][-10:] for one in shown] == ['0000000_00', '0000002_00']
+
+
+class FewClips(list):
+    pass
+
+
+@pytest.fixture
+def street(monkeypatch):
+    import dataclasses
+
+    @dataclasses.dataclass(frozen=True)
+    class Config:
+        seed: int = 0
+        clip_windows: int = 1
+
+    class Entry:
+        config = Config
+
+        def __call__(self, config):
+            return FewClips(
+                [sample(k, seed=config.seed + i) for k in range(config.clip_windows)]
+                for i in range(3)
+            )
+
+    monkeypatch.setitem(DATASETS, 'streets', Entry())
+
+
+def test_a_comparison_writes_json_markdown_and_a_page(tiny, street, tmp_path):
+    data = EvaluationData('streets', {'seed': 5}, {'seed': 0}, clip_windows=2)
+    page, table = comparison.run(
+        [str(tiny)], data, tmp_path, True, 80.0, 'none', ('torch', 'cpu', 1)
+    )
+    contents = json.loads((tmp_path / 'results.json').read_text())
+    names = [result['name'] for result in contents['results']]
+    assert names == ['tiny', 'per-pixel mean map', 'constant']
+    assert contents['facts']['cap'] == '80 m'
+    assert contents['facts']['clips'] == 3
+    for result in contents['results']:
+        assert f'{result["figures"]["abs_rel"]:.3g}' in table
+    html = page.read_text()
+    assert 'By distance' in html
+    for picture in ('clip_0.png', 'confidence.png'):
+        assert picture in html
+        assert (tmp_path / picture).stat().st_size > 1000
+    assert '| Abs Rel | 0-10 m |' in (tmp_path / 'results.md').read_text()
+
+
+def test_checkpoints_of_different_windows_are_not_compared(tiny, street, tmp_path):
+    other = untrained_checkpoint('tiny')
+    path = tmp_path / 'other.safetensors'
+    save_checkpoint(
+        path, Checkpoint(other.model, other.model_name, SpikeConfig(steps=2), DepthRange(), {})
+    )
+    with pytest.raises(ConfigError, match='different windows'):
+        comparison.run([str(tiny), str(path)], EvaluationData('streets'), tmp_path, False, 80.0,
+                       'none', ('torch', 'cpu', 1))  # fmt: skip
+
+
+def test_markdown_numbers():
+    table = (['', 'n', 'x'], [['a', 12345, 0.123456], ['b', 1, math.nan]])
+    assert report_pages.markdown(table) == (
+        '|  | n | x |\n|---|---|---|\n| a | 12,345 | 0.123 |\n| b | 1 |  |\n'
+    )
