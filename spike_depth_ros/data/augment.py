@@ -8,6 +8,7 @@ what changes its *canonical* value is the focal length, which `scale` changes in
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import numpy as np
 
@@ -66,20 +67,26 @@ def augment(clip: list[Sample], config: AugmentConfig, rng: np.random.Generator)
         rng: the only source of chance: the same state gives the same result.
     """
     factor = float(np.exp(rng.uniform(np.log(config.min_scale), np.log(config.max_scale))))
+    size = (config.crop_height, config.crop_width)
+    if all(size):
+        # cut first, so that only what will be seen is zoomed
+        needed = [math.ceil(n / factor) + 1 if factor != 1 else n for n in size]
+        spare = [
+            max(have - need, 0) for have, need in zip(clip[0].valid.shape, needed, strict=True)
+        ]
+        top, left = (int(rng.integers(0, n + 1)) for n in spare)
+        clip = crop(clip, top, left, *needed)
     if factor != 1:
         clip = scale(clip, factor)
-    if config.crop_height and config.crop_width:
-        height, width = clip[0].depth_m.shape
-        top = int(rng.integers(0, max(height - config.crop_height, 0) + 1))
-        left = int(rng.integers(0, max(width - config.crop_width, 0) + 1))
-        clip = crop(clip, top, left, config.crop_height, config.crop_width)
+    if all(size):
+        clip = crop(clip, 0, 0, *size)
     if rng.random() < config.flip:
         clip = flip(clip)
     if rng.random() < config.swap_polarity:
         clip = swap_polarity(clip)
-    if config.max_drop:
+    if config.max_drop > 0:
         clip = drop_events(clip, rng.uniform(0, config.max_drop), rng)
-    if config.max_noise_hz:
+    if config.max_noise_hz > 0:
         clip = add_noise(clip, rng.uniform(0, config.max_noise_hz), rng)
     if config.max_hot_pixels:
         clip = add_hot_pixels(clip, int(rng.integers(0, config.max_hot_pixels + 1)), rng)
@@ -173,9 +180,12 @@ def drop_events(clip: list[Sample], part: float, rng: np.random.Generator) -> li
     """Loses each event with probability `part`."""
 
     def thin(sample: Sample) -> Sample:
-        where = np.nonzero(sample.spikes)
         spikes = sample.spikes.copy()
-        spikes[where] = rng.binomial(spikes[where], 1 - part)
+        flat = spikes.reshape(-1)
+        # most counts are 1, for which a coin is a much faster binomial draw
+        ones, more = np.flatnonzero(flat == 1), np.flatnonzero(flat > 1)
+        flat[ones] = rng.random(len(ones), np.float32) >= part
+        flat[more] = rng.binomial(flat[more], 1 - part)
         return _with_spikes(sample, spikes)
 
     return [thin(sample) for sample in clip]
