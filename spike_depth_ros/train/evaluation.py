@@ -37,6 +37,7 @@ def _light(sample: Sample) -> str | None:
 GROUPS: dict[str, Callable[[Sample], str | None]] = {
     'sensor': lambda sample: sample.meta.get('sensor'),
     'scene': _scene,
+    'scene and sensor': lambda sample: f'{_scene(sample)} {sample.meta.get("sensor")}',
     'light': _light,
     'condition': lambda sample: sample.meta.get('condition'),
     'events': _density,
