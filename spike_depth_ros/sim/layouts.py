@@ -72,7 +72,7 @@ class Layout:
     Attributes:
         sensor: the sensor that this layout usually has.
         rig: the cameras, given the event sensor.
-        depth_hz: rate of the depth maps.
+        depth_hz: rate of the depth maps: each comes with an image.
         image_hz: rate of the colour images.
         write_depth: writes map `index`, (H, W) metres with +inf for the sky.
         write_image: writes image `index`, (H, W, 3) uint8 RGB, and its depth where that is asked.

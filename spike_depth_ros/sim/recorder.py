@@ -138,21 +138,12 @@ def record_segment(work: Path, plan: Plan, segment: int) -> int:
     Returns:
         The number of its events, or of its spikes.
     """
-    start_ns, end_ns = plan.span_ns(segment)
-    world, rig, layout = plan.world, plan.rig, LAYOUTS[plan.layout]
-    folder = work / plan.name
-    stamps_ns = plan.stamps_ns(layout.depth_hz)
-    for k in _within(stamps_ns, start_ns, end_ns):
-        depth_m = picture(world, *_at(rig.truth, stamps_ns[k])).depth_m
-        layout.write_depth(folder, k, depth_m, rig)
-    images_ns = plan.stamps_ns(layout.image_hz)
-    for k in _within(images_ns, start_ns, end_ns):
-        image = picture(world, *_at(rig.colour, images_ns[k]))
-        layout.write_image(folder, k, image.rgb, image.depth_m, rig)
-    if layout.spikes:
+    _record_pictures(work / plan.name, plan, segment)
+    if LAYOUTS[plan.layout].spikes:
         return _record_spikes(work, plan, segment)
-    drive = Drive(world, rig.sensor, plan.seed, START_NS + start_ns, segment, plan.max_step_px)
-    events = drive.advance(START_NS + end_ns).copy()
+    start_ns, end_ns = (START_NS + t_ns for t_ns in plan.span_ns(segment))
+    drive = Drive(plan.world, plan.rig.sensor, plan.seed, start_ns, segment, plan.max_step_px)
+    events = drive.advance(end_ns).copy()
     events['t_ns'] -= START_NS
     _save(_events_path(work, segment), events)
     return len(events)
@@ -181,6 +172,21 @@ def finish(work: Path, plan: Plan) -> Path:
     return work.parent / plan.name
 
 
+def _record_pictures(folder: Path, plan: Plan, segment: int) -> None:
+    """The images of a segment, and the depth maps at those of their stamps that have one."""
+    world, rig, layout = plan.world, plan.rig, LAYOUTS[plan.layout]
+    images_ns = plan.stamps_ns(layout.image_hz)
+    with_depth = {int(stamp): k for k, stamp in enumerate(plan.stamps_ns(layout.depth_hz))}
+    for k in _within(images_ns, *plan.span_ns(segment)):
+        stamp_ns = int(images_ns[k])
+        rgb, depth_m = picture(world, *_at(rig.colour, stamp_ns))
+        layout.write_image(folder, k, rgb, depth_m, rig)
+        if stamp_ns in with_depth:
+            if rig.truth is not rig.colour:
+                depth_m = picture(world, *_at(rig.truth, stamp_ns)).depth_m
+            layout.write_depth(folder, with_depth[stamp_ns], depth_m, rig)
+
+
 def _record_spikes(work: Path, plan: Plan, segment: int) -> int:
     """The spike camera's frames before each depth map of a segment."""
     world, rig, layout = plan.world, plan.rig, LAYOUTS[plan.layout]
@@ -198,7 +204,7 @@ def _record_spikes(work: Path, plan: Plan, segment: int) -> int:
 
 def _at(view: View, stamp_ns: int) -> tuple[Camera, float, np.ndarray]:
     """What `picture` asks for a camera that looks at a stamp."""
-    return view.camera, float(START_NS + stamp_ns) * 1e-9, view.from_sensor
+    return view.camera, (START_NS + stamp_ns) * 1e-9, view.from_sensor
 
 
 def _within(stamps_ns: np.ndarray, start_ns: int, end_ns: int) -> range:
