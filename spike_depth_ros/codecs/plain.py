@@ -188,7 +188,8 @@ def event_array(payload, time_base_ns, height, width, events, triggers, memory):
     x, y @0, @2 for the first but @-2, @0 for all others.
     """
     rows = (payload.shape[0] + ROW_BYTES - LAST_ROW_BYTES) // ROW_BYTES
-    memory[TRUNCATED_BYTES] += (payload.shape[0] + ROW_BYTES - LAST_ROW_BYTES) % ROW_BYTES
+    used = rows * ROW_BYTES - (ROW_BYTES - LAST_ROW_BYTES if rows else 0)
+    memory[TRUNCATED_BYTES] += payload.shape[0] - used
     last_ns = memory[LAST_NS]
     n, on, out = memory[EVENT_END], 0, 0
     for k in range(rows):

@@ -1,0 +1,469 @@
+"""Decoders against a second, dumber implementation of each format; encoders by round trip."""
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from spike_depth_ros.codecs import (
+    CODECS,
+    MAX_SENSOR_PX,
+    EncodeError,
+    add_counts,
+    encode_event_array,
+    encode_evt3,
+    encode_mono,
+    evt3_state,
+)
+from spike_depth_ros.codecs.memory import DecodeCounts
+from spike_depth_ros.events import make_events
+
+HEIGHT, WIDTH = 48, 64
+BASE_NS = 1_700_000_000_000_000_000
+
+
+class Oracle:
+    """What a decoder should give: lists, one word after the other, no cleverness."""
+
+    def __init__(self, height=HEIGHT, width=WIDTH):
+        self.height, self.width = height, width
+        self.events, self.triggers = [], []
+        self.unknown = self.out = self.before_time = self.wraps = self.invalid = 0
+
+    def put(self, t_ns, x, y, p):
+        if x < self.width and y < self.height:
+            self.events.append((t_ns, x, y, p))
+        else:
+            self.out += 1
+
+
+class Evt3Oracle(Oracle):
+    def __init__(self, *size):
+        super().__init__(*size)
+        self.low = self.high = self.row = self.base = 0
+        self.has_high = self.has_time = self.has_row = False
+
+    def feed(self, payload):
+        for word in np.frombuffer(payload, '<u2', len(payload) // 2).tolist():
+            code, value = word >> 12, word & 0xFFF
+            if code == 0:
+                self.row, self.has_row = value & 0x7FF, True
+            elif code == 6:
+                self.low = value
+                self.has_time = self.has_time or self.has_high
+            elif code == 8:
+                self.wraps += self.high - value > 10
+                self.high, self.has_high = value, True
+            elif code == 2:
+                self.mask(1, value)
+            elif code == 3:
+                self.base = value
+            elif code in (4, 5):
+                self.mask(value if code == 4 else value & 0xFF, self.base)
+                self.base = (self.base + (12 if code == 4 else 8)) % 4096
+            elif code == 10:
+                if self.has_time:
+                    self.triggers.append((self.t_ns, value >> 8, value & 1))
+                else:
+                    self.before_time += 1
+            elif code not in (7, 14, 15):
+                self.unknown += 1
+
+    @property
+    def t_ns(self):
+        return (self.wraps * 2**24 + self.high * 4096 + self.low) * 1000
+
+    def mask(self, mask, base):
+        for k in range(12):
+            if mask >> k & 1:
+                if self.has_time and self.has_row:
+                    self.put(self.t_ns, (base & 0x7FF) + k, self.row, base >> 11)
+                else:
+                    self.before_time += 1
+
+
+class Evt2Oracle(Oracle):
+    bytes_per_word = 4
+
+    def __init__(self, *size):
+        super().__init__(*size)
+        self.high, self.has_time = 0, False
+
+    def feed(self, payload):
+        size = self.bytes_per_word
+        for at in range(0, len(payload) - size + 1, size):
+            word = int.from_bytes(payload[at : at + size], 'little')
+            head, mask = (word >> 32, word & 0xFFFFFFFF) if size == 8 else (word, 1)
+            code = head >> 28
+            t_ns = (self.wraps * 2**34 + self.high * 64 + (head >> 22 & 63)) * 1000
+            if code == 8:
+                high = head & 0xFFFFFFF
+                self.wraps += self.high - high > 2**27
+                self.high, self.has_time = high, True
+            elif code in (0, 1, 10) and not self.has_time:
+                self.before_time += 1 if code == 10 else mask.bit_count()
+            elif code == 10:
+                self.triggers.append((t_ns, head >> 8 & 31, head & 1))
+            elif code in (0, 1):
+                for k in range(32):
+                    if mask >> k & 1:
+                        self.put(t_ns, (head >> 11 & 0x7FF) + k, head & 0x7FF, code)
+            elif code not in (14, 15):
+                self.unknown += 1
+
+
+class Evt21Oracle(Evt2Oracle):
+    bytes_per_word = 8
+
+
+class MonoOracle(Oracle):
+    def feed(self, payload):
+        for word in np.frombuffer(payload, '<u8', len(payload) // 8).tolist():
+            t_ns = BASE_NS + word % 2**32
+            self.put(t_ns, word >> 32 & 0xFFFF, word >> 48 & 0x7FFF, word >> 63)
+
+
+class TriggerOracle(Oracle):
+    def feed(self, payload):
+        for word in np.frombuffer(payload, '<u8', len(payload) // 8).tolist():
+            self.triggers.append((BASE_NS + word % 2**32, word >> 48 & 0x7FFF, word >> 63))
+
+
+class LibcaerOracle(Oracle):
+    def feed(self, payload):
+        before_us, epoch_us = -(2**31), 0
+        words = np.frombuffer(payload, '<i4', len(payload) // 8 * 2).tolist()
+        for data, t_us in zip(words[::2], words[1::2], strict=True):
+            data &= 0xFFFFFFFF
+            if t_us < before_us:
+                epoch_us += 2**31
+                self.wraps += 1
+            before_us = t_us
+            if data & 1:
+                t_ns = BASE_NS + (epoch_us + t_us) * 1000
+                self.put(t_ns, data >> 17, data >> 2 & 0x7FFF, data >> 1 & 1)
+            else:
+                self.invalid += 1
+
+
+class LibcaerCmpOracle(Oracle):
+    def feed(self, payload):
+        low = high = x = base_y = base_p = 0
+        for word in np.frombuffer(payload, '<u2', len(payload) // 2).tolist():
+            code, value = word >> 12, word & 0xFFF
+            t_ns = BASE_NS + (high * 4096 + low) * 1000
+            if code == 0:
+                high = value
+            elif code == 1:
+                low = value
+            elif code == 2:
+                x = value & 0x7FF
+            elif code == 3:
+                self.put(t_ns, x, value & 0x7FF, value >> 11)
+            elif code == 4:
+                base_y, base_p = value & 0x7FF, value >> 11
+            elif code == 5:
+                for k in range(8):
+                    if value >> k & 1:
+                        self.put(t_ns, x, base_y + k, base_p)
+                base_y += 8
+            else:
+                self.unknown += 1
+
+
+class EventArrayOracle(Oracle):
+    def feed(self, payload):
+        def number(at, size, signed=False):
+            return int.from_bytes(payload[at : at + size], 'little', signed=signed)
+
+        for k in range((len(payload) + 3) // 16):
+            row = 16 * k
+            xy = row - 2 if k else row
+            t_ns = number(row + 4, 4, signed=True) * 10**9 + number(row + 8, 4)
+            self.put(t_ns, number(xy, 2), number(xy + 2, 2), int(payload[row + 12] != 0))
+
+
+ORACLES = {
+    'evt3': Evt3Oracle,
+    'evt2': Evt2Oracle,
+    'evt21': Evt21Oracle,
+    'mono': MonoOracle,
+    'trigger': TriggerOracle,
+    'libcaer': LibcaerOracle,
+    'libcaer_cmp': LibcaerCmpOracle,
+    'event_array': EventArrayOracle,
+}
+
+
+def leftover(name, size):
+    if name == 'event_array':
+        return size - (16 * ((size + 3) // 16) - 3) if size >= 13 else size
+    return size % {'evt3': 2, 'libcaer_cmp': 2, 'evt2': 4}.get(name, 8)
+
+
+def check_against_oracle(name, payloads, height=HEIGHT, width=WIDTH):
+    decoder, oracle = CODECS[name](height, width), ORACLES[name](height, width)
+    decoded = [decoder.decode(payload, BASE_NS) for payload in payloads]
+    for payload in payloads:
+        oracle.feed(payload)
+    events = [event for part in decoded for event in part.events.tolist()]
+    assert events == oracle.events
+    assert [t for part in decoded for t in part.triggers.tolist()] == oracle.triggers
+    t_ns = [event[0] for event in events]
+    falls = [a - b for a, b in itertools.pairwise(t_ns) if b < a]
+    counts = decoder.counts
+    assert counts == DecodeCounts(
+        events=len(events),
+        on=sum(event[3] for event in events),
+        triggers=len(oracle.triggers),
+        out_of_bounds=oracle.out,
+        before_time=oracle.before_time,
+        invalid=oracle.invalid,
+        unknown_codes=oracle.unknown,
+        truncated_bytes=sum(leftover(name, len(payload)) for payload in payloads),
+        wraps=oracle.wraps,
+        backward_steps=len(falls),
+        max_backward_ns=max(falls, default=0),
+    )
+    return counts
+
+
+@st.composite
+def words(draw, bits, codes, values):
+    """Words whose code is drawn from `codes` and whose other bits from `values`."""
+    items = draw(st.lists(st.tuples(st.sampled_from(codes), values), max_size=40))
+    return b''.join(
+        (code << (bits - 4) | value % (1 << (bits - 4))).to_bytes(bits // 8, 'little')
+        for code, value in items
+    )
+
+
+def small_or_any(bits):
+    return st.integers(0, 70) | st.integers(0, 2**bits - 1)
+
+
+EVT2_VALUES = st.builds(
+    lambda low, x, y: low << 22 | x << 11 | y,
+    st.integers(0, 63), st.integers(0, 70), st.integers(0, 50),
+)  # fmt: skip
+EVT21_VALUES = st.builds(lambda head, mask: head << 32 | mask, EVT2_VALUES, small_or_any(32))
+MONO = st.builds(
+    lambda p, y, x, dt: p << 63 | y << 48 | x << 32 | dt,
+    st.integers(0, 1), st.integers(0, 50), st.integers(0, 70), st.integers(0, 2**32 - 1),
+)  # fmt: skip
+LIBCAER = st.builds(
+    lambda us, x, y, p, valid: us % 2**32 << 32 | x << 17 | y << 2 | p << 1 | valid,
+    st.integers(-(2**31), 2**31 - 1) | st.integers(0, 99), st.integers(0, 70),
+    st.integers(0, 50), st.integers(0, 1), st.integers(0, 1),
+)  # fmt: skip
+
+
+def u64s(values):
+    return st.lists(values, max_size=30).map(lambda v: np.array(v, '<u8').tobytes())
+
+
+PAYLOADS = {
+    'evt3': words(16, range(16), small_or_any(12)),
+    'evt2': words(32, (0, 1, 8, 10, 14, 3), EVT2_VALUES | small_or_any(28)),
+    'evt21': words(64, (0, 1, 8, 10, 15, 3), EVT21_VALUES | small_or_any(60)),
+    'mono': u64s(MONO),
+    'trigger': u64s(MONO),
+    'libcaer': u64s(LIBCAER),
+    'libcaer_cmp': words(16, range(8), small_or_any(12)),
+    'event_array': st.lists(MONO, max_size=30).map(
+        lambda v: np.array(v, '<u8').repeat(2).tobytes()[:-3]
+    ),
+}
+
+
+@pytest.mark.parametrize('name', CODECS)
+@settings(max_examples=25, deadline=None)
+@given(data=st.data())
+def test_structured_words_decode_as_the_oracle_says(name, data):
+    check_against_oracle(name, data.draw(st.lists(PAYLOADS[name], max_size=3)))
+
+
+@pytest.mark.parametrize('name', CODECS)
+@settings(max_examples=25, deadline=None)
+@given(payloads=st.lists(st.binary(max_size=200), max_size=3))
+def test_any_bytes_decode_as_the_oracle_says(name, payloads):
+    check_against_oracle(name, payloads, MAX_SENSOR_PX, MAX_SENSOR_PX)
+
+
+@pytest.mark.parametrize('name', CODECS)
+@pytest.mark.parametrize('size', [0, 1, 7, 20_001])
+def test_random_bytes_of_every_length(name, size):
+    rng = np.random.default_rng(size)
+    check_against_oracle(name, [rng.bytes(size)], 1500, 1500)
+
+
+def test_evt3_over_many_blocks_with_vectors_glitches_and_wraps():
+    rng = np.random.default_rng(1)
+    odds = {0: 20, 2: 20, 3: 5, 4: 10, 5: 5, 6: 20, 8: 10, 10: 2, 14: 4, 9: 4}
+    codes = rng.choice(list(odds), 30_000, p=np.array(list(odds.values())) / 100)
+    values = rng.integers(0, 0x1000, len(codes))
+    rising = np.cumsum(rng.random(len(codes)) < 0.4) + rng.integers(-8, 8, len(codes))
+    values = np.where(codes == 8, rising % 4096, values)
+    payload = (codes << 12 | values).astype('<u2').tobytes()
+    counts = check_against_oracle('evt3', [payload[:30_001], payload[30_000:]], 2000, 2040)
+    assert counts.wraps >= 2
+    assert counts.events > 20_000
+
+
+def test_evt3_by_hand():
+    def word(code, value):
+        return (code << 12 | value).to_bytes(2, 'little')
+
+    decoder = CODECS['evt3'](HEIGHT, WIDTH)
+    first = word(2, 5) + word(8, 1) + word(6, 2) + word(0, 7) + word(2, 0x800 | 9)
+    events = decoder.decode(first + word(10, 0x301)).events
+    assert events.tolist() == [(4098_000, 9, 7, 1)]
+    vector = word(3, 0x800 | 20) + word(4, 0b1000_0000_0001) + word(5, 0b10)
+    assert decoder.decode(vector).events.tolist() == [
+        (4098_000, 20, 7, 1),
+        (4098_000, 31, 7, 1),
+        (4098_000, 33, 7, 1),
+    ]
+    assert decoder.counts == DecodeCounts(events=4, on=4, triggers=1, before_time=1)
+
+
+def test_evt3_low_steps_back_without_wrap_and_high_wraps():
+    def at(high, low):
+        return [8 << 12 | high, 6 << 12 | low, 0, 2 << 12]
+
+    times = at(0, 811) + at(0, 800) + at(4095, 5) + at(4090, 5) + at(0, 1)
+    payload = np.array(times, '<u2').tobytes()
+    decoder = CODECS['evt3'](HEIGHT, WIDTH)
+    t_us = decoder.decode(payload).events['t_ns'] // 1000
+    assert t_us.tolist() == [811, 800, 4095 * 4096 + 5, 4090 * 4096 + 5, 2**24 + 1]
+    assert decoder.counts.wraps == 1
+    assert decoder.counts.backward_steps == 2
+    assert decoder.counts.max_backward_ns == 5 * 4096 * 1000
+
+
+def test_lucid_padding_is_counted_not_fatal():
+    decoder = CODECS['evt3'](HEIGHT, WIDTH)
+    decoder.decode(np.array([0x8001, 0x6002, 0x0003, 0x2004] + [0x9999] * 12, '<u2').tobytes())
+    assert (decoder.counts.events, decoder.counts.unknown_codes) == (1, 12)
+
+
+def test_reset_forgets_time_and_resync_keeps_wraps():
+    decoder = CODECS['evt3'](HEIGHT, WIDTH)
+    payload = np.array([0x8FFF, 0x8000, 0x6001, 0x0000, 0x2000], '<u2').tobytes()
+    assert decoder.decode(payload).events['t_ns'].tolist() == [(2**24 + 1) * 1000]
+    decoder.resync()
+    event = np.array([0x2000], '<u2').tobytes()
+    assert len(decoder.decode(event).events) == 0
+    again = decoder.decode(payload[4:]).events
+    assert again['t_ns'].tolist() == []  # TIME_LOW alone is no time
+    decoder.reset()
+    assert decoder.decode(payload[2:]).events['t_ns'].tolist() == [1000]
+    assert decoder.counts.wraps == 1
+
+
+def test_results_stay_valid_and_read_only():
+    decoder = CODECS['mono'](HEIGHT, WIDTH)
+    payload = encode_mono(make_events([5, 6], [1, 2], [3, 4], [0, 1]), 0)
+    first = decoder.decode(payload).events
+    for _ in range(20):
+        decoder.decode(payload * 500)
+    assert first.tolist() == [(5, 1, 3, 0), (6, 2, 4, 1)]
+    assert not first.flags.writeable
+    with pytest.raises(ValueError, match='read-only'):
+        first['x'] = 0
+
+
+def test_unaligned_and_writeable_payloads_are_fine():
+    events = make_events([5, 6], [1, 2], [3, 4], [0, 1])
+    shifted = np.frombuffer(b'!' + encode_mono(events, 0), np.uint8)[1:]
+    decoder = CODECS['mono'](HEIGHT, WIDTH)
+    for payload in (shifted, shifted.copy(), bytearray(shifted), memoryview(shifted)):
+        assert decoder.decode(payload).events.tolist() == events.tolist()
+
+
+def test_a_payload_that_expands_without_bound_is_refused():
+    word = np.uint16(0x4FFF)
+    payload = np.full((1 << 24) // 12 + 1, word).astype('<u2').tobytes()
+    decoder = CODECS['evt3'](HEIGHT, WIDTH)
+    assert len(decoder.decode(payload).events) == 0
+    assert decoder.counts == DecodeCounts(oversized=1)
+
+
+@pytest.mark.parametrize('size', [(0, 640), (480, 0), (480, MAX_SENSOR_PX + 1), (-1, 5)])
+def test_impossible_sensors_are_refused(size):
+    with pytest.raises(ValueError, match=f'expected 1 to {MAX_SENSOR_PX}'):
+        CODECS['evt3'](*size)
+
+
+def test_totals_of_two_decoders():
+    one = DecodeCounts(events=1, max_backward_ns=7)
+    assert add_counts(one, DecodeCounts(events=2, max_backward_ns=5)) == DecodeCounts(
+        events=3, max_backward_ns=7
+    )
+
+
+EVENTS = st.lists(
+    st.tuples(st.integers(0, 3000), st.integers(0, 63), st.integers(0, 5), st.integers(0, 1)),
+    max_size=40,
+)
+
+
+def as_events(rows, start_us=0, sort=True):
+    rows = sorted(rows, key=lambda row: (row[0], row[2], row[3], row[1])) if sort else rows
+    t, x, y, p = (list(column) for column in zip(*rows, strict=True)) if rows else ([],) * 4
+    return make_events((np.array(t, np.int64) + start_us) * 1000, x, y, p)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    parts=st.lists(EVENTS, max_size=3), start_us=st.integers(0, 2**24 - 4000), sort=st.booleans()
+)
+def test_evt3_round_trip(parts, start_us, sort):
+    state, decoder = evt3_state(), CODECS['evt3'](HEIGHT, WIDTH)
+    for rows in parts:
+        events = as_events(rows, start_us, sort)
+        payload = encode_evt3(events, state)
+        assert decoder.decode(payload).events.tolist() == events.tolist()
+
+
+def test_evt3_round_trip_over_pauses_and_far_steps_back():
+    t_us = [16_000_000, 100, 5, 3 * 2**24 + 7, 3 * 2**24 + 9_000_000, 3 * 2**24]
+    events = make_events(np.array(t_us) * 1000, range(6), range(6), [0, 1] * 3)
+    decoder = CODECS['evt3'](HEIGHT, WIDTH)
+    assert decoder.decode(encode_evt3(events)).events.tolist() == events.tolist()
+    assert decoder.counts.wraps == 3
+
+
+def test_evt3_vector_words_save_space():
+    x = np.concatenate([np.arange(12), [13, 15, 17]])
+    events = make_events(np.zeros(15, np.int64), x, np.zeros(15), np.ones(15))
+    assert len(encode_evt3(events)) // 2 == 3 + 3  # time, row, then base and two masks
+
+
+def test_evt3_says_what_it_cannot_express():
+    for t_us in ([2**24, 2**24 - 1], [0, 10**12]):
+        events = make_events(np.array(t_us) * 1000, [0, 0], [0, 0], [0, 0])
+        with pytest.raises(EncodeError, match=f'from {t_us[0]} us to {t_us[1]} us'):
+            encode_evt3(events)
+    with pytest.raises(EncodeError, match='x 2048'):
+        encode_evt3(make_events([0], [2048], [0], [0]))
+
+
+@settings(max_examples=30, deadline=None)
+@given(rows=EVENTS)
+def test_mono_and_event_array_round_trip(rows):
+    events = as_events(rows, start_us=1_700_000_000_000_000, sort=False)
+    base_ns = 1_700_000_000_000_000_000
+    mono = CODECS['mono'](HEIGHT, WIDTH).decode(encode_mono(events, base_ns), base_ns)
+    assert mono.events.tolist() == events.tolist()
+    array = CODECS['event_array'](HEIGHT, WIDTH).decode(encode_event_array(events))
+    assert array.events.tolist() == events.tolist()
+
+
+def test_mono_and_event_array_say_what_they_cannot_express():
+    with pytest.raises(EncodeError, match='later base'):
+        encode_mono(make_events([2**32], [0], [0], [0]), 0)
+    with pytest.raises(EncodeError, match='32 bits'):
+        encode_event_array(make_events([2**31 * 10**9], [0], [0], [0]))
