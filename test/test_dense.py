@@ -1,5 +1,6 @@
 """DENSE and DENSE-spike: files in the real layout, written here, read again by loops."""
 
+import functools
 import math
 
 import cv2
@@ -52,9 +53,12 @@ def stamps(folder):
     return folder
 
 
+@functools.cache
 def frames_of(index):
     rng = np.random.default_rng(index)
-    return (rng.random((128, HEIGHT, WIDTH)) < 0.2).astype(np.uint8)
+    frames = (rng.integers(0, 256, (128, HEIGHT, WIDTH), np.uint8) < 50).astype(np.uint8)
+    frames.flags.writeable = False
+    return frames
 
 
 def write_sequence(folder, polarity=(0, 1), late_files=True):
