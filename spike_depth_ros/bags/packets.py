@@ -41,7 +41,7 @@ class Packetiser:
         height: sensor rows [px].
         width: sensor columns [px].
         frame_id: goes into every header.
-        encoding: 'evt3' (1 us, 2-4 bytes per event) or 'mono' (1 ns, 8 bytes).
+        encoding: 'evt3' (1 us, 2-5 bytes per event) or 'mono' (1 ns, 8 bytes).
 
     Raises:
         BagError: an unknown encoding, or a sensor too large for it.

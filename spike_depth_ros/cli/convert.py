@@ -25,7 +25,7 @@ def convert(
         source: ROS 1 or ROS 2 bag, DSEC folder, events.h5, MVSEC *_data.hdf5 or Prophesee .raw.
         target: folder to write; a name that ends in .h5 for an events.h5.
         storage: of a rosbag2 folder.
-        encoding: of its events: evt3 takes 2-4 bytes each, mono 8 bytes and keeps nanoseconds.
+        encoding: of its events: evt3 takes 2-5 bytes each, mono 8 bytes and keeps nanoseconds.
         topic: topic of the events, where the source has several.
         start: skip so many seconds.
         duration: stop after so many seconds.
