@@ -32,6 +32,7 @@ VERBS: dict[str, Verb] = {
     'train': Verb('train:train', 'train a network'),
     'evaluate': Verb('evaluate:evaluate', 'measure the error of one checkpoint'),
     'compare': Verb('compare:compare', 'table of checkpoints: error, energy, speed'),
+    'ablate': Verb('ablate:ablate', 'table of what each part of the method is worth'),
     'energy': Verb('energy:energy', 'energy of a checkpoint, layer by layer'),
     'export': Verb('export:export', 'write the file that the fast engines run'),
     'bench ingest': Verb('bench_ingest:ingest', 'speed of decoding and accumulation'),
