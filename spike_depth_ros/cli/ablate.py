@@ -76,7 +76,7 @@ def settings(base: Path, options: list[str], seed: int) -> TrainConfig:
     parser.add_function_arguments(train)
     arguments = ['--config', str(base), *options, '--schedule.seed', str(seed)]
     try:
-        parts = parser.instantiate_classes(parser.parse_args(arguments))
+        parts = parser.instantiate(parser.parse_args(arguments))
     except argparse.ArgumentError as error:
         raise ConfigError(f'{" ".join(arguments)}: {error}') from error
     return TrainConfig(**{f.name: parts[f.name] for f in dataclasses.fields(TrainConfig)})
