@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+pytest_plugins = ('depth_node_fixtures',)
+
 REAL_EVENTS = Path(__file__).resolve().parents[2] / 'shared' / 'real_events'
 
 # a ROS domain of this run's own, on this machine only: runs side by side never hear each other

@@ -4,6 +4,7 @@ import time
 
 import numpy as np
 import rclpy
+from event_camera_msgs.msg import EventPacket
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile, ReliabilityPolicy
@@ -118,3 +119,31 @@ def event_array(events):
     return pack_event_array(
         Packet(stamp_ns, FRAME, HEIGHT, WIDTH, None, 0, 'event_array', payload)
     )
+
+
+class Driver:
+    """A camera driver: publishes packets of 5 ms each."""
+
+    def __init__(self, graph, message_type=EventPacket, pack=event_packet, node=None):
+        self.graph, self.pack, self.now_ms = graph, pack, 0
+        node = node or graph.camera
+        self.publisher = node.create_publisher(message_type, 'events', BEST_EFFORT)
+
+    def ready(self):
+        return self.graph.spin_until(lambda: self.publisher.get_subscription_count() > 0)
+
+    def send(self, duration_ms):
+        """Publishes the next `duration_ms` of events and returns them."""
+        assert self.ready(), 'the node does not subscribe'
+        sent = []
+        for start_ms in range(self.now_ms, self.now_ms + duration_ms, 5):
+            sent.append(some_events(start_ms, start_ms + 5))
+            self.publisher.publish(self.pack(sent[-1]))
+            self.graph.executor.spin_once(timeout_sec=0)
+        self.now_ms += duration_ms
+        return np.concatenate(sent)
+
+
+def says(graph, node, words):
+    """Waits until /diagnostics would give these words as the reason."""
+    return graph.spin_until(lambda: words in node.health.verdict()[1])

@@ -1,110 +1,41 @@
-"""The depth node in a real graph: what it publishes, and how it takes bad input."""
+"""The depth node in a real graph: what it publishes, says and lives through."""
 
-import dataclasses
+import os
+import signal
 import threading
 import time
 
 import numpy as np
 import pytest
 import rclpy
-import torch
 import yaml
+from depth_node_fixtures import WINDOW_MS
 from diagnostic_msgs.msg import DiagnosticArray
 from dvs_msgs.msg import EventArray
-from event_camera_msgs.msg import EventPacket
 from graph import (
-    BEST_EFFORT,
     EPOCH_NS,
     FRAME,
     HEIGHT,
     MS,
-    RELIABLE,
     WIDTH,
+    Driver,
     event_array,
-    event_packet,
     overrides,
-    some_events,
+    says,
 )
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 from rclpy.lifecycle import TransitionCallbackReturn
-from rclpy.parameter import Parameter
-from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from std_srvs.srv import SetBool, Trigger
 
 from spike_depth_ros.camera import Camera
-from spike_depth_ros.config import SpikeConfig
 from spike_depth_ros.estimator import Estimator
-from spike_depth_ros.model.checkpoint import save_checkpoint, untrained_checkpoint
-from spike_depth_ros.ros import depth_node, messages
-from spike_depth_ros.ros.depth_node import DepthNode
+from spike_depth_ros.ros import depth_node
 from spike_depth_ros.ros.probe import stamp_ns, to_array
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
-WINDOW_MS = 20
 CAMERA = Camera(WIDTH, HEIGHT, 60.0, 60.0, 31.5, 23.5, 'plumb_bob', (0.05, 0.0, 0.0, 0.0, 0.0))
-
-
-@pytest.fixture(scope='module')
-def checkpoint():
-    """Untrained, for windows of 20 ms; sensors of 64 columns are binned 2x2."""
-    torch.set_num_threads(1)
-    spikes = SpikeConfig(window_ms=WINDOW_MS, steps=2, max_width_px=32)
-    return dataclasses.replace(untrained_checkpoint('tiny'), spikes=spikes)
-
-
-@pytest.fixture(scope='module')
-def checkpoint_file(checkpoint, tmp_path_factory):
-    path = tmp_path_factory.mktemp('models') / 'tiny.safetensors'
-    save_checkpoint(path, checkpoint)
-    return path
-
-
-@pytest.fixture
-def start(graph, checkpoint_file):
-    """Makes a depth node and brings it to active, unless told otherwise."""
-
-    def start(activate=True, configure=True, **values):
-        given = {'checkpoint': str(checkpoint_file), 'num_threads': 1, 'autostart': False,
-                 'diagnostics_period_s': 0.1, 'max_latency_ms': 10_000.0,
-                 'window_queue': 100, **values}  # fmt: skip
-        node = graph.add(DepthNode(parameter_overrides=overrides(given)))
-        if configure:
-            assert node.trigger_configure() == SUCCESS, node.last_error
-            if activate:
-                assert node.trigger_activate() == SUCCESS
-        return node
-
-    return start
-
-
-class Driver:
-    """A camera driver: publishes packets of 5 ms each."""
-
-    def __init__(self, graph, message_type=EventPacket, pack=event_packet, node=None):
-        self.graph, self.pack, self.now_ms = graph, pack, 0
-        node = node or graph.camera
-        self.publisher = node.create_publisher(message_type, 'events', BEST_EFFORT)
-
-    def ready(self):
-        return self.graph.spin_until(lambda: self.publisher.get_subscription_count() > 0)
-
-    def send(self, duration_ms):
-        """Publishes the next `duration_ms` of events and returns them."""
-        assert self.ready(), 'the node does not subscribe'
-        sent = []
-        for start_ms in range(self.now_ms, self.now_ms + duration_ms, 5):
-            sent.append(some_events(start_ms, start_ms + 5))
-            self.publisher.publish(self.pack(sent[-1]))
-            self.graph.executor.spin_once(timeout_sec=0)
-        self.now_ms += duration_ms
-        return np.concatenate(sent)
-
-
-def verdict(graph, node, words):
-    """Waits until /diagnostics gives the sentence."""
-    return graph.spin_until(lambda: words in node.health.verdict()[1])
 
 
 # ---------------------------------------------------------------------- what it publishes
@@ -175,7 +106,7 @@ def test_nothing_is_computed_that_nobody_subscribes_to(graph, start):
     driver = Driver(graph)
     driver.send(4 * WINDOW_MS)
     assert graph.spin_until(lambda: node.pipeline.stream.packets == 16)
-    assert verdict(graph, node, 'nobody subscribes')
+    assert says(graph, node, 'nobody subscribes')
     assert (node.pipeline.meters.frames, node.pipeline.estimator) == (0, None)
     depth = graph.listen(Image, '/depth_node/depth/image')
     assert graph.spin_until(lambda: node.outputs.wanted())
@@ -233,7 +164,7 @@ def test_services(graph, start, tmp_path):
     assert graph.spin_until(lambda: node.pipeline.meters.resets == 1)
     assert graph.call(SetBool, '/depth_node/set_enabled', data=False).success
     assert node.get_parameter('enabled').value is False
-    assert verdict(graph, node, 'paused')
+    assert says(graph, node, 'paused')
     frames = node.pipeline.meters.frames
     driver.send(3 * WINDOW_MS)
     assert graph.spin_until(lambda: not len(node.pipeline.messages))
@@ -327,250 +258,6 @@ def test_it_works_again_after_a_rest(graph, start):
     assert graph.spin_until(lambda: depth)
 
 
-# ---------------------------------------------------------------------- bad input
-
-
-@pytest.mark.parametrize(('name', 'value', 'words'), [
-    ('checkpoint', '/nowhere.safetensors', '/nowhere.safetensors'),
-    ('engine', 'steam', "engine is 'steam', expected one of"),
-    ('camera_info_url', 'file:///nowhere.yaml', 'cannot read the calibration'),
-    ('min_depth_m', 50.0, 'min_depth_m'),
-])  # fmt: skip
-def test_what_can_fail_fails_in_configure_and_can_be_mended(graph, start, name, value, words):
-    default = getattr(depth_node.DepthParameters, name)
-    node = start(configure=False, autostart=True, max_depth_m=40.0, **{name: value})
-    assert graph.spin_until(lambda: node.last_error)
-    assert node.state == 'unconfigured'
-    assert words in node.last_error
-    assert words in node.health.verdict()[1]
-    if name == 'checkpoint':
-        return  # the next test mends it
-    assert node.set_parameters([Parameter(name, value=default)])[0].successful
-    assert graph.spin_until(lambda: node.state == 'active')
-    assert node.last_error == ''
-
-
-def test_a_damaged_checkpoint_is_refused_until_a_good_one_is_given(
-    graph, start, checkpoint_file, tmp_path
-):
-    damaged = tmp_path / 'damaged.safetensors'
-    damaged.write_bytes(checkpoint_file.read_bytes()[:-100])
-    node = start(configure=False, checkpoint=str(damaged))
-    assert node.trigger_configure() == FAILURE
-    assert 'damaged.safetensors' in node.last_error
-    assert node.set_parameters(overrides({'checkpoint': str(checkpoint_file)}))[0].successful
-    assert node.trigger_configure() == SUCCESS
-
-
-def test_a_checkpoint_for_another_input_is_refused(graph, start, checkpoint, tmp_path):
-    other = tmp_path / 'other.safetensors'
-    spikes = dataclasses.replace(checkpoint.spikes, multiple_px=4)  # not what the network takes
-    save_checkpoint(other, dataclasses.replace(checkpoint, spikes=spikes))
-    node = start(configure=False, checkpoint=str(other))
-    assert node.trigger_configure() == FAILURE
-    assert 'multiples of 8' in node.last_error
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason='there is a GPU here')
-def test_cuda_without_a_gpu_is_refused(start):
-    node = start(configure=False, device='cuda')
-    assert node.trigger_configure() == FAILURE
-    assert 'no CUDA GPU' in node.last_error
-
-
-def test_a_calibration_of_another_size_gives_no_depth_until_the_right_one_comes(graph, start):
-    node = start()
-    depth = graph.listen(Image, '/depth_node/depth/image')
-    infos = graph.camera.create_publisher(CameraInfo, 'camera_info', RELIABLE)
-    header = messages.make_header(0, FRAME)
-    wrong = dataclasses.replace(CAMERA, width=128)
-    driver = Driver(graph)
-    assert graph.spin_until(lambda: infos.get_subscription_count() > 0)
-    infos.publish(messages.camera_info(header, wrong))
-    assert graph.spin_until(lambda: node.camera == wrong)
-    driver.send(2 * WINDOW_MS)
-    assert verdict(graph, node, 'calibration is for 128x48, the events come from a 64x48 sensor')
-    assert not depth
-    infos.publish(messages.camera_info(header, CAMERA))
-    assert graph.spin_until(lambda: node.camera == CAMERA)
-    driver.send(2 * WINDOW_MS)
-    assert graph.spin_until(lambda: depth)
-    infos.publish(CameraInfo())  # uncalibrated: said, and the good one stays
-    graph.spin_for(0.1)
-    assert node.camera == CAMERA
-
-
-def test_without_a_calibration(graph, start):
-    node = start(require_calibration=True)
-    depth = graph.listen(Image, '/depth_node/depth/image')
-    infos = graph.listen(CameraInfo, '/depth_node/depth/camera_info')
-    driver = Driver(graph)
-    driver.send(2 * WINDOW_MS)
-    assert verdict(graph, node, 'no calibration yet')
-    assert not depth
-    node.set_parameters(overrides({'require_calibration': False, 'assumed_hfov_deg': 90.0}))
-    driver.send(2 * WINDOW_MS)
-    assert graph.spin_until(lambda: depth and infos)
-    assert infos[0].k[0] == pytest.approx(16.0)  # 32 columns see 90 degrees: f = 16
-
-
-def test_a_topic_of_the_wrong_type(graph, start):
-    node = start()
-    graph.camera.create_publisher(Image, 'events', RELIABLE)
-    assert verdict(graph, node, '/events has the type sensor_msgs/msg/Image, expected one of')
-
-
-def test_a_type_whose_package_is_missing(graph, start):
-    node = start(event_type='prophesee_event_msgs/msg/EventArray')
-    graph.camera.create_publisher(EventPacket, 'events', RELIABLE)
-    assert verdict(graph, node, 'prophesee_event_msgs is not installed')
-    assert node.state == 'active'
-
-
-def test_messages_that_are_of_no_use_are_counted_and_named(graph, start):
-    node = start()
-    depth = graph.listen(Image, '/depth_node/depth/image')
-    driver = Driver(graph)
-    assert driver.ready()
-    good = event_packet(some_events(0, 5))
-    bad = {'truncated': good[:-9],
-           'unknown_encoding': event_packet(some_events(0, 5), encoding='x'),
-           'geometry': event_packet(some_events(0, 5), height=0)}  # fmt: skip
-    for cdr in bad.values():
-        driver.publisher.publish(cdr)
-    assert graph.spin_until(lambda: sum(node.pipeline.stream.skipped.values()) == 3)
-    assert dict(node.pipeline.stream.skipped) == dict.fromkeys(bad, 1)
-    assert node.pipeline.faults == 0
-    driver.publisher.publish(event_packet(some_events(0, 5), height=HEIGHT // 2))
-    driver.send(2 * WINDOW_MS)
-    assert graph.spin_until(lambda: depth)
-    assert node.pipeline.stream.counts.out_of_bounds > 0
-
-
-def test_sensor_time_that_jumps_back_starts_anew(graph, start):
-    node = start()
-    depth = graph.listen(Image, '/depth_node/depth/image')
-    driver = Driver(graph)
-    driver.now_ms = 5000
-    driver.send(2 * WINDOW_MS)
-    assert graph.spin_until(lambda: depth)
-    driver.now_ms = 0  # the camera restarted, or the bag began again
-    del depth[:]
-    driver.send(2 * WINDOW_MS)
-    assert graph.spin_until(lambda: depth)
-    assert node.pipeline.clock.jumps == 1
-    assert stamp_ns(depth[0]) == EPOCH_NS + 20 * MS
-
-
-def test_ros_time_that_jumps_back_starts_anew(graph, start):
-    node = start(use_sim_time=True)
-    graph.listen(Image, '/depth_node/depth/image')
-    clock = graph.camera.create_publisher(Clock, '/clock', RELIABLE)
-    driver = Driver(graph)
-    assert driver.ready()
-
-    def show(seconds):
-        clock.publish(Clock(clock=messages.make_time(seconds * 1_000_000_000)))
-        return graph.spin_until(lambda: node.get_clock().now().nanoseconds == seconds * 10**9)
-
-    assert graph.spin_until(lambda: clock.get_subscription_count() > 0)
-    assert show(100)
-    driver.send(WINDOW_MS)
-    assert graph.spin_until(lambda: node.pipeline.stream.packets == 4)
-    resets = node.pipeline.meters.resets
-    assert show(50)
-    driver.send(WINDOW_MS)
-    assert graph.spin_until(lambda: node.pipeline.meters.resets == resets + 1)
-
-
-def test_a_publisher_that_dies_and_returns(graph, start):
-    node = start()
-    depth = graph.listen(Image, '/depth_node/depth/image')
-    driver = Driver(graph)
-    driver.now_ms = 1000
-    driver.send(2 * WINDOW_MS)
-    assert graph.spin_until(lambda: depth)
-    graph.camera.destroy_publisher(driver.publisher)
-    assert verdict(graph, node, 'nobody publishes /events')
-    del depth[:]
-    again = Driver(graph)
-    again.send(2 * WINDOW_MS)
-    assert graph.spin_until(lambda: depth)
-    graph.camera.destroy_publisher(again.publisher)
-    assert verdict(graph, node, 'nobody publishes /events')
-    other = Driver(
-        graph, EventArray, event_array, graph.stranger()
-    )  # it may even return as another type
-    del depth[:]
-    other.send(2 * WINDOW_MS)
-    assert graph.spin_until(lambda: depth)
-
-
-class SlowEngine:
-    """An engine that is busy until it is let go."""
-
-    device = 'slow'
-
-    def __init__(self):
-        self.busy, self.go_on = threading.Event(), threading.Event()
-
-    def infer(self, spikes, state):
-        self.busy.set()
-        self.go_on.wait(10.0)
-        return np.zeros((3, *spikes.shape[2:]), np.float32), None
-
-
-def test_shutdown_in_the_middle_of_inference(graph, start, monkeypatch):
-    node = start()
-    node.engine = SlowEngine()
-    monkeypatch.setattr(depth_node, 'STOP_TIMEOUT_S', 0.2)
-    graph.listen(Image, '/depth_node/depth/image')
-    Driver(graph).send(3 * WINDOW_MS)
-    assert graph.spin_until(node.engine.busy.is_set)
-    engine, workers = node.engine, node.pipeline.workers
-    assert node.trigger_shutdown() == SUCCESS
-    assert node.state == 'finalized'
-    engine.go_on.set()
-    assert all(worker.join(5.0) for worker in workers)
-
-
-def test_a_slow_engine_drops_the_oldest_and_stays_bounded(graph, start):
-    node = start(window_queue=2)
-    node.engine = SlowEngine()
-    depth = graph.listen(Image, '/depth_node/depth/image')
-    driver = Driver(graph)
-    driver.send(WINDOW_MS + 5)
-    assert graph.spin_until(node.engine.busy.is_set)
-    driver.send(9 * WINDOW_MS)  # nine more windows: two wait
-    assert graph.spin_until(lambda: node.pipeline.windows.dropped == 7)
-    assert len(node.pipeline.windows) == 2
-    node.engine.go_on.set()
-    assert graph.spin_until(lambda: len(depth) == 3)
-    assert [(stamp_ns(d) - EPOCH_NS) // MS for d in depth] == [20, 180, 200]
-
-
-def test_an_engine_that_fails_deactivates_the_node_with_a_reason(graph, start):
-    node = start()
-
-    class Broken:
-        device = 'broken'
-
-        def infer(self, spikes, state):
-            raise RuntimeError('out of smoke')
-
-    good, node.engine = node.engine, Broken()
-    depth = graph.listen(Image, '/depth_node/depth/image')
-    driver = Driver(graph)
-    driver.send(5 * WINDOW_MS)
-    assert graph.spin_until(lambda: node.state == 'inactive')
-    assert 'out of smoke' in node.health.verdict()[1]
-    node.engine = good
-    assert node.trigger_activate() == SUCCESS
-    driver.send(2 * WINDOW_MS)
-    assert graph.spin_until(lambda: depth)
-    assert 'out of smoke' not in node.health.verdict()[1]
-
-
 def test_main_says_what_is_wrong_and_ends(capsys):
     with pytest.raises(SystemExit) as end:
         depth_node.main(['--ros-args', '-p', 'cloud_stride:=0'])
@@ -580,7 +267,7 @@ def test_main_says_what_is_wrong_and_ends(capsys):
 
 
 def test_main_ends_on_interrupt(checkpoint_file):
-    timer = threading.Timer(1.0, rclpy.shutdown)
+    timer = threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT))
     timer.start()
     begin_s = time.monotonic()
     depth_node.main(['--ros-args', '-p', f'checkpoint:={checkpoint_file}'])

@@ -100,7 +100,7 @@ def imported_ros_packages():
                 names |= {alias.name.split('.')[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom):
                 names.add(node.module.split('.')[0])
-    ros = ('rclpy', 'launch', 'launch_ros')
+    ros = ('rclpy', 'launch', 'launch_ros', 'ament_index_python')
     return {n for n in names if n in ros or n.endswith(('_msgs', '_srvs', '_interfaces'))}
 
 

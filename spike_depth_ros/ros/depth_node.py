@@ -14,12 +14,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockChange, ClockType, JumpThreshold, TimeJump
 from rclpy.duration import Duration
-from rclpy.executors import ExternalShutdownException
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rclpy.qos import qos_profile_sensor_data
@@ -34,11 +32,12 @@ from spike_depth_ros.model.checkpoint import load_checkpoint
 from spike_depth_ros.ros import params
 from spike_depth_ros.ros.depth_parameters import DepthParameters
 from spike_depth_ros.ros.health import Health
-from spike_depth_ros.ros.inputs import EventInput
+from spike_depth_ros.ros.inputs import EventInput, local_path
 from spike_depth_ros.ros.messages import assumed_camera, camera_from_info
 from spike_depth_ros.ros.outputs import Outputs
 from spike_depth_ros.ros.params import ParameterError
 from spike_depth_ros.ros.pipeline import Pipeline, Wiring, warm_up
+from spike_depth_ros.ros.process import run_node
 from spike_depth_ros.ros.snapshot import write_snapshot
 from spike_depth_ros.spikes import binning_factor
 
@@ -197,10 +196,11 @@ class DepthNode(LifecycleNode):
         self.engine = ENGINES[parameters.engine](
             self.checkpoint, parameters.device, parameters.num_threads
         )
+        self.get_logger().info('preparing; a machine compiles the kernels once, in about 10 s')
         warm_up(self.checkpoint, self.engine)
         self.camera = None
         if parameters.camera_info_url:
-            self.camera = read_calibration(parameters.camera_info_url)
+            self.camera = read_calibration(local_path(parameters.camera_info_url))
 
     def _tell_what_is_loaded(self) -> None:
         log = self.get_logger()
@@ -377,20 +377,11 @@ class DepthNode(LifecycleNode):
 
 def main(arguments: list[str] | None = None) -> None:
     """Runs the node until it is interrupted."""
-    rclpy.init(args=arguments)
     try:
-        node = DepthNode()
+        run_node(DepthNode, arguments)
     except ParameterError as error:
         print(f'depth_node: {error}', file=sys.stderr)
-        rclpy.try_shutdown()
         sys.exit(1)
-    try:
-        rclpy.spin(node)
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass
-    finally:
-        node.destroy_node()
-        rclpy.try_shutdown()
 
 
 if __name__ == '__main__':

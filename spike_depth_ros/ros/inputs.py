@@ -6,17 +6,22 @@ import importlib
 from collections.abc import Callable
 from typing import Any
 
+from ament_index_python.packages import get_package_share_directory
 from rclpy.node import Node
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.subscription import Subscription
 
+from spike_depth_ros.camera import CalibrationError
 from spike_depth_ros.wire import EVENT_TYPES
 
 EVENT_QOS = QoSProfile(
     history=HistoryPolicy.KEEP_LAST, depth=1000, reliability=ReliabilityPolicy.BEST_EFFORT
 )
 """What the camera drivers publish with; a best-effort subscription accepts every publisher."""
+
+
+PACKAGE_SCHEME = 'package://'
 
 
 class InputError(ValueError):
@@ -40,6 +45,21 @@ def message_class(type_name: str) -> Any:
         ) from error
     except AttributeError as error:
         raise InputError(f'the installed package {package} has no message {name}') from error
+
+
+def local_path(url: str) -> str:
+    """A `package://PACKAGE/FILE` url as a path; anything else as it is.
+
+    Raises:
+        CalibrationError: no such package.
+    """
+    if not url.startswith(PACKAGE_SCHEME):
+        return url
+    package, _, file = url.removeprefix(PACKAGE_SCHEME).partition('/')
+    try:
+        return f'{get_package_share_directory(package)}/{file}'
+    except (LookupError, OSError, ValueError) as error:
+        raise CalibrationError(f'{url!r} is of a package that is not installed here') from error
 
 
 class EventInput:

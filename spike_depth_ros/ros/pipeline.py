@@ -41,6 +41,9 @@ RECENT_MESSAGES = 64
 
 WARM_UP_BYTES = 64
 
+LIVE_MS = 60_000.0
+"""Stamps that are farther from ROS time than this are of a recording: their age says nothing."""
+
 
 def warm_up(checkpoint: Checkpoint, engine: Engine) -> None:
     """Compiles the kernels and runs the network once, so that the first messages need not wait.
@@ -181,6 +184,10 @@ class Pipeline:
         return self._estimator
 
     def _decode(self, cdr: bytes, arrived_s: float) -> None:
+        if self._reset_asked:
+            self.stream.reset()
+            self.clock.reset()
+            self._forget()
         start_s = time.perf_counter()
         fed = self.stream.feed(cdr)
         self.meters.took('decode', start_s)
@@ -191,8 +198,7 @@ class Pipeline:
         packet, decoded = fed
         self.recent.append(decoded.events)
         stamp_ns = packet.stamp_ns or self._wiring.now_ns()  # some drivers leave it zero
-        jumped = self.clock.update(stamp_ns, first_time_ns(decoded.events))
-        if jumped or self._reset_asked:
+        if self.clock.update(stamp_ns, first_time_ns(decoded.events)):
             self._forget()
         estimator = self._estimator_for(packet)
         if estimator is None:
@@ -243,7 +249,9 @@ class Pipeline:
         self.meters.took('publish', start_s)
         self.meters.frames += 1
         self.meters.add_ms('latency', 1e3 * (time.monotonic() - arrived_s))
-        self.meters.add_ms('age', (self._wiring.now_ns() - job.stamp_ns) / 1e6)
+        age_ms = (self._wiring.now_ns() - job.stamp_ns) / 1e6
+        if abs(age_ms) < LIVE_MS:
+            self.meters.add_ms('age', age_ms)
         self.frames.put(self.last, arrived_s)
 
     def _show(self, result: Result, arrived_s: float) -> None:

@@ -11,8 +11,6 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import rclpy
-from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.publisher import Publisher
@@ -25,6 +23,7 @@ from spike_depth_ros.ros.inputs import InputError, message_class
 from spike_depth_ros.ros.messages import make_time
 from spike_depth_ros.ros.params import RELIABILITY, ParameterError
 from spike_depth_ros.ros.playback import Pace, Schedule, packet_converter, restamped
+from spike_depth_ros.ros.process import run_node
 from spike_depth_ros.ros.replay_parameters import ReplayParameters
 
 EVENT_PACKET = 'event_camera_msgs/msg/EventPacket'
@@ -250,20 +249,13 @@ def play(arguments: list[str] | None = None, values: dict[str, Any] | None = Non
         ParameterError: an impossible parameter.
         BagError: no recording at the path, or none with events.
     """
-    rclpy.init(args=arguments)
     overrides = [Parameter(name, value=value) for name, value in (values or {}).items()]
-    node = None
-    try:
-        node = ReplayNode(parameter_overrides=overrides)
-        while not node.finished.is_set():
-            rclpy.spin_once(node, timeout_sec=0.1)
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass
-    finally:
-        if node is not None:
-            node.destroy_node()
-        rclpy.try_shutdown()
-    return node.failure if node is not None else ''
+    node: Any = run_node(
+        lambda: ReplayNode(parameter_overrides=overrides),
+        arguments,
+        done=lambda node: node.finished.is_set(),
+    )
+    return node.failure
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -21,7 +21,7 @@ class ReplayParameters:
     clock: bool = parameter(False, 'Publish /clock, for nodes with use_sim_time.')
     stamp: str = parameter(
         'now',
-        'Stamps: now, as from a live camera; recorded, as in the recording.',
+        'Stamps: now moves them so that the first is the present time; recorded leaves them.',
         choices=('now', 'recorded'),
     )
     topic: str = parameter('', 'Event topic of a recording that has several; empty: the only one.')

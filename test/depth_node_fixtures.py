@@ -1,0 +1,51 @@
+"""Fixtures for tests of the depth node: a tiny checkpoint, and a node that runs it."""
+
+import dataclasses
+
+import pytest
+
+WINDOW_MS = 20
+
+
+@pytest.fixture(scope='session')
+def checkpoint():
+    """Untrained, for windows of 20 ms; sensors of 64 columns are binned 2x2."""
+    import torch
+
+    from spike_depth_ros.config import SpikeConfig
+    from spike_depth_ros.model.checkpoint import untrained_checkpoint
+
+    torch.set_num_threads(1)
+    spikes = SpikeConfig(window_ms=WINDOW_MS, steps=2, max_width_px=32)
+    return dataclasses.replace(untrained_checkpoint('tiny'), spikes=spikes)
+
+
+@pytest.fixture(scope='session')
+def checkpoint_file(checkpoint, tmp_path_factory):
+    from spike_depth_ros.model.checkpoint import save_checkpoint
+
+    path = tmp_path_factory.mktemp('models') / 'tiny.safetensors'
+    save_checkpoint(path, checkpoint)
+    return path
+
+
+@pytest.fixture
+def start(graph, checkpoint_file):
+    """Makes a depth node and brings it to active, unless told otherwise."""
+    from graph import overrides
+    from rclpy.lifecycle import TransitionCallbackReturn
+
+    from spike_depth_ros.ros.depth_node import DepthNode
+
+    def start(activate=True, configure=True, **values):
+        given = {'checkpoint': str(checkpoint_file), 'num_threads': 1, 'autostart': False,
+                 'diagnostics_period_s': 0.1, 'max_latency_ms': 10_000.0,
+                 'window_queue': 100, **values}  # fmt: skip
+        node = graph.add(DepthNode(parameter_overrides=overrides(given)))
+        if configure:
+            assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS, node.last_error
+            if activate:
+                assert node.trigger_activate() == TransitionCallbackReturn.SUCCESS
+        return node
+
+    return start
