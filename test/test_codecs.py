@@ -14,6 +14,7 @@ from spike_depth_ros.codecs import (
     add_counts,
     encode_event_array,
     encode_evt3,
+    encode_libcaer_cmp,
     encode_mono,
     evt3_state,
 )
@@ -453,16 +454,21 @@ def test_evt3_says_what_it_cannot_express():
 
 @settings(max_examples=30, deadline=None)
 @given(rows=EVENTS)
-def test_mono_and_event_array_round_trip(rows):
+def test_other_round_trips(rows):
     events = as_events(rows, start_us=1_700_000_000_000_000, sort=False)
     base_ns = 1_700_000_000_000_000_000
     mono = CODECS['mono'](HEIGHT, WIDTH).decode(encode_mono(events, base_ns), base_ns)
     assert mono.events.tolist() == events.tolist()
+    libcaer_cmp = CODECS['libcaer_cmp'](HEIGHT, WIDTH)
+    payload = encode_libcaer_cmp(events, base_ns)
+    assert libcaer_cmp.decode(payload, base_ns).events.tolist() == events.tolist()
     array = CODECS['event_array'](HEIGHT, WIDTH).decode(encode_event_array(events))
     assert array.events.tolist() == events.tolist()
 
 
-def test_mono_and_event_array_say_what_they_cannot_express():
+def test_others_say_what_they_cannot_express():
+    with pytest.raises(EncodeError, match='later base'):
+        encode_libcaer_cmp(make_events([2**24 * 1000], [0], [0], [0]), 0)
     with pytest.raises(EncodeError, match='later base'):
         encode_mono(make_events([2**32], [0], [0], [0]), 0)
     with pytest.raises(EncodeError, match='32 bits'):

@@ -17,6 +17,7 @@ from spike_depth_ros.codecs.encoders import (
     EncodeError,
     encode_event_array,
     encode_evt3,
+    encode_libcaer_cmp,
     encode_mono,
     evt3_state,
 )
@@ -55,6 +56,7 @@ __all__ = [
     'add_counts',
     'encode_event_array',
     'encode_evt3',
+    'encode_libcaer_cmp',
     'encode_mono',
     'evt3_state',
 ]

@@ -1,4 +1,4 @@
-"""Events to payload bytes, for what the tools write: evt3, mono and the legacy Event[] body."""
+"""Events to payload bytes, for what the tools write: evt3, mono, libcaer_cmp, Event[]."""
 
 # mypy: no-check-untyped-defs
 # (compiled kernels: numba infers their types)
@@ -108,6 +108,27 @@ def encode_event_array(events: np.ndarray) -> bytes:
     table[1:, 0:2] = xy[1:, 2:]
     table[:-1, 14:16] = xy[1:, :2]
     return rows[: len(rows) - plain.ROW_BYTES + plain.LAST_ROW_BYTES].tobytes()
+
+
+def encode_libcaer_cmp(events: np.ndarray, time_base_ns: int) -> bytes:
+    """Encodes events as libcaer_cmp words, without vector words; times are truncated to us.
+
+    Raises:
+        EncodeError: a coordinate is over 2047, or a time not within 2^24 us after the base.
+    """
+    _check(events, 0x7FF, 0x7FF, 'libcaer_cmp')
+    t_us = (events['t_ns'] - time_base_ns) // 1000
+    if len(t_us) and not (t_us.min() >= 0 and t_us.max() < 1 << 24):
+        raise EncodeError(
+            f'libcaer_cmp times must lie within 2^24 us after the base {time_base_ns} ns, '
+            f'got {t_us.min()} to {t_us.max()} us after it: use a later base'
+        )
+    y = events['y'] | events['p'].astype('<u2') << np.uint16(11)
+    values = np.stack([t_us >> 12, t_us & 0xFFF, events['x'], y], axis=1).astype('<u2')
+    changed = np.ones(values.shape, np.bool_)
+    changed[1:, :3] = values[1:, :3] != values[:-1, :3]
+    codes = np.array([plain.TIME_HIGH, plain.TIME_LOW, plain.ADDR_X, plain.ADDR_Y], '<u2')
+    return (values | codes << np.uint16(12))[changed].tobytes()
 
 
 def _bytes_of(column: np.ndarray, dtype: str) -> np.ndarray:

@@ -1,0 +1,192 @@
+"""`spike_depth bench ingest`: how fast bytes become events, and events a spike tensor."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from spike_depth_ros.codecs import (
+    CODECS,
+    encode_event_array,
+    encode_evt3,
+    encode_libcaer_cmp,
+    evt3_state,
+)
+from spike_depth_ros.events import make_events
+from spike_depth_ros.report import bench_row, fastest_s, print_bench
+from spike_depth_ros.spikes import accumulate
+from spike_depth_ros.wire import EVENT_TYPES, EventStream, Packet, pack_event_array, parse
+
+PACKET = 'event_camera_msgs/msg/EventPacket'
+LEGACY = 'dvs_msgs/msg/EventArray'
+UNIT = 'Mev/s'
+HD_HEIGHT, HD_WIDTH = 720, 1280
+
+log = logging.getLogger(__name__)
+
+
+def ingest(json: bool = False, recordings: Path | None = None, rounds: int = 15) -> None:
+    """Measures decoding and accumulation on one core, next to a peer where there is one.
+
+    Args:
+        json: print one JSON object instead of a table.
+        recordings: folder with the bags test_events_1 (evt3) and test_events_2 (libcaer_cmp) of
+            event_camera_py; without it, streams made by this package's encoders are decoded.
+        rounds: the best of so many runs counts.
+    """
+    print_bench(list(ingest_rows(recordings, rounds)), json)
+
+
+def ingest_rows(recordings: Path | None, rounds: int) -> Iterator[dict[str, Any]]:
+    """The rows of `ingest`, one after the other."""
+    evt3 = _recorded(recordings, 'test_events_1') or _made('evt3')
+    compressed = _recorded(recordings, 'test_events_2') or _made('libcaer_cmp')
+    dense = _split('evt3', _dense_events(), HD_HEIGHT, HD_WIDTH, size=20_000)
+    for name, packets in (
+        (f'evt3, per message ({_origin(evt3)})', evt3),
+        (f'evt3, dense {HD_WIDTH}x{HD_HEIGHT} ({_origin(dense)})', dense),
+    ):
+        yield _decoding_row(name, packets, rounds, 'evt3 (PyPI)', _peer_evt3(packets))
+    yield _decoding_row(f'libcaer_cmp, per message ({_origin(compressed)})', compressed, rounds)
+    yield _legacy_row(rounds)
+    yield _accumulate_row(rounds)
+
+
+def _recorded(folder: Path | None, bag: str) -> list[Packet] | None:
+    """The packets of one of the recordings, None if it is not there."""
+    if folder is None or not (folder / bag).exists():
+        log.info('no recording %s given; its row is of a stream made by our own encoder', bag)
+        return None
+    from spike_depth_ros.bags import open_source
+
+    with open_source(folder / bag) as source:
+        messages = [m for m in source.messages() if m.type in EVENT_TYPES]
+        return [parse(m.type, bytes(m.cdr)) for m in messages]
+
+
+def _origin(packets: Sequence[Packet]) -> str:
+    return 'made' if packets[0].frame_id == 'made' else 'recorded'
+
+
+def _made(encoding: str) -> list[Packet]:
+    """A stream like that of a VGA camera: 300,000 events all over the image, 660 a packet."""
+    rng, count = np.random.default_rng(0), 300_000
+    t_ns = np.sort(rng.integers(0, 2_000_000, count)) * 1000
+    x, y = rng.integers(0, 640, count), rng.integers(0, 480, count)
+    events = make_events(t_ns, x, y, rng.integers(0, 2, count))
+    return _split(encoding, events, 480, 640, size=660)
+
+
+def _dense_events() -> np.ndarray:
+    """Rows of an HD sensor, one every 2 us: eight runs of 32 pixels, half of them firing."""
+    rng, rows, runs, length = np.random.default_rng(0), 8_000, 8, 32
+    row = np.repeat(np.arange(rows), runs * length)
+    starts = np.sort(rng.integers(0, HD_WIDTH - length, (rows, runs)), axis=1)
+    x = (starts[..., None] + np.arange(length)).ravel()
+    p = np.repeat(rng.integers(0, 2, rows * runs), length)
+    fires = rng.random(len(row)) < 0.5
+    return make_events(row[fires] * 2000, x[fires], row[fires] % HD_HEIGHT, p[fires])
+
+
+def _split(encoding: str, events: np.ndarray, height: int, width: int, size: int) -> list[Packet]:
+    """Encodes events as packets of `size` events."""
+    state = evt3_state()
+    packets = []
+    for seq, start in enumerate(range(0, len(events), size)):
+        part = events[start : start + size]
+        base_ns = 0 if encoding == 'evt3' else int(part['t_ns'][0])
+        data = (
+            encode_evt3(part, state) if encoding == 'evt3' else encode_libcaer_cmp(part, base_ns)
+        )
+        payload = np.frombuffer(data, np.uint8)
+        packets.append(Packet(0, 'made', height, width, seq, base_ns, encoding, payload))
+    return packets
+
+
+def _decoding_row(
+    name: str,
+    packets: Sequence[Packet],
+    rounds: int,
+    peer: str | None = None,
+    peer_job: Callable[[], Any] | None = None,
+) -> dict[str, Any]:
+    """Decodes all payloads, one call each."""
+    first = packets[0]
+    decoder = CODECS[first.encoding](first.height, first.width)
+    work = [(packet.payload, packet.time_base_ns) for packet in packets]
+
+    def job() -> None:
+        for payload, time_base_ns in work:
+            decoder.decode(payload, time_base_ns)
+
+    job()
+    events = decoder.counts.events
+    times_s = fastest_s([job, peer_job] if peer_job else [job], rounds)
+    rates = [events / time_s / 1e6 for time_s in times_s]
+    if peer_job is None:
+        return bench_row(name, rates[0], UNIT)
+    return bench_row(name, rates[0], UNIT, peer, rates[1])
+
+
+def _peer_evt3(packets: Sequence[Packet]) -> Callable[[], Any] | None:
+    """The same payloads through PyPI's `evt3` (Rust), None if it is not installed."""
+    try:
+        import evt3
+    except ImportError:
+        log.info('evt3 is not installed (pip install evt3): no peer for the evt3 rows')
+        return None
+    decoder = evt3.Decoder(packets[0].width, packets[0].height)
+    payloads = [bytes(packet.payload) for packet in packets]
+
+    def job() -> None:
+        for payload in payloads:
+            decoder.feed(payload)
+
+    return job
+
+
+def _legacy_row(rounds: int) -> dict[str, Any]:
+    """A legacy EventArray from its CDR bytes, as it comes from a raw subscription or a bag."""
+    events = _dense_events()[:100_000]
+    payload = np.frombuffer(encode_event_array(events), np.uint8)
+    cdr = pack_event_array(Packet(0, 'made', HD_HEIGHT, HD_WIDTH, None, 0, 'event_array', payload))
+    stream = EventStream(LEGACY)
+    (ours_s,) = fastest_s([lambda: stream.feed(cdr)], rounds)
+    rate = len(events) / ours_s / 1e6
+    name = 'legacy EventArray, from CDR bytes (made)'
+    try:
+        from spike_depth_ros.ros.peers import deserialise_event_array
+
+        (peer_s,) = fastest_s([lambda: deserialise_event_array(cdr)], 1)
+    except ImportError as error:
+        log.info('%s: no peer for the legacy row', error)
+        return bench_row(name, rate, UNIT)
+    return bench_row(name, rate, UNIT, 'rclpy message objects', len(events) / peer_s / 1e6)
+
+
+def _accumulate_row(rounds: int) -> dict[str, Any]:
+    """A million events at random pixels, in the order of time, into a cleared tensor."""
+    rng, count, steps, height, width = np.random.default_rng(0), 1_000_000, 8, 480, 640
+    window_ns = 50_000_000
+    t_ns = np.sort(rng.integers(0, window_ns, count))
+    x, y = rng.integers(0, width, count), rng.integers(0, height, count)
+    p = rng.integers(0, 2, count)
+    events = make_events(t_ns, x, y, p)
+    out = np.zeros((steps, 2, height, width), np.uint8)
+
+    def job() -> None:
+        out.fill(0)
+        accumulate(events, 0, window_ns, steps, height, width, out=out)
+
+    def numpy_job() -> None:
+        out.fill(0)
+        step = events['t_ns'] * steps // window_ns
+        np.add.at(out, (step, events['p'], events['y'], events['x']), 1)
+
+    times_s = fastest_s([job, numpy_job], max(3, rounds // 3))
+    rates = [count / time_s / 1e6 for time_s in times_s]
+    return bench_row('accumulate to (8, 2, 480, 640)', rates[0], UNIT, 'numpy.add.at', rates[1])

@@ -1,0 +1,85 @@
+"""Benchmarks: their form, and that what they time is right; never how fast."""
+
+import json
+
+import numpy as np
+import pytest
+
+from spike_depth_ros import report
+from spike_depth_ros.cli import bench_ingest, main
+from spike_depth_ros.codecs import CODECS
+
+
+def test_ratio_says_how_many_times_better():
+    assert report.bench_row('a', 6.0, 'Mev/s', 'b', 2.0)['ratio'] == 3.0
+    assert report.bench_row('a', 2.0, 'ms', 'b', 6.0, less_is_better=True)['ratio'] == 3.0
+    assert report.bench_row('a', 2.0, 'ms')['ratio'] is None
+    assert report.bench_row('a', None, 'ms', 'b', 6.0)['ratio'] is None
+
+
+def test_table_is_markdown_with_one_line_per_row():
+    rows = [report.bench_row('first', 6.0, 'Mev/s', 'b', 2.0), report.bench_row('x', None, 'ms')]
+    head, rule, one, two = report.bench_table(rows).splitlines()
+    assert len({len(line) for line in (head, rule, one, two)}) == 1
+    assert [cell.strip() for cell in one.split('|')] == [
+        '', 'first', '6', 'Mev/s', 'b', '2', '3.00x', '',
+    ]  # fmt: skip
+    assert [cell.strip() for cell in two.split('|')] == ['', 'x', '-', 'ms', '', '-', '', '']
+
+
+def test_fastest_run_counts_and_jobs_take_turns(monkeypatch):
+    clock = iter([0, 9, 10, 11, 20, 25, 30, 37])  # a: 9 and 5, b: 1 and 7
+    monkeypatch.setattr(report.time, 'perf_counter', lambda: next(clock))
+    calls = []
+    times_s = report.fastest_s([lambda: calls.append('a'), lambda: calls.append('b')], 2)
+    assert times_s == [5, 1]
+    assert calls == ['a', 'b'] * 3
+
+
+def test_machine_is_json():
+    here = report.machine()
+    assert json.loads(json.dumps(here)) == here
+    assert here['cores'] >= 1
+    assert here['packages']['numpy'] == np.__version__
+
+
+def test_ingest_prints_one_json_object(capsys):
+    main(['bench', 'ingest', '--json', 'true', '--rounds', '1'])
+    printed = json.loads(capsys.readouterr().out)
+    assert set(printed) == {'machine', 'rows'}
+    names = [row['name'] for row in printed['rows']]
+    assert len(names) == 5
+    assert sum('(made)' in name for name in names) == 4
+    for row in printed['rows']:
+        assert set(row) == {'name', 'value', 'unit', 'peer', 'peer_value', 'ratio'}
+        assert row['value'] > 0
+
+
+def test_ingest_reads_the_recordings(real_events):
+    packets = bench_ingest._recorded(real_events, 'test_events_1')
+    assert len(packets) == 517
+    assert bench_ingest._origin(packets) == 'recorded'
+    assert bench_ingest._recorded(real_events, 'no_such_bag') is None
+
+
+@pytest.mark.parametrize('encoding', ['evt3', 'libcaer_cmp'])
+def test_made_streams_hold_what_they_should(encoding):
+    packets = bench_ingest._made(encoding)
+    decoder = CODECS[encoding](480, 640)
+    for packet in packets:
+        decoder.decode(packet.payload, packet.time_base_ns)
+    assert decoder.counts.events == 300_000
+    assert decoder.counts.backward_steps == 0
+
+
+def test_peers_decode_the_same():
+    pytest.importorskip('dvs_msgs.msg')
+    pytest.importorskip('rclpy')
+    from spike_depth_ros.codecs import encode_event_array
+    from spike_depth_ros.ros.peers import deserialise_event_array
+    from spike_depth_ros.wire import Packet, pack_event_array
+
+    events = bench_ingest._dense_events()[:50]
+    payload = np.frombuffer(encode_event_array(events), np.uint8)
+    cdr = pack_event_array(Packet(0, 'a', 720, 1280, None, 0, 'event_array', payload))
+    assert deserialise_event_array(cdr).tolist() == events.tolist()
