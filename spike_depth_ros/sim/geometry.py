@@ -169,7 +169,7 @@ class World:
         x, y = x - ego.offset_m * sin, y + ego.offset_m * cos
         z, gx, gy = mo.smooth_height(motion.waves, x, y)
         shake = np.zeros(6)
-        lively = 0.25 + 0.75 * min(speed / 8.0, 1.0) ** 2
+        lively = 0.25 + speed * speed / (speed * speed + 20.0)
         for axis, amplitude, rate_hz, phase in ego.shake:
             shake[int(axis)] += amplitude * lively * np.sin(2 * np.pi * rate_hz * time_s + phase)
         roll = ego.bank * speed * speed * curvature + ego.follow * (gy * cos - gx * sin) + shake[3]

@@ -123,3 +123,12 @@ def meet_patch(origin, turn, taper, n, x, y, depth, winner):
         hit = (disc >= zero) & (t < depth[i])
         depth[i] = t if hit else depth[i]
         winner[i] = n if hit else winner[i]
+
+
+@numba.njit(cache=True, nogil=True, fastmath={'nnan', 'nsz', 'reassoc'})
+def greatest(depth):
+    """The greatest of some depths; `depth.max()` looks for NaN and so does without SIMD."""
+    most = depth[0]
+    for i in range(1, depth.shape[0]):
+        most = depth[i] if depth[i] > most else most
+    return most

@@ -162,6 +162,7 @@ def trace_path(curvature: np.ndarray, step_m: float, heading_rad: float) -> np.n
     middle = (curvature[1:] + curvature[:-1]) / 2
     heading = heading_rad + np.concatenate([[0.0], np.cumsum(middle) * step_m])
     chord = heading[:-1] + middle * step_m / 2
-    x = np.concatenate([[0.0], np.cumsum(np.cos(chord)) * step_m])
-    y = np.concatenate([[0.0], np.cumsum(np.sin(chord)) * step_m])
+    length = step_m * np.sinc(middle * step_m / (2 * np.pi))
+    x = np.concatenate([[0.0], np.cumsum(np.cos(chord) * length)])
+    y = np.concatenate([[0.0], np.cumsum(np.sin(chord) * length)])
     return np.stack([x, y, heading, curvature, np.cos(heading), np.sin(heading)], axis=1)

@@ -10,6 +10,12 @@ from spike_depth_ros.sim.textures import INLINE, chance, noise, pulse, pulses, s
 ASPHALT, PAINT, PAVING, GREEN, SOIL = range(5)
 """Entries of `Ground.colour`."""
 
+PARCEL_M = (38.0, 55.0)
+"""Fields of open country."""
+
+ROW_M = 1.1
+"""Distance of the rows that crops are planted in."""
+
 DASH_M = 9.0
 CROSSING_M = (2.0, 5.0)
 """A crosswalk lies this far from the edge of the junction, along the road."""
@@ -77,6 +83,26 @@ def _marks(ground, s, d, fs, fd, gap, half):
 
 
 @numba.njit(**INLINE)
+def _meadow(levels, x, y, longest, middle, coarse, fine, lush):
+    """Open country: parcels of their own tone and crop, tracks between them, bare spots."""
+    blade = noise(levels, x * 9.0, y * 9.0 + 50, middle * 9.0)
+    u, v = 0.87 * x + 0.5 * y, 0.87 * y - 0.5 * x
+    i = int(np.floor(u / PARCEL_M[0]))
+    v += PARCEL_M[1] * chance(i, 3, 1)
+    j = int(np.floor(v / PARCEL_M[1]))
+    near = seen(longest / 12.0)
+    tone, crop = chance(i, j, 2), chance(i, j, 3)
+    along = v if crop < 0.5 else u
+    rows = pulses(along / ROW_M, 0.5, longest / ROW_M) - 0.5 if abs(crop - 0.5) < 0.3 else 0.0
+    du, dv = u - PARCEL_M[0] * i, v - PARCEL_M[1] * j
+    track = pulse(du, 0.0, 1.6, longest) + pulse(dv, 0.0, 0.8, longest)
+    bare = 0.5 + 1.1 * coarse + 0.3 * blade + near * (1.4 * tone - 0.7) + 0.9 * rows - lush
+    bare = min(max(max(bare, track), 0.0), 1.0)
+    gain = (1.0 + near * (0.7 * crop - 0.35)) * (1.0 + 0.22 * fine + 0.2 * blade)
+    return 0.0, 0.0, 1.0 - bare, bare, max(gain, 0.1)
+
+
+@numba.njit(**INLINE)
 def ground_pattern(levels, ground, path, step_m, x, y, dx, dy, cos_in, fp):
     """Shares of the ground's colours at a point.
 
@@ -101,9 +127,7 @@ def ground_pattern(levels, ground, path, step_m, x, y, dx, dy, cos_in, fp):
     coarse = noise(levels, x * 1.3 + 31.0, y * 1.3, longest * 1.3)
     fine = noise(levels, x * 23.0, y * 23.0, middle * 23.0)
     if ground.style == 0:
-        blade = noise(levels, x * 9.0, y * 9.0 + 50, middle * 9.0)
-        bare = min(max(0.5 + 1.1 * coarse + 0.3 * blade - ground.layout[6], 0.0), 1.0)
-        return 0.0, 0.0, 1.0 - bare, bare, max(1.0 + 0.22 * fine + 0.2 * blade, 0.1)
+        return _meadow(levels, x, y, longest, middle, coarse, fine, ground.layout[6])
     s, d, cos, sin, along, across, side = road_coordinates(ground, path, step_m, x, y)
     toward = abs(dx * cos + dy * sin) / flat
     fs = fp + (longest - fp) * toward

@@ -16,10 +16,16 @@ import numpy as np
 from spike_depth_ros.camera import Camera
 from spike_depth_ros.sim import motion as mo
 from spike_depth_ros.sim.geometry import BALL, BOX, CONE
-from spike_depth_ros.sim.intersect import NEAR_M, meet_box, meet_patch, meet_round
+from spike_depth_ros.sim.intersect import (
+    NEAR_M,
+    greatest,
+    meet_box,
+    meet_patch,
+    meet_round,
+)
 
 TILE_PX = 16
-SMALLEST_PX = 0.35
+SMALLEST_PX = 0.6
 """Solids that appear smaller than this radius are left out."""
 
 
@@ -344,4 +350,4 @@ def _trace_tile(scope, solids, members, x, y, depth, winner):
             meet_round(shape == CONE, origin, turn, taper, n, x, y, depth, winner)
         else:
             meet_patch(origin, turn, taper, n, x, y, depth, winner)
-        farthest = depth.max()
+        farthest = greatest(depth)

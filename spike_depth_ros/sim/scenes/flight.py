@@ -14,7 +14,7 @@ from spike_depth_ros.sim.scenes.street import FLOORS
 from spike_depth_ros.sim.things import buildings, plants, vehicles
 
 REACH_M = 260.0
-CELL_M = 16.0
+CELL_M = 24.0
 STRIP_M = 110.0
 """Things stand this far to the sides of the path."""
 
@@ -58,7 +58,7 @@ def _scatter(
 ) -> None:
     """Trees, bushes, boulders and villages; what could touch the camera keeps off its path."""
     wooded, built = float(rng.uniform(0.2, 1.0)), float(rng.uniform(0.0, 1.0))
-    for _ in range(int(len(path) * 1.6 * wooded)):
+    for _ in range(int(len(path) * 2.2 * wooded)):
         place, d = _spot(rng, path, heights, terrain, STRIP_M)
         tall = float(rng.uniform(4, 13))
         if abs(d) < 5 and tall > altitude_m * 0.6:
@@ -142,7 +142,7 @@ def _mount(rng: np.random.Generator, altitude_m: float) -> geo.Ego:
     return geo.Ego(
         offset_m=0.0,
         height_m=altitude_m,
-        pitch_rad=float(rng.uniform(0.05, 0.9)),
+        pitch_rad=0.05 + 0.8 * float(rng.random()) ** 1.7,
         bank=-float(rng.uniform(0.03, 0.1)),
         follow=0.2,
         shake=np.array([(*row, rng.uniform(0, 6.28)) for row in swing]),

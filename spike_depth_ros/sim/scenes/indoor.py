@@ -140,7 +140,8 @@ def _end_walls(solids: SolidList, place: Place, room: _Room, look: _Look, last: 
         x = end * (span - 0.05)
         for side in (-1, 1):
             solids.add(place, geo.BOX, geo.PLAIN, (x, side * (0.9 + rest), high / 2),
-                       (0.06, max(rest, 0.05), high / 2), look.wall, detail=(0.5, 0, 0, 1))  # fmt: skip
+                       (0.06, max(rest, 0.05), high / 2), look.wall,
+                       detail=(0.5, 0, 0, 1))  # fmt: skip
             solids.add(place, geo.BOX, geo.BARK, (x, side * 0.93, 1.1), (0.1, 0.05, 1.1),
                        (0.3, 0.22, 0.15), detail=(0.2, 0, 0.2, 1))  # fmt: skip
         above = (high - 2.2) / 2

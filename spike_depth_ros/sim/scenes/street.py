@@ -15,7 +15,7 @@ from spike_depth_ros.sim.scenes import roadside, traffic
 from spike_depth_ros.sim.scenes.roadside import Road
 
 TERRAIN_REACH_M = 220.0
-TERRAIN_CELL_M = 14.0
+TERRAIN_CELL_M = 18.0
 NEAREST_CELL_M = 2.0
 NEAREST_REACH_M = 26.0
 

@@ -65,7 +65,8 @@ def tree(solids: SolidList, place: Place, rng: Generator, tall_m: float) -> None
     )
     for k in range(int(rng.integers(8, 13))):
         angle, up = 2.4 * k + float(rng.uniform(-0.4, 0.4)), float(rng.uniform(-0.8, 1.0))
-        out, r = crown * math.sqrt(1 - 0.8 * up * up), crown * float(rng.uniform(0.28, 0.6))
+        out = crown * math.sqrt(1 - 0.8 * up * up) * float(rng.uniform(0.5, 1.0))
+        r = crown * float(rng.uniform(0.28, 0.6))
         centre = (out * math.cos(angle), out * math.sin(angle), 0.68 * tall_m + up * crown * high)
         solids.add(
             place,
