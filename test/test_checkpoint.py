@@ -1,0 +1,159 @@
+"""Checkpoints: what goes in comes out; what is damaged, foreign or too new is refused."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from spike_depth_ros.config import ConfigError, DepthRange, SpikeConfig
+from spike_depth_ros.model.checkpoint import (
+    Checkpoint,
+    CheckpointError,
+    load_checkpoint,
+    save_checkpoint,
+    untrained_checkpoint,
+)
+from spike_depth_ros.model.registry import build
+
+SHIPPED = Path(__file__).resolve().parents[1] / 'models' / 'default.safetensors'
+
+
+@pytest.fixture(scope='module')
+def saved(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp('checkpoint') / 'net.safetensors'
+    model = build('tiny').eval()
+    card = {'trained': True, 'iterations': 12, 'seeds': [1, 2]}
+    spikes, depth = SpikeConfig(window_ms=20.0, steps=2), DepthRange(1.0, 80.0, 300.0)
+    save_checkpoint(path, Checkpoint(model, 'spiking_transformer', spikes, depth, card))
+    return path
+
+
+def rewritten(saved: Path, path: Path, tensors: dict | None = None, **header: str | None) -> Path:
+    """A copy with changed tensors or header entries (None: left out)."""
+    with safe_open(str(saved), 'pt') as file:
+        metadata = {**file.metadata(), **header}
+    kept = {key: value for key, value in metadata.items() if value is not None}
+    save_file({**load_file(saved), **(tensors or {})}, path, kept)
+    return path
+
+
+def test_round_trip(saved):
+    loaded = load_checkpoint(saved)
+    assert loaded.model_name == 'spiking_transformer'
+    assert loaded.spikes == SpikeConfig(window_ms=20.0, steps=2)
+    assert loaded.depth_range == DepthRange(1.0, 80.0, 300.0)
+    assert loaded.card == {'trained': True, 'iterations': 12, 'seeds': [1, 2]}
+    assert loaded.trained
+    assert not loaded.model.training
+    stored = load_file(saved)
+    assert all(torch.equal(v, stored[k]) for k, v in loaded.model.state_dict().items())
+
+
+def test_the_file_holds_little_more_than_the_weights(saved):
+    weights = sum(t.numel() * t.element_size() for t in load_file(saved).values())
+    assert saved.stat().st_size < weights + 40_000
+    assert not list(saved.parent.glob('*.partial'))
+
+
+def test_rivals_have_checkpoints_too(tmp_path):
+    path = tmp_path / 'unet.safetensors'
+    save_checkpoint(path, untrained_checkpoint('unet_small'))
+    loaded = load_checkpoint(path)
+    assert loaded.model_name == 'unet'
+    assert loaded.model(torch.zeros(4, 1, 2, 32, 40)).log_depth.shape == (1, 1, 32, 40)
+
+
+def test_untrained_is_seeded_and_says_so():
+    torch.manual_seed(5)
+    first = untrained_checkpoint('tiny', seed=1)
+    torch.manual_seed(6)
+    same, other = untrained_checkpoint('tiny', seed=1), untrained_checkpoint('tiny', seed=2)
+    weights = [c.model.state_dict() for c in (first, same, other)]
+    assert all(torch.equal(weights[0][k], weights[1][k]) for k in weights[0])
+    assert not all(torch.equal(weights[0][k], weights[2][k]) for k in weights[0])
+    assert not first.trained
+    assert 'means nothing' in first.card['note']
+    with pytest.raises(ConfigError, match='giant'):
+        untrained_checkpoint('giant')
+
+
+def test_the_shipped_one_loads():
+    checkpoint = load_checkpoint(SHIPPED)
+    assert SHIPPED.stat().st_size < 3_000_000
+    assert 'trained' in checkpoint.card
+    spikes = np.random.default_rng(0).poisson(0.1, (checkpoint.spikes.steps, 1, 2, 64, 88))
+    prediction = checkpoint.model(torch.from_numpy(spikes.astype(np.uint8)))
+    assert prediction.log_depth.std() > 1e-3, 'it must answer, not be constant'
+
+
+def test_refuses_what_is_no_checkpoint(tmp_path):
+    with pytest.raises(CheckpointError, match='no checkpoint at'):
+        load_checkpoint(tmp_path / 'nothing.safetensors')
+    with pytest.raises(CheckpointError, match='no checkpoint at'):
+        load_checkpoint(tmp_path)
+    for content in (b'', b'PK\x03\x04 a pickle', bytes(100), b'\xff' * 64):
+        path = tmp_path / 'x.safetensors'
+        path.write_bytes(content)
+        with pytest.raises(CheckpointError, match='damaged'):
+            load_checkpoint(path)
+
+
+def test_refuses_every_truncation(saved, tmp_path):
+    content = saved.read_bytes()
+    path = tmp_path / 'cut.safetensors'
+    for share in (0.001, 0.1, 0.5, 0.99):
+        path.write_bytes(content[: int(len(content) * share)])
+        with pytest.raises(CheckpointError, match='damaged'):
+            load_checkpoint(path)
+
+
+@pytest.mark.parametrize(
+    ('header', 'says'),
+    [
+        ({'format': 'pt'}, "format 'pt'"),
+        ({'format': None}, 'format None'),
+        ({'version': '2'}, 'newer than the 1'),
+        ({'version': '٣'}, 'version'),
+        ({'version': 'one'}, 'version'),
+        ({'model': 'gpt'}, "network 'gpt'"),
+        ({'card': None}, 'card'),
+        ({'card': '[1]'}, 'not a table'),
+        ({'card': '{'}, 'cannot be used'),
+        ({'spikes': '{"window_ms": "long"}'}, 'window_ms'),
+        ({'spikes': '{"window_ms": 50.0, "colour": 3}'}, 'colour'),
+        ({'depth_range': '{"min_m": 5.0, "max_m": 1.0}'}, 'min_m'),
+        ({'model_config': '{"dim": 47}'}, 'dim'),
+        ({'model_config': '[' * 100_000}, 'cannot be used'),
+    ],
+)
+def test_refuses_a_wrong_header(saved, tmp_path, header, says):
+    path = rewritten(saved, tmp_path / 'x.safetensors', **header)
+    with pytest.raises(CheckpointError, match=says):
+        load_checkpoint(path)
+
+
+def test_refuses_weights_of_another_network(saved, tmp_path):
+    # as wide as can be: found out before any memory is asked for
+    wide = json.dumps({'dim': 2048, 'depth': 64, 'heads': 1, 'head_dim': 2048})
+    with pytest.raises(CheckpointError, match='does not fit its own description'):
+        load_checkpoint(rewritten(saved, tmp_path / 'a.safetensors', model_config=wide))
+    name = 'stem.convs.0.conv.weight'
+    wrong = {
+        'expected': {name: torch.zeros(6, 2, 5, 5)},
+        'F16': {name: load_file(saved)[name].half()},
+        'too much': {'surplus': torch.zeros(1)},
+        'not finite': {name: torch.full((6, 2, 3, 3), float('nan'))},
+    }
+    for says, tensors in wrong.items():
+        with pytest.raises(CheckpointError, match=says):
+            load_checkpoint(rewritten(saved, tmp_path / 'b.safetensors', tensors))
+
+
+def test_refuses_a_place_that_cannot_be_written(tmp_path):
+    (tmp_path / 'file').write_text('in the way')
+    with pytest.raises(CheckpointError, match='cannot write'):
+        save_checkpoint(tmp_path / 'file' / 'net.safetensors', untrained_checkpoint('tiny'))

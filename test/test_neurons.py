@@ -1,0 +1,141 @@
+"""Neurons: every backend gives spikingjelly's spikes to the bit and its gradients to 1e-6."""
+
+import pytest
+import torch
+from spikingjelly.activation_based import neuron as reference
+from spikingjelly.activation_based import surrogate
+
+from spike_depth_ros.config import ConfigError
+from spike_depth_ros.model.neurons import (
+    BACKENDS,
+    SURROGATES,
+    Neuron,
+    Tape,
+    expand_levels,
+    set_backend,
+)
+
+SHAPE = (4, 2, 6, 9, 7)  # T, B, C, H, W; N is no multiple of any vector length
+OURS = [backend for backend in BACKENDS if backend != 'spikingjelly']
+
+
+def currents(scale: float = 1.5) -> torch.Tensor:
+    return torch.randn(SHAPE, generator=torch.Generator().manual_seed(1)) * scale
+
+
+def run(neuron: Neuron, current: torch.Tensor, membrane: torch.Tensor | None):
+    """Spikes, last membrane, and the gradients by current and first membrane."""
+    x = current.clone().requires_grad_()
+    v = torch.zeros(current.shape[1:]) if membrane is None else membrane.clone()
+    tape = Tape([v.requires_grad_()])
+    spikes = neuron(x, tape)
+    weights = torch.linspace(-1, 1, spikes.numel()).view(spikes.shape)
+    ((spikes * weights).sum() + (tape.after[0] * weights[0]).sum()).backward()
+    return spikes.detach(), tape.after[0].detach(), x.grad, v.grad
+
+
+def expected(kind: str, slope: str, current: torch.Tensor, membrane: torch.Tensor | None):
+    """The same from spikingjelly's own modules."""
+    spike = {'atan': surrogate.ATan(), 'sigmoid': surrogate.Sigmoid()}[slope]
+    node = (
+        reference.LIFNode(2.0, True, 1.0, 0.0, spike, detach_reset=True, step_mode='m')
+        if kind == 'lif'
+        else reference.ILIFNode(2.0, 1.0, surrogate.MultiLevelSpikeCount(4), True, 'm')
+    )
+    x = current.clone().requires_grad_()
+    v = torch.zeros(current.shape[1:]) if membrane is None else membrane.clone()
+    node.v = v.requires_grad_()
+    spikes = node(x)
+    weights = torch.linspace(-1, 1, spikes.numel()).view(spikes.shape)
+    ((spikes * weights).sum() + (node.v * weights[0]).sum()).backward()
+    return spikes.detach(), node.v.detach(), x.grad, v.grad
+
+
+@pytest.mark.parametrize('slope', SURROGATES)
+@pytest.mark.parametrize('kind', ['lif', 'ilif'])
+@pytest.mark.parametrize('backend', OURS)
+@pytest.mark.parametrize('at_rest', [True, False])
+def test_equals_spikingjelly(backend, kind, slope, at_rest):
+    membrane = None if at_rest else torch.rand(SHAPE[1:]) * 0.9
+    layer = Neuron(6, 8, kind, surrogate=slope)
+    layer.backend = backend
+    spikes, after, by_current, by_membrane = run(layer, currents(), membrane)
+    want = expected(kind, slope, currents(), membrane)
+    assert torch.equal(spikes, want[0])
+    assert torch.equal(after, want[1])
+    torch.testing.assert_close(by_current, want[2], atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(by_membrane, want[3], atol=1e-6, rtol=1e-6)
+    assert 0.02 < (spikes > 0).float().mean() < 0.5
+
+
+@pytest.mark.parametrize('backend', BACKENDS)
+def test_by_hand(backend):
+    # tau 2: h = (v + x) / 2; the second step reaches 1 exactly and fires, the third starts at 0
+    layer = Neuron(1, 1)
+    layer.backend = backend
+    tape = Tape([torch.zeros(1, 1, 1, 1)])
+    spikes = layer(torch.tensor([1.5, 1.25, 1.5, 1.0]).view(4, 1, 1, 1, 1), tape)
+    assert spikes.flatten().tolist() == [0, 1, 0, 0]
+    assert tape.after[0].item() == 0.875
+
+
+@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize('channels_last', [False, True])
+def test_inference_in_any_layout(dtype, channels_last):
+    current = currents().to(dtype)
+    if channels_last:
+        current = current.permute(0, 1, 3, 4, 2).contiguous().permute(0, 1, 4, 2, 3)
+    membrane = torch.rand(SHAPE[1:])
+    tape = Tape([membrane])
+    with torch.no_grad():
+        spikes = Neuron(6, 8)(current, tape)
+    want = expected('lif', 'atan', current.float(), membrane)
+    assert spikes.dtype == dtype
+    assert spikes.stride() == current.stride()
+    assert torch.equal(spikes.float(), want[0])
+    assert torch.equal(tape.after[0], want[1])
+
+
+def test_training_channels_last():
+    layer = Neuron(6, 8)
+    last = currents().permute(0, 1, 3, 4, 2).contiguous().permute(0, 1, 4, 2, 3)
+    for got, want in zip(run(layer, last, None), run(layer, currents(), None), strict=True):
+        assert torch.equal(got, want)
+
+
+def test_inference_leaves_its_state_alone():
+    membrane = torch.rand(SHAPE[1:])
+    kept = membrane.clone()
+    with torch.no_grad():
+        Neuron(6, 8)(currents(), Tape([membrane]))
+    assert torch.equal(membrane, kept)
+
+
+def test_bfloat16_training_spikes_as_float32_does():
+    rounded = currents().bfloat16()
+    spikes, after, grad, _ = run(Neuron(6, 8), rounded, None)
+    want = run(Neuron(6, 8), rounded.float(), None)
+    assert torch.equal(spikes.float(), want[0])
+    assert torch.equal(after, want[1])
+    torch.testing.assert_close(grad.float(), want[2], atol=1e-2, rtol=1e-2)
+
+
+def test_integer_spikes_are_binary_slots():
+    counts = torch.tensor([0.0, 1, 3, 4])
+    slots = expand_levels(counts, 4)
+    assert slots.tolist() == [[0, 1, 1, 1], [0, 0, 1, 1], [0, 0, 1, 1], [0, 0, 0, 1]]
+    counts = torch.randint(0, 5, (2, 3, 8, 8)).float()
+    conv = torch.nn.Conv2d(3, 5, 3, bias=False)
+    whole = sum(conv(slot) for slot in expand_levels(counts, 4))
+    torch.testing.assert_close(whole, conv(counts), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    'wrong', [{'kind': 'izhikevich'}, {'tau': 1.0}, {'threshold': 0.0}, {'surrogate': 'relu'},
+              {'levels': 0}],
+)  # fmt: skip
+def test_refuses_what_cannot_be(wrong):
+    with pytest.raises(ConfigError, match=str(next(iter(wrong.values())))):
+        Neuron(4, 8, **wrong)
+    with pytest.raises(ConfigError, match='abacus'):
+        set_backend(Neuron(4, 8), 'abacus')
