@@ -163,8 +163,9 @@ def semantic_loss(student: Tensor, teacher: Tensor, mask: Tensor | None = None) 
         stride += 1
     mask = mask if mask is not None else torch.ones_like(student[:, :1], dtype=torch.bool)
     thin = [x[..., ::stride, ::stride].flatten(2) for x in (student, teacher, mask)]
-    similar = [torch.einsum('bci,bcj->bij', f, f) for f in
-               (F.normalize(x.float(), dim=1) for x in thin[:2])]  # fmt: skip
+    with torch.autocast(student.device.type, enabled=False):  # cosines need their digits
+        unit = [F.normalize(x.float(), dim=1) for x in thin[:2]]
+        similar = [x.transpose(1, 2) @ x for x in unit]  # (B, N, N)
     pairs = thin[2].transpose(1, 2) & thin[2]  # (B, N, N)
     return masked_mean((similar[0] - similar[1]).abs(), pairs)
 

@@ -128,21 +128,25 @@ class DepthTraining(lightning.LightningModule):
         terms = losses.depth_losses(answer, truth, config.depth_range, config.loss)
         if self.teacher is None or self._tap is None or batch.image is None:
             return terms
-        mask = None
-        if config.loss.only_event_patches:
-            mask = losses.patches_with_events(batch.spikes[k], STRIDE_PX)
-        own = self._tap.take()
-        pairs = list(
-            zip(own, self.adapters, self.teacher(batch.image[k])[-len(own) :], strict=True)
+        return terms | self._imitation(batch.spikes[k], batch.image[k])
+
+    def _imitation(self, spikes: Tensor, image: Tensor) -> dict[str, Tensor]:
+        """What the student's features of the last window lack of the teacher's."""
+        weights = self.config.loss
+        assert self.teacher is not None
+        assert self._tap is not None
+        mask = (
+            losses.patches_with_events(spikes, STRIDE_PX) if weights.only_event_patches else None
         )
+        own = self._tap.take()
+        pairs = list(zip(own, self.adapters, self.teacher(image)[-len(own) :], strict=True))
+        terms = {}
         for name, weight, loss in (
-            ('domain', config.loss.domain, losses.domain_loss),
-            ('semantic', config.loss.semantic, losses.semantic_loss),
+            ('domain', weights.domain, losses.domain_loss),
+            ('semantic', weights.semantic, losses.semantic_loss),
         ):
             if weight:
-                parts = [
-                    loss(adapter(maps.float()), wanted, mask) for maps, adapter, wanted in pairs
-                ]
+                parts = [loss(adapter(maps), wanted, mask) for maps, adapter, wanted in pairs]
                 terms[name] = weight * torch.stack(parts).mean()
         return terms
 

@@ -223,7 +223,8 @@ def make_student(config: TrainConfig) -> nn.Module:
                 f'{student.config}: make model.name and model.config the same'
             )
         student.load_state_dict(start.model.state_dict())
-    return student.train()
+    # convolutions on the CPU are up to twice as fast on this layout, in bfloat16 above all
+    return student.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
 
 
 def make_teacher(choice: TeacherChoice) -> Teacher | None:
