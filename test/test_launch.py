@@ -107,7 +107,8 @@ def imported_ros_packages():
 def test_package_xml_names_what_is_imported():
     package = ET.parse(ROOT / 'package.xml').getroot()
     keys = {e.text for kind in ('depend', 'exec_depend') for e in package.iter(kind)}
-    assert imported_ros_packages() <= keys
+    unreleased = {'dvs_msgs'}  # a key of no distribution; a bench looks whether it is there
+    assert imported_ros_packages() - unreleased <= keys
     # known to nobody's imports: message types made by name, programs, plugins
     assert {'event_camera_msgs', 'lifecycle_msgs', 'rviz2', 'rviz_default_plugins',
             'ros2launch'} <= keys  # fmt: skip

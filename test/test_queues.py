@@ -20,12 +20,16 @@ def test_count_drops_the_oldest():
 def test_age_drops_the_oldest():
     queue = AgingQueue(10, 60.0)
     now_s = time.monotonic()
-    queue.put('old', now_s - 61.0)
-    queue.put('new', now_s)
-    assert queue.age_s > 60.0
+    queue.put('older', now_s - 59.0)
+    queue.put('old', now_s - 58.0)
+    assert (len(queue), queue.dropped) == (2, 0)
+    assert queue.age_s >= 59.0
+    queue.max_age_s = 58.5
+    queue.put('new', now_s)  # nobody takes anything: what waits is bounded all the same
+    assert (len(queue), queue.dropped) == (2, 1)
+    queue.max_age_s = 30.0
     assert queue.get().item == 'new'
-    assert queue.dropped == 1
-    assert queue.age_s == 0.0
+    assert (queue.dropped, queue.age_s) == (2, 0.0)
 
 
 def test_clear_is_no_drop_and_close_ends_the_waiting():

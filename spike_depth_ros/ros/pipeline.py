@@ -37,7 +37,8 @@ SENSOR_TIME_TYPES = ('event_camera_msgs/msg/EventPacket', 'event_array_msgs/msg/
 DEFAULT_FRAME = 'event_camera_optical_frame'
 """Where neither the events nor the parameters name a frame."""
 
-RECENT_MESSAGES = 64
+RECENT_MESSAGES, MAX_RECENT_EVENTS = 64, 2_000_000
+"""What is kept for a snapshot."""
 
 WARM_UP_BYTES = 64
 
@@ -196,7 +197,7 @@ class Pipeline:
         if fed is None or len(fed[1].events) == 0:
             return
         packet, decoded = fed
-        self.recent.append(decoded.events)
+        self._remember(decoded.events)
         stamp_ns = packet.stamp_ns or self._wiring.now_ns()  # some drivers leave it zero
         if self.clock.update(stamp_ns, first_time_ns(decoded.events)):
             self._forget()
@@ -210,6 +211,11 @@ class Pipeline:
         for window in windows:
             job = Job(window, estimator, self.clock.to_ros(window.t1_ns), frame_id)
             self.windows.put(job, arrived_s)
+
+    def _remember(self, events: np.ndarray) -> None:
+        self.recent.append(events)
+        while len(self.recent) > 1 and sum(map(len, self.recent)) > MAX_RECENT_EVENTS:
+            self.recent.popleft()
 
     def _forget(self) -> None:
         self._reset_asked = False

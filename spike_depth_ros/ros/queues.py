@@ -52,7 +52,7 @@ class AgingQueue(Generic[T]):
             if self._closed:
                 return
             self._items.append(Arrived(item, arrived_s))
-            while len(self._items) > self._max_count:
+            while len(self._items) > self._max_count or self._oldest_age_s() > self.max_age_s:
                 self._drop()
             self._changed.notify()
 
@@ -64,7 +64,7 @@ class AgingQueue(Generic[T]):
                     self._changed.wait()
                 if self._closed:
                     return None
-                if time.monotonic() - self._items[0].arrived_s <= self.max_age_s:
+                if self._oldest_age_s() <= self.max_age_s:
                     return self._items.popleft()
                 self._drop()
 
@@ -87,7 +87,10 @@ class AgingQueue(Generic[T]):
     def age_s(self) -> float:
         """How long the oldest item has waited; 0 if none waits."""
         with self._changed:
-            return time.monotonic() - self._items[0].arrived_s if self._items else 0.0
+            return self._oldest_age_s()
+
+    def _oldest_age_s(self) -> float:
+        return time.monotonic() - self._items[0].arrived_s if self._items else 0.0
 
     def _drop(self) -> None:
         self._items.popleft()
