@@ -8,7 +8,6 @@ import pytest
 import torch
 from depth_node_fixtures import WINDOW_MS
 from dvs_msgs.msg import EventArray
-from event_camera_msgs.msg import EventPacket
 from graph import (
     EPOCH_NS,
     FRAME,
@@ -31,6 +30,7 @@ from sensor_msgs.msg import CameraInfo, Image
 from spike_depth_ros.camera import Camera
 from spike_depth_ros.model.checkpoint import save_checkpoint
 from spike_depth_ros.ros import depth_node, messages
+from spike_depth_ros.ros.inputs import InputError, message_class
 from spike_depth_ros.ros.probe import stamp_ns
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
@@ -128,14 +128,21 @@ def test_without_a_calibration(graph, start):
 def test_a_topic_of_the_wrong_type(graph, start):
     node = start()
     graph.camera.create_publisher(Image, 'events', RELIABLE)
-    assert says(graph, node, '/events has the type sensor_msgs/msg/Image, expected one of')
+    assert says(graph, node, '/events has the type sensor_msgs/msg/Image, expected dv_ros2_msgs')
 
 
-def test_a_type_whose_package_is_missing(graph, start):
-    node = start(event_type='prophesee_event_msgs/msg/EventArray')
-    graph.camera.create_publisher(EventPacket, 'events', RELIABLE)
-    assert says(graph, node, 'prophesee_event_msgs is not installed')
-    assert node.state == 'active'
+def test_a_topic_of_another_type_than_the_parameter_says(graph, start):
+    node = start(event_type='event_camera_msgs/msg/EventPacket')
+    graph.camera.create_publisher(EventArray, 'events', RELIABLE)
+    assert says(graph, node, 'has the type dvs_msgs/msg/EventArray, expected event_camera_msgs')
+
+
+def test_a_type_whose_package_is_missing(start):
+    node = start(configure=False, event_type='prophesee_event_msgs/msg/EventArray')
+    assert node.trigger_configure() == FAILURE
+    assert 'package prophesee_event_msgs is not installed' in node.last_error
+    with pytest.raises(InputError, match='event_camera_msgs has no message Parcel'):
+        message_class('event_camera_msgs/msg/Parcel')
 
 
 def test_messages_that_are_of_no_use_are_counted_and_named(graph, start):

@@ -32,7 +32,7 @@ from spike_depth_ros.model.checkpoint import load_checkpoint
 from spike_depth_ros.ros import params
 from spike_depth_ros.ros.depth_parameters import DepthParameters
 from spike_depth_ros.ros.health import Health
-from spike_depth_ros.ros.inputs import EventInput, local_path
+from spike_depth_ros.ros.inputs import EventInput, local_path, message_class
 from spike_depth_ros.ros.messages import assumed_camera, camera_from_info
 from spike_depth_ros.ros.outputs import Outputs
 from spike_depth_ros.ros.params import ParameterError
@@ -190,6 +190,8 @@ class DepthNode(LifecycleNode):
             raise ParameterError(
                 f'engine is {parameters.engine!r}, expected one of {", ".join(sorted(ENGINES))}'
             )
+        if parameters.event_type != 'auto':
+            message_class(parameters.event_type)
         path = parameters.checkpoint or shipped(DEFAULT_CHECKPOINT)
         self.checkpoint_path = Path(path).expanduser()
         self.checkpoint = load_checkpoint(self.checkpoint_path)

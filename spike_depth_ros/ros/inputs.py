@@ -96,15 +96,16 @@ class EventInput:
         offered = {info.topic_type for info in self.publishers()}
         if self.type_name and (not offered or self.type_name in offered):
             return
-        type_name = self._event_type
-        if type_name == 'auto':
-            known = sorted(offered & set(EVENT_TYPES))
-            if not known:
-                self._complain(offered)
-                return
-            type_name = known[0]
-        if type_name != self.type_name:
-            self._subscribe(type_name)
+        accepted = set(EVENT_TYPES) if self._event_type == 'auto' else {self._event_type}
+        found = sorted(offered & accepted)
+        if found:
+            self._subscribe(found[0])
+        elif offered:
+            self.close()
+            self._complain(
+                f'{self.topic} has the type {", ".join(sorted(offered))}, '
+                f'expected {" or ".join(sorted(accepted))}'
+            )
 
     def publishers(self) -> list:
         """What the graph knows of the topic's publishers."""
@@ -116,13 +117,7 @@ class EventInput:
             self._node.destroy_subscription(self._subscription)
         self._subscription, self.type_name = None, ''
 
-    def _complain(self, offered: set[str]) -> None:
-        problem = 'waiting for a publisher'
-        if offered:
-            problem = (
-                f'{self.topic} has the type {", ".join(sorted(offered))}, '
-                f'expected one of {", ".join(EVENT_TYPES)}'
-            )
+    def _complain(self, problem: str) -> None:
         if problem != self.problem:
             self._node.get_logger().error(problem)
         self.problem = problem
@@ -131,9 +126,7 @@ class EventInput:
         try:
             message = message_class(type_name)
         except InputError as error:
-            if self.problem != str(error):
-                self._node.get_logger().error(str(error))
-            self.problem = str(error)
+            self._complain(str(error))
             return
         self.close()
         self._on_type(type_name)

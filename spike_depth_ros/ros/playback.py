@@ -1,112 +1,102 @@
-"""What a playback needs besides topics: its pace, and changes to bytes on their way."""
+"""The graph in miniature: replay_node and depth_node as processes, and a probe that listens."""
 
 from __future__ import annotations
 
-import struct
+import contextlib
+import os
+import signal
+import subprocess
+import sys
 import time
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Iterator
+from typing import Any
 
-import numpy as np
+import rclpy
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 
-from spike_depth_ros.codecs import encode_mono
-from spike_depth_ros.wire import EventStream, Packet, pack_event_packet
+from spike_depth_ros.ros.probe import Probe, Recording
 
-STAMP = struct.Struct('<iI')
-STAMP_OFFSET = 4  # behind the encapsulation header of every message that begins with a Header
-
-
-class Pace(NamedTuple):
-    """How a playback went."""
-
-    messages: int
-    recorded_s: float
-    took_s: float
-    largest_lag_s: float
-
-    def sentence(self, rate: float) -> str:
-        """Whether the pace was kept, and if not, by how much."""
-        played = f'{self.messages} messages, {self.recorded_s:.2f} s of recording'
-        wanted_s = self.recorded_s / rate
-        late = self.took_s - wanted_s
-        if late <= max(0.02, 0.01 * wanted_s):
-            verdict = f'the pace was kept (largest lag {1e3 * self.largest_lag_s:.1f} ms)'
-        else:
-            verdict = f'{late:.2f} s too slow (largest lag {1e3 * self.largest_lag_s:.0f} ms)'
-        return f'played {played} in {self.took_s:.2f} s: {verdict}'
+NODE = '/depth_node'
+TRUTH_TOPIC = '/ground_truth/depth'
+READY_S = 90.0
 
 
-class Schedule:
-    """When each message of one pass is due.
+def play(
+    drive: str, seconds: float, params: str, checkpoint: str, calibration: str, topic: str
+) -> Recording:
+    """Starts both nodes, listens until the drive has been played, stops them.
 
     Args:
-        first_ns: recorded time of the first message, which is due now.
-        rate: recorded seconds per second.
+        drive: what replay_node plays.
+        seconds: how much of it.
+        params: parameters file of the nodes.
+        checkpoint: path; empty: the one that comes with the package.
+        calibration: calibration file; empty: the drive's camera_info topic.
+        topic: event topic of a bag that has several.
+
+    Returns:
+        What a third party heard.
+
+    Raises:
+        OSError: the depth node did not become active, or the run was interrupted.
     """
-
-    def __init__(self, first_ns: int, rate: float) -> None:
-        self._first_ns = self._newest_ns = first_ns
-        self._rate = rate
-        self._start_s = time.monotonic()
-        self._largest_lag_s = 0.0
-        self._messages = 0
-
-    def left_s(self, stamp_ns: int) -> float:
-        """Time until what was recorded at `stamp_ns` is due; negative if that has passed."""
-        due_s = self._start_s + (stamp_ns - self._first_ns) / 1e9 / self._rate
-        return due_s - time.monotonic()
-
-    def now_ns(self) -> int:
-        """The recorded time that is due now."""
-        return self._first_ns + round((time.monotonic() - self._start_s) * self._rate * 1e9)
-
-    def sent(self, stamp_ns: int) -> float:
-        """Notes that a message goes out now; returns how late it is [s]."""
-        late_s = -self.left_s(stamp_ns)
-        self._messages += 1
-        self._newest_ns = stamp_ns
-        self._largest_lag_s = max(self._largest_lag_s, late_s)
-        return late_s
-
-    def pace(self) -> Pace:
-        """How it went so far."""
-        recorded_s = (self._newest_ns - self._first_ns) / 1e9
-        took_s = time.monotonic() - self._start_s
-        return Pace(self._messages, recorded_s, took_s, self._largest_lag_s)
+    # a domain of its own, on this machine only: the demo meets no robot that is running
+    os.environ.setdefault('ROS_DOMAIN_ID', str(1 + os.getpid() % 100))
+    os.environ.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
+    depth_args = _ros_args(params, checkpoint=checkpoint, camera_info_url=calibration)
+    replay_args = _ros_args(params, path=drive, topic=topic, duration_s=seconds, stamp='now')
+    rclpy.init()
+    probe = Probe(NODE, TRUTH_TOPIC)
+    executor = SingleThreadedExecutor()
+    executor.add_node(probe)
+    try:
+        with _process('depth_node', depth_args) as depth:
+            _spin(executor, READY_S, lambda: _is_active(probe) or depth.poll() is not None)
+            if depth.poll() is not None or not _is_active(probe):
+                raise OSError('depth_node did not become active; its log above says why')
+            print(f'depth_node is active; playing {drive}')
+            with _process('replay_node', replay_args) as replay:
+                _spin(executor, seconds + READY_S, lambda: replay.poll() is not None)
+            _spin(executor, 2.5, lambda: False)
+        return probe.recording
+    except (KeyboardInterrupt, ExternalShutdownException) as error:
+        raise OSError('interrupted') from error
+    finally:
+        probe.destroy_node()
+        rclpy.try_shutdown()
 
 
-def restamped(cdr: bytes, shift_ns: int) -> bytes:
-    """Moves the header stamp of a message; a stamp of zero stays zero.
-
-    Args:
-        cdr: a message that begins with a std_msgs/Header.
-        shift_ns: added to the stamp.
-    """
-    seconds, nanoseconds = STAMP.unpack_from(cdr, STAMP_OFFSET)
-    stamp_ns = seconds * 1_000_000_000 + nanoseconds
-    if stamp_ns == 0 or shift_ns == 0:
-        return cdr
-    moved = STAMP.pack(*divmod(stamp_ns + shift_ns, 1_000_000_000))
-    return b''.join((cdr[:STAMP_OFFSET], moved, cdr[STAMP_OFFSET + STAMP.size :]))
+def _ros_args(params: str, **parameters: Any) -> list[str]:
+    arguments = ['--ros-args', '--params-file', params]
+    arguments += ['-r', 'events:=/event_camera/events']
+    arguments += ['-r', 'camera_info:=/event_camera/camera_info']
+    for name, value in parameters.items():
+        if value:
+            arguments += ['-p', f'{name}:={value}']
+    return arguments
 
 
-def packet_converter(type_name: str) -> Callable[[bytes], bytes | None]:
-    """A function from messages of a legacy type to EventPackets of encoding mono."""
-    stream = EventStream(type_name)
-    seq = 0
+@contextlib.contextmanager
+def _process(node: str, arguments: list[str]) -> Iterator[subprocess.Popen]:
+    """A node as a process, interrupted and waited for at the end."""
+    command = [sys.executable, '-m', f'spike_depth_ros.ros.{node}', *arguments]
+    process = subprocess.Popen(command)
+    try:
+        yield process
+    finally:
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(timeout=15)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
-    def convert(cdr: bytes) -> bytes | None:
-        nonlocal seq
-        fed = stream.feed(cdr)
-        if fed is None or len(fed[1].events) == 0:
-            return None
-        packet, decoded = fed
-        base_ns = int(decoded.events['t_ns'].min())
-        payload = encode_mono(decoded.events, base_ns)
-        seq += 1
-        return pack_event_packet(Packet(
-            packet.stamp_ns, packet.frame_id, packet.height, packet.width, seq, base_ns,
-            'mono', np.frombuffer(payload, np.uint8),
-        ))  # fmt: skip
 
-    return convert
+def _spin(executor: Any, timeout_s: float, done: Any) -> None:
+    deadline_s = time.monotonic() + timeout_s
+    while time.monotonic() < deadline_s and not done():
+        executor.spin_once(timeout_sec=0.05)
+
+
+def _is_active(probe: Any) -> bool:
+    return any(status.get('state') == 'active' for status in probe.recording.diagnostics.values())
