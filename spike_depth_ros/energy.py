@@ -1,0 +1,258 @@
+"""Energy of a network on 45 nm silicon: what it really adds and multiplies, layer by layer.
+
+Every convolution and matrix product that runs is seen, whatever module it is in. A product
+counts as accumulations (AC) only if an operand really was {0, 1}; then only its ones cost.
+Normalisations are taken as folded; elementwise work (residual sums, membranes) is left out, as
+in the literature on spiking transformers, and memory traffic is stated apart.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from spike_depth_ros.model.neurons import Neuron
+from spike_depth_ros.model.spiking_transformer import SpikingTransformer
+
+E_MAC_PJ = 4.6
+"""A 32-bit float multiplication and addition (Horowitz, ISSCC 2014, figure 1.1.9: 3.7 + 0.9)."""
+
+E_AC_PJ = 0.9
+"""A 32-bit float addition (same source)."""
+
+E_MEMORY_PJ_PER_BYTE = 24.96
+"""On-chip memory, 3.12 pJ per bit (STEP, as in spikingjelly's `SimpleEnergyCostConfig`)."""
+
+FLOAT_BYTES = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerEnergy:
+    """One product of one layer, for one depth map.
+
+    Attributes:
+        name: of the module; matrix products of attention have a number behind it.
+        part: 'encoder' or 'head'.
+        rate: share of its input that is not 0 (integer spikes: their mean).
+        spiking: whether its input was spikes only.
+        dense_macs: multiply-accumulates if nothing were skipped.
+        macs: multiply-accumulates that cost.
+        acs: accumulations that cost.
+    """
+
+    name: str
+    part: str
+    rate: float
+    spiking: bool
+    dense_macs: float
+    macs: float
+    acs: float
+
+    @property
+    def compute_pj(self) -> float:
+        """Energy of its arithmetic."""
+        return self.macs * E_MAC_PJ + self.acs * E_AC_PJ
+
+
+@dataclasses.dataclass(frozen=True)
+class EnergyReport:
+    """Energy of one depth map, the mean over the windows given.
+
+    Attributes:
+        layers: in the order in which they ran.
+        weight_bytes: every weight read once per time step.
+        membrane_bytes: every membrane read and written once per time step.
+    """
+
+    layers: tuple[LayerEnergy, ...]
+    weight_bytes: float
+    membrane_bytes: float
+
+    def compute_pj(self, part: str | None = None) -> float:
+        """Energy of all arithmetic, or of that of 'encoder' or 'head'."""
+        return sum(layer.compute_pj for layer in self.layers if part in (None, layer.part))
+
+    @property
+    def memory_pj(self) -> float:
+        """Energy of the memory traffic, which no other figure here contains."""
+        return (self.weight_bytes + self.membrane_bytes) * E_MEMORY_PJ_PER_BYTE
+
+    def power_mw(self, maps_hz: float) -> float:
+        """Mean power of the arithmetic at a rate of depth maps."""
+        return self.compute_pj() * 1e-9 * maps_hz
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready: totals, shares and all layers."""
+        return {
+            'encoder_uj': self.compute_pj('encoder') * 1e-6,
+            'head_uj': self.compute_pj('head') * 1e-6,
+            'total_uj': self.compute_pj() * 1e-6,
+            'memory_uj': self.memory_pj * 1e-6,
+            'dense_gmac': sum(layer.dense_macs for layer in self.layers) * 1e-9,
+            'layers': [
+                {**dataclasses.asdict(layer), 'compute_pj': layer.compute_pj}
+                for layer in self.layers
+            ],
+        }
+
+
+def measure_energy(model: nn.Module, spikes: Tensor) -> EnergyReport:
+    """Runs `model` once from rest and counts.
+
+    Args:
+        model: any network of `MODELS` that sees events; it is left as it was.
+        spikes: (T, B, 2, H, W) windows of real or simulated events: firing rates, and thereby
+            the result, are those of this input.
+
+    Returns:
+        Energy per depth map: the mean over the B windows.
+    """
+    running, levels = model, 1
+    if isinstance(model, SpikingTransformer):
+        running = model.folded()
+        levels = model.config.levels if model.config.neuron == 'ilif' else 1
+    steps, batch = spikes.shape[:2]
+    was_training = model.training
+    counter = _Counter(running, levels)
+    membranes = 0
+
+    def count_membranes(_: nn.Module, __: Any, fired: Tensor) -> None:
+        nonlocal membranes
+        membranes += fired.numel()
+
+    handles = [
+        module.register_forward_hook(count_membranes)
+        for module in running.modules()
+        if isinstance(module, Neuron)
+    ]
+    try:
+        with torch.no_grad(), counter:
+            running.eval()(spikes)
+    finally:
+        for handle in (*handles, *counter.handles):
+            handle.remove()
+        model.train(was_training)
+    layers = tuple(_per_map(layer, batch) for layer in counter.layers)
+    return EnergyReport(
+        layers,
+        _weight_bytes(running, steps),
+        2.0 * FLOAT_BYTES * membranes / batch,
+    )
+
+
+def _weight_bytes(model: nn.Module, steps: int) -> float:
+    """Bytes of weights read for one map: a head that does not spike runs once, not T times."""
+    total = 0
+    for name, weight in model.named_parameters():
+        once = isinstance(model, SpikingTransformer) and not model.config.head_spiking
+        times = 1 if once and name.startswith('head.') else steps
+        total += weight.numel() * times
+    return float(FLOAT_BYTES * total)
+
+
+def _per_map(layer: LayerEnergy, batch: int) -> LayerEnergy:
+    counts = {key: getattr(layer, key) / batch for key in ('dense_macs', 'macs', 'acs')}
+    return dataclasses.replace(layer, **counts)
+
+
+class _Counter(TorchDispatchMode):
+    """Sees every product that runs, and knows the module that it runs in."""
+
+    def __init__(self, model: nn.Module, levels: int) -> None:
+        super().__init__()
+        self.layers: list[LayerEnergy] = []
+        self._levels = levels
+        self._stack: list[str] = []
+        self._calls: dict[str, int] = {}
+        self.handles: list[Any] = []
+        for name, module in model.named_modules():
+            enter, leave = self._hooks(name)
+            self.handles.append(module.register_forward_pre_hook(enter))
+            self.handles.append(module.register_forward_hook(leave))
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        rule = _RULES.get(func)
+        if rule is not None:
+            self.layers.append(self._layer(rule(args, result, self._levels)))
+        return result
+
+    def _layer(self, count: tuple[float, bool, float, float]) -> LayerEnergy:
+        rate, spiking, dense, acs = count
+        name = self._stack[-1] if self._stack else ''
+        calls = self._calls[name] = self._calls.get(name, 0) + 1
+        part = 'head' if name.split('.')[0] == 'head' else 'encoder'
+        shown = name if calls == 1 else f'{name}#{calls}'
+        return LayerEnergy(shown, part, rate, spiking, dense, 0.0 if spiking else dense, acs)
+
+    def _hooks(self, name: str) -> tuple[Callable[..., None], Callable[..., None]]:
+        def enter(*_: Any) -> None:
+            self._stack.append(name)
+
+        def leave(*_: Any) -> None:
+            self._stack.pop()
+
+        return enter, leave
+
+
+def _spikes_of(x: Tensor, levels: int) -> Tensor | None:
+    """`x` if it holds nothing but whole spikes, 0..levels; else None."""
+    whole = (x == x.round()) & (x >= 0) & (x <= levels)
+    return x if bool(whole.all()) else None
+
+
+def _convolution(args: tuple, result: Tensor, levels: int) -> tuple[float, bool, float, float]:
+    x, weight, _, stride, padding, dilation, transposed = args[:7]
+    positions = x[:, 0].numel() if transposed else result[:, 0].numel()
+    dense = float(weight.numel()) * positions
+    spikes = None if transposed else _spikes_of(x, levels)
+    rate = float(x.float().mean()) if spikes is not None else float((x != 0).float().mean())
+    if spikes is None:
+        return rate, False, dense, 0.0
+    groups = x.shape[1] // weight.shape[1]
+    # every output position adds one weight per spike that its kernel covers, borders included
+    per_pixel = spikes.sum(1, keepdim=True).double()
+    kernel = torch.ones(1, 1, *weight.shape[2:], dtype=torch.float64)
+    conv = {3: F.conv1d, 4: F.conv2d, 5: F.conv3d}[x.ndim]
+    covered = conv(per_pixel, kernel, None, stride, padding, dilation)
+    return rate, True, dense, float(covered.sum()) * weight.shape[0] / groups
+
+
+def _product(a: Tensor, b: Tensor, levels: int) -> tuple[float, bool, float, float]:
+    """(..., m, k) @ (..., k, n); of two spiking operands the sparser one decides."""
+    dense = float(a.numel()) * b.shape[-1]
+    left, right = _spikes_of(a, levels), _spikes_of(b, levels)
+    costs = []
+    if left is not None:
+        costs.append(float(left.sum()) * b.shape[-1])
+    if right is not None:
+        costs.append(float(right.sum()) * a.shape[-2])
+    rate = float((a != 0).float().mean())
+    return rate, bool(costs), dense, min(costs, default=0.0)
+
+
+def _attention(args: tuple, result: Any, levels: int) -> tuple[float, bool, float, float]:
+    """Q K^T and its product with V, inside one fused operator."""
+    q, k = args[:2]
+    dense = 2.0 * q.numel() * k.shape[-2]
+    return float((q != 0).float().mean()), False, dense, 0.0
+
+
+_ATEN = torch.ops.aten
+_RULES: dict[Any, Callable[[tuple, Any, int], tuple[float, bool, float, float]]] = {
+    _ATEN.convolution.default: _convolution,
+    _ATEN.mm.default: lambda args, _, levels: _product(args[0], args[1], levels),
+    _ATEN.bmm.default: lambda args, _, levels: _product(args[0], args[1], levels),
+    _ATEN.addmm.default: lambda args, _, levels: _product(args[1], args[2], levels),
+    _ATEN.baddbmm.default: lambda args, _, levels: _product(args[1], args[2], levels),
+    _ATEN._scaled_dot_product_flash_attention_for_cpu.default: _attention,
+}
+"""Operator -> (rate, spiking, dense MACs, ACs) from its arguments and result."""
