@@ -211,3 +211,35 @@ def test_markdown_numbers():
     assert report_pages.markdown(table) == (
         '|  | n | x |\n|---|---|---|\n| a | 12,345 | 0.123 |\n| b | 1 |  |\n'
     )
+
+
+def test_energy_is_the_mean_over_windows_and_says_what_it_costs():
+    from spike_depth_ros.energy import E_AC_PJ, E_MAC_PJ, measure_energy
+    from spike_depth_ros.train.energies import energy_table, energy_totals, mean_energy
+
+    checkpoint = untrained_checkpoint('tiny')
+    clips = [[sample(seed=0, rate=0.02)], [sample(seed=1, rate=0.5)]]
+    report = mean_energy(checkpoint, clips, [0, 1])
+    single = [
+        measure_energy(checkpoint.model, torch.from_numpy(clip[0].spikes)[:, None])
+        for clip in clips
+    ]
+    assert report.compute_pj() == pytest.approx(sum(r.compute_pj() for r in single) / 2)
+    header, rows = energy_table(report)
+    assert len(rows) == len(single[0].layers)
+    for row in rows:
+        fields = dict(zip(header, row, strict=True))
+        expected = fields['MMAC'] * E_MAC_PJ + fields['MAC -> AC [M]'] * E_AC_PJ
+        assert fields['uJ'] == pytest.approx(expected)
+        assert (fields['MMAC'] == 0) == (fields['spikes only'] == 'yes')
+    totals = {row[0]: row for row in energy_totals(report, 50.0)[1]}
+    both = totals['encoder'][1] + totals['head'][1]
+    assert totals['encoder and head'][1] == pytest.approx(both)
+    assert totals['head'][2] == pytest.approx(totals['head'][1] * 20 * 1e-3)
+    image = Checkpoint(build('rgb_unet'), 'rgb_unet', SpikeConfig(), DepthRange(), {})
+    with pytest.raises(ValueError, match='sees images'):
+        mean_energy(image, clips, [0])
+    rival = Checkpoint(build('unet_small').eval(), 'unet', SpikeConfig(), DepthRange(), {})
+    parts = {layer.name: layer.part for layer in mean_energy(rival, clips, [0]).layers}
+    assert parts['body.down.0.0'] == 'encoder'
+    assert parts['body.up.0.0'] == 'head'

@@ -20,9 +20,13 @@ from spike_depth_ros.train.contestants import (
     MeanMap,
     contestant,
 )
+from spike_depth_ros.train.energies import energy_columns, mean_energy
 from spike_depth_ros.train.evaluation import evaluate
 from spike_depth_ros.train.report_pages import main_table, markdown, write_report
 from spike_depth_ros.train.settings import EvaluationData
+
+ENERGY_CLIPS = 4
+"""Energy is measured on so many windows."""
 
 FIT_CLIPS = 400
 """The trivial rivals are fitted to at most so many training clips."""
@@ -78,7 +82,13 @@ def run(
         'engine': engine[0],
         'machine': f'{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}',
     }
-    extra: dict[str, dict[str, Any]] = {}
+    extra: dict[str, dict[str, Any]] = {
+        runner.name: energy_columns(
+            mean_energy(runner.checkpoint, clips, spread(len(clips), ENERGY_CLIPS))
+        )
+        for runner in runners
+        if isinstance(runner, CheckpointContestant)
+    }
     title = 'Evaluation' if len(checkpoints) == 1 else 'Comparison'
     page = write_report(out, title, facts, results, shown, extra)
     return page, markdown(main_table(results, extra))

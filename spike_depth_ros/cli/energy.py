@@ -1,0 +1,37 @@
+"""`spike_depth energy`: what a depth map costs, layer by layer."""
+
+from __future__ import annotations
+
+from spike_depth_ros.train.settings import EvaluationData
+
+
+def energy(
+    checkpoint: str,
+    data: EvaluationData = EvaluationData(clips=8),
+    json: bool = False,
+) -> None:
+    """Counts the operations of a checkpoint on real input, and their energy at 45 nm.
+
+    `spike_depth energy models/default.safetensors --config config/evaluate/synthetic.yaml`.
+    A layer counts as accumulations only if all its input really was spikes.
+
+    Args:
+        checkpoint: what to measure.
+        data: what it sees: firing rates, and so the result, depend on it.
+        json: one JSON object instead of tables.
+    """
+    import json as jsonlib
+
+    from spike_depth_ros.model.checkpoint import load_checkpoint
+    from spike_depth_ros.train.batches import open_clips, spread
+    from spike_depth_ros.train.energies import energy_table, energy_totals, mean_energy
+    from spike_depth_ros.train.report_pages import markdown
+
+    loaded = load_checkpoint(checkpoint)
+    clips = open_clips(data.name, data.test, loaded.spikes, data.clip_windows, False)
+    report = mean_energy(loaded, clips, spread(len(clips), data.clips))
+    if json:
+        print(jsonlib.dumps(report.to_dict() | {'window_ms': loaded.spikes.window_ms}))
+        return
+    print(markdown(energy_table(report)))
+    print(markdown(energy_totals(report, loaded.spikes.window_ms)))
