@@ -183,18 +183,22 @@ def test_snapshot_into_an_impossible_folder(graph, start, tmp_path):
 
 
 def test_diagnostics_say_what_the_node_does(graph, start):
-    start(min_confidence=0.0)
+    node = start(energy_period_s=0.001)
     arrays = graph.listen(DiagnosticArray, '/diagnostics')
     depth = graph.listen(Image, '/depth_node/depth/image')
     Driver(graph).send(4 * WINDOW_MS)
-    assert graph.spin_until(lambda: len(depth) >= 3)
+    assert graph.spin_until(lambda: len(depth) >= 3 and node.energy.report is not None)
     del arrays[:]
     assert graph.spin_until(lambda: arrays)
     reports = {status.name: status for status in arrays[-1].status}
     values = {name: {pair.key: pair.value for pair in status.values}
               for name, status in reports.items()}  # fmt: skip
     assert 'untrained' in reports['depth_node: engine'].message
-    assert values['depth_node: engine']['depth image'] == '32x24'
+    engine = values['depth_node: engine']
+    assert engine['depth image'] == '32x24'
+    encoder, head = engine['energy per depth map uJ (encoder, head)'].split(', ')
+    assert float(encoder) > 0 < float(head)
+    assert 0 < float(engine['spike rate in the network']) < 1
     events = values['depth_node: input']
     assert (events['events'], events['missing packets']) == ('6400', '0')
     assert {'events/s', 'ON share', 'sequence gaps', 'clock offset s', 'clock drift ppm',

@@ -10,8 +10,8 @@ from sensor_msgs.msg import CameraInfo
 from spike_depth_ros.bags import BagError, BagWriter, Topic
 from spike_depth_ros.camera import Camera
 from spike_depth_ros.ros import replay_node
+from spike_depth_ros.ros.pacing import Pace, packet_converter, restamped
 from spike_depth_ros.ros.params import ParameterError
-from spike_depth_ros.ros.playback import Pace, packet_converter, restamped
 from spike_depth_ros.ros.probe import stamp_ns
 from spike_depth_ros.ros.replay_node import EVENT_PACKET, ReplayNode, camera_info_topic
 from spike_depth_ros.wire import EventStream, parse

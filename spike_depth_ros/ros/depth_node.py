@@ -31,12 +31,13 @@ from spike_depth_ros.estimator import Estimator, EstimatorOptions
 from spike_depth_ros.model.checkpoint import load_checkpoint
 from spike_depth_ros.ros import params
 from spike_depth_ros.ros.depth_parameters import DepthParameters
+from spike_depth_ros.ros.energy_meter import EnergyMeter
 from spike_depth_ros.ros.health import Health
 from spike_depth_ros.ros.inputs import EventInput, local_path, message_class
 from spike_depth_ros.ros.messages import assumed_camera, camera_from_info
 from spike_depth_ros.ros.outputs import Outputs
 from spike_depth_ros.ros.params import ParameterError
-from spike_depth_ros.ros.pipeline import Pipeline, Wiring, warm_up
+from spike_depth_ros.ros.pipeline import Pipeline, Result, Wiring, warm_up
 from spike_depth_ros.ros.process import run_node
 from spike_depth_ros.ros.snapshot import write_snapshot
 from spike_depth_ros.spikes import binning_factor
@@ -90,6 +91,7 @@ class DepthNode(LifecycleNode):
         self.checkpoint_path = Path()
         self.checkpoint: Any = None
         self.engine: Any = None
+        self.energy: EnergyMeter | None = None
         self.camera: Camera | None = None
         self._active_since_s = math.inf
         self._set_up_parameters()
@@ -200,6 +202,7 @@ class DepthNode(LifecycleNode):
         )
         self.get_logger().info('preparing; a machine compiles the kernels once, in about 10 s')
         warm_up(self.checkpoint, self.engine)
+        self.energy = EnergyMeter(self.checkpoint.model)
         self.camera = None
         if parameters.camera_info_url:
             self.camera = read_calibration(local_path(parameters.camera_info_url))
@@ -219,7 +222,7 @@ class DepthNode(LifecycleNode):
             make_estimator=self._make_estimator,
             wanted=lambda: self.parameters.enabled and self._outputs().wanted(),
             publish=lambda result: self._outputs().publish(result, self.parameters),
-            show=lambda result: self._outputs().show(result, self.parameters),
+            show=self._show,
             now_ns=lambda: self.get_clock().now().nanoseconds,
             say=self._say,
         )
@@ -244,7 +247,7 @@ class DepthNode(LifecycleNode):
     def _release(self) -> None:
         if self.outputs is not None:
             self.outputs.destroy()
-        self.outputs = self.checkpoint = self.engine = None
+        self.outputs = self.checkpoint = self.engine = self.energy = None
 
     def _outputs(self) -> Outputs:
         if self.outputs is None:
@@ -252,6 +255,11 @@ class DepthNode(LifecycleNode):
         return self.outputs
 
     # ------------------------------------------------------------------ what the pipeline asks
+
+    def _show(self, result: Result) -> None:
+        self._outputs().show(result, self.parameters)
+        if self.energy is not None:
+            self.energy.look(result.job.window.spikes, self.parameters.energy_period_s)
 
     def _say(self, sentence: str) -> None:
         self.get_logger().error(sentence, throttle_duration_sec=2.0)

@@ -107,6 +107,8 @@ class Health:
             pixels = estimator.pixels
             values['depth image'] = f'{pixels.image_width}x{pixels.image_height}'
             values['binning'] = f'{pixels.factor}x{pixels.factor}'
+        if node.energy is not None:
+            values |= node.energy.summary()
         if not node.checkpoint.trained:
             return Report('engine', WARN, UNTRAINED, values)
         if node.camera is None:

@@ -21,8 +21,8 @@ from spike_depth_ros.bags import EventSource, RawMessage, Topic, open_source
 from spike_depth_ros.ros import params
 from spike_depth_ros.ros.inputs import InputError, message_class
 from spike_depth_ros.ros.messages import make_time
+from spike_depth_ros.ros.pacing import Pace, Schedule, packet_converter, restamped
 from spike_depth_ros.ros.params import RELIABILITY, ParameterError
-from spike_depth_ros.ros.playback import Pace, Schedule, packet_converter, restamped
 from spike_depth_ros.ros.process import run_node
 from spike_depth_ros.ros.replay_parameters import ReplayParameters
 
