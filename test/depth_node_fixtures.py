@@ -37,11 +37,11 @@ def start(graph, checkpoint_file):
 
     from spike_depth_ros.ros.depth_node import DepthNode
 
-    def start(activate=True, configure=True, **values):
+    def start(activate=True, configure=True, cli_args=None, **values):
         given = {'checkpoint': str(checkpoint_file), 'num_threads': 1, 'autostart': False,
                  'diagnostics_period_s': 0.1, 'max_latency_ms': 10_000.0,
                  'window_queue': 100, **values}  # fmt: skip
-        node = graph.add(DepthNode(parameter_overrides=overrides(given)))
+        node = graph.add(DepthNode(cli_args=cli_args, parameter_overrides=overrides(given)))
         if configure:
             assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS, node.last_error
             if activate:

@@ -33,6 +33,7 @@ from spike_depth_ros.camera import Camera
 from spike_depth_ros.estimator import Estimator
 from spike_depth_ros.ros import depth_node
 from spike_depth_ros.ros.probe import stamp_ns, to_array
+from spike_depth_ros.ros.replay_node import ReplayNode
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 CAMERA = Camera(WIDTH, HEIGHT, 60.0, 60.0, 31.5, 23.5, 'plumb_bob', (0.05, 0.0, 0.0, 0.0, 0.0))
@@ -139,6 +140,23 @@ def test_qos_and_topics_match_the_rviz_configuration(graph, start):
             assert shown == getattr(qos, policy).name.lower()
         assert topic['Depth'] == qos.depth
         assert display['Class'].split('/')[1] == types[topic['Value']]
+
+
+def test_real_recording_passes_without_a_loss(graph, start, real_events):
+    node = start(window_queue=1000)
+    depth = graph.listen(Image, '/depth_node/depth/image')
+    path = str(real_events / 'test_events_1')
+    player = graph.add(ReplayNode(parameter_overrides=overrides(
+        {'path': path, 'rate': 4.0, 'wait_for_subscriber_s': 10.0}
+    )))  # fmt: skip
+    assert graph.spin_until(lambda: player.finished.is_set() and not len(node.pipeline.messages))
+    assert graph.spin_until(lambda: node.pipeline.stream.packets == 517)
+    stream = node.pipeline.stream
+    assert (stream.counts.events, stream.counts.on) == (343_474, 125_183)
+    assert (stream.missing, stream.skipped.total(), node.pipeline.messages.dropped) == (0, 0, 0)
+    # 2.078 s in windows of 20 ms; the first and the last are not whole
+    assert graph.spin_until(lambda: len(depth) == node.pipeline.meters.frames >= 102)
+    assert node.pipeline.windows.dropped == 0
 
 
 # ---------------------------------------------------------------------- services, diagnostics

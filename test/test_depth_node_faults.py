@@ -125,6 +125,15 @@ def test_without_a_calibration(graph, start):
     assert infos[0].k[0] == pytest.approx(16.0)  # 32 columns see 90 degrees: f = 16
 
 
+def test_a_calibration_that_is_announced_is_awaited(graph, start):
+    graph.camera.create_publisher(CameraInfo, '/eye/info', RELIABLE)
+    node = start(cli_args=['--ros-args', '-r', 'camera_info:=/eye/info'])
+    assert graph.spin_until(lambda: node.count_publishers('/eye/info') > 0)
+    graph.listen(Image, '/depth_node/depth/image')
+    Driver(graph).send(WINDOW_MS)
+    assert says(graph, node, 'no calibration yet: nothing came on /eye/info')
+
+
 def test_a_topic_of_the_wrong_type(graph, start):
     node = start()
     graph.camera.create_publisher(Image, 'events', RELIABLE)

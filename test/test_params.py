@@ -12,10 +12,12 @@ from rclpy.parameter import Parameter
 
 from spike_depth_ros.ros import params
 from spike_depth_ros.ros.depth_parameters import DepthParameters
+from spike_depth_ros.ros.outputs import OUTPUTS
 from spike_depth_ros.ros.params import ParameterError
 from spike_depth_ros.ros.replay_parameters import ReplayParameters
 
 CONFIG = Path(__file__).resolve().parents[1] / 'config' / 'depth.yaml'
+DOCUMENT = CONFIG.parents[1] / 'docs' / 'nodes.md'
 NODES = {'depth_node': DepthParameters, 'replay_node': ReplayParameters}
 ONLY_ON_THE_COMMAND_LINE = {'path'}
 
@@ -58,6 +60,30 @@ def test_config_file_explains_every_parameter(name):
             assert f'Range: {spec.low:.9g} to {spec.high:.9g}.' in text
         if spec.choices:
             assert f'One of: {", ".join(spec.choices)}.' in text
+
+
+@pytest.mark.parametrize('name', NODES)
+def test_document_explains_every_parameter(name):
+    section = DOCUMENT.read_text().split(f'\n## {name}')[1].split('\n## ')[0]
+    rows = [[cell.strip() for cell in line.split('|')[1:-1]] for line in section.splitlines()]
+    explained = {row[0].strip('`'): row[1:] for row in rows if len(row) == 5}
+    for field in dataclasses.fields(NODES[name]):
+        spec = field.metadata['spec']
+        default, allowed, live, meaning = explained[field.name]
+        assert yaml.safe_load(default.strip('`')) == field.default
+        assert (live == 'yes', meaning) == (spec.live, spec.text)
+        if spec.choices:
+            assert allowed == ', '.join(f'`{choice}`' for choice in spec.choices)
+        elif spec.low is not None:
+            assert allowed == f'{spec.low:.9g} to {spec.high:.9g}'
+
+
+def test_document_names_every_topic_and_service():
+    text = DOCUMENT.read_text()
+    for output in OUTPUTS.values():
+        assert f'| `{output.topic}` | `sensor_msgs/{output.type.__name__}` |' in text
+    for service in ('~/reset', '~/set_enabled', '~/snapshot'):
+        assert f'| `{service}` |' in text
 
 
 @pytest.mark.parametrize('table', NODES.values())

@@ -124,6 +124,7 @@ class DepthNode(LifecycleNode):
         except CONFIGURE_ERRORS as error:
             self.last_error = f'cannot configure: {error}'
             self.get_logger().error(self.last_error)
+            self._release()
             return FAILURE
         self.last_error = ''
         self._tell_what_is_loaded()
@@ -194,6 +195,9 @@ class DepthNode(LifecycleNode):
             )
         if parameters.event_type != 'auto':
             message_class(parameters.event_type)
+        self.camera = None
+        if parameters.camera_info_url:
+            self.camera = read_calibration(local_path(parameters.camera_info_url))
         path = parameters.checkpoint or shipped(DEFAULT_CHECKPOINT)
         self.checkpoint_path = Path(path).expanduser()
         self.checkpoint = load_checkpoint(self.checkpoint_path)
@@ -203,9 +207,6 @@ class DepthNode(LifecycleNode):
         self.get_logger().info('preparing; a machine compiles the kernels once, in about 10 s')
         warm_up(self.checkpoint, self.engine)
         self.energy = EnergyMeter(self.checkpoint.model)
-        self.camera = None
-        if parameters.camera_info_url:
-            self.camera = read_calibration(local_path(parameters.camera_info_url))
 
     def _tell_what_is_loaded(self) -> None:
         log = self.get_logger()
@@ -268,11 +269,9 @@ class DepthNode(LifecycleNode):
         """The calibration to use for events of that sensor; raises while there is none."""
         if self.camera is not None:
             return self.camera
+        topic = self.resolve_topic_name('camera_info')
         awaited = time.monotonic() - self._active_since_s < CALIBRATION_GRACE_S
-        if self.parameters.require_calibration or (
-            awaited and self.count_publishers('camera_info') > 0
-        ):
-            topic = self.resolve_topic_name('camera_info')
+        if self.parameters.require_calibration or (awaited and self.count_publishers(topic) > 0):
             raise CalibrationError(
                 f'no calibration yet: nothing came on {topic}, and camera_info_url is '
                 f'{self.parameters.camera_info_url!r}'

@@ -249,6 +249,8 @@ class Pipeline:
         start_s = time.perf_counter()
         frame = job.estimator.infer(job.window)
         self.meters.took('inference', start_s)
+        if self.windows.closed:  # the node may have gone on without waiting for this
+            return
         self.last = Result(frame, job, arrived_s)
         start_s = time.perf_counter()
         self._wiring.publish(self.last)

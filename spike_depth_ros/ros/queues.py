@@ -36,6 +36,7 @@ class AgingQueue(Generic[T]):
 
     Attributes:
         dropped: number of items dropped so far.
+        closed: True from `close` on.
     """
 
     def __init__(self, max_count: int, max_age_s: float) -> None:
@@ -44,12 +45,12 @@ class AgingQueue(Generic[T]):
         self._max_count = max_count
         self._items: deque[Arrived[T]] = deque()
         self._changed = threading.Condition()
-        self._closed = False
+        self.closed = False
 
     def put(self, item: T, arrived_s: float) -> None:
         """Appends an item; never waits."""
         with self._changed:
-            if self._closed:
+            if self.closed:
                 return
             self._items.append(Arrived(item, arrived_s))
             while len(self._items) > self._max_count or self._oldest_age_s() > self.max_age_s:
@@ -60,9 +61,9 @@ class AgingQueue(Generic[T]):
         """Waits for an item that is not too old; None once the queue is closed."""
         with self._changed:
             while True:
-                while not self._items and not self._closed:
+                while not self._items and not self.closed:
                     self._changed.wait()
-                if self._closed:
+                if self.closed:
                     return None
                 if self._oldest_age_s() <= self.max_age_s:
                     return self._items.popleft()
@@ -76,7 +77,7 @@ class AgingQueue(Generic[T]):
     def close(self) -> None:
         """Ends all waiting; what comes from now on is ignored."""
         with self._changed:
-            self._closed = True
+            self.closed = True
             self._items.clear()
             self._changed.notify_all()
 
