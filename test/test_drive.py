@@ -89,7 +89,7 @@ def test_events_agree_with_those_of_four_thousand_frames_a_second():
     dumb = dumb[dumb['t_ns'] >= start]
     for max_step_px, agreement in ((1.0, 0.7), (0.25, 0.85)):
         events = Drive(world, sensor, 0, start, max_step_px=max_step_px).advance(end)
-        assert len(events) == pytest.approx(len(dumb), rel=0.1)
+        assert len(events) == pytest.approx(len(dumb), rel=0.2)
         a, b = (_voxels(e, start, end) for e in (events, dumb))
         assert np.corrcoef(a, b)[0, 1] > agreement
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import yaml
 
+from spike_depth_ros.cli import main
 from spike_depth_ros.cli.synth import synth
 from spike_depth_ros.config import ConfigError
 from spike_depth_ros.sim import recorder
@@ -205,11 +206,11 @@ def test_dense_is_read_back_by_hand(tmp_path):
 
 
 def test_dense_spike_frames_count_light(tmp_path):
-    folder = make(tmp_path, 'dense_spike', 0.2, '346x260')
-    frames = np.load(folder / 'spike' / 'r128' / 'spike_0000000003.npy')
+    folder = make(tmp_path, 'dense_spike', 0.1, '346x260')
+    frames = np.load(folder / 'spike' / 'r128' / 'spike_0000000002.npy')
     assert (frames.shape, frames.dtype) == ((128, 260, 346), np.uint8)
     assert set(np.unique(frames)) == {0, 1}
-    image = cv2.imread(str(folder / 'rgb' / 'frames' / 'frame_0000000003.png'))
+    image = cv2.imread(str(folder / 'rgb' / 'frames' / 'frame_0000000002.png'))
     order = np.corrcoef(frames.mean(axis=0).ravel(), image.mean(axis=2).ravel())[0, 1]
     assert order > 0.8
     assert not (folder / 'events').exists()
@@ -377,3 +378,14 @@ def test_a_wrong_option_is_named_before_anything_is_written(tmp_path, wrong):
     with pytest.raises(ConfigError, match=next(iter(wrong))):
         synth(str(tmp_path / 'out'), **wrong)
     assert not (tmp_path / 'out').exists()
+
+
+def test_the_verb_is_on_the_command_line(tmp_path, capsys):
+    options = '--scene indoor --seconds 0.1 --sensor 32x24 --layout bag --processes 1 --seed 7'
+    main(['synth', str(tmp_path), *options.split()])
+    assert '1 drives written, 0 were there' in capsys.readouterr().out
+    assert [path.name for path in tmp_path.iterdir()] == ['indoor_000007']
+    with pytest.raises(SystemExit) as stopped:
+        main(['synth', str(tmp_path), '--sensor', 'nosuch'])
+    assert stopped.value.code == 1
+    assert "sensor is 'nosuch'" in capsys.readouterr().err

@@ -68,7 +68,7 @@ class Plan:
         require(self.layout in LAYOUTS, 'layout', self.layout, f'one of {sorted(LAYOUTS)}')
         require(self.scene in SCENES, 'scene', self.scene, f'one of {sorted(SCENES)}')
         require(self.seed >= 0, 'seed', self.seed, '0 or more')
-        require(0.2 <= self.seconds <= 590, 'seconds', self.seconds, '0.2 to 590')
+        require(0.1 <= self.seconds <= 590, 'seconds', self.seconds, '0.1 to 590')
         require(0.1 <= self.max_step_px <= 8, 'max_step_px', self.max_step_px, '0.1 to 8')
         self.rig  # noqa: B018 - a sensor that does not exist or fit fails now
 
