@@ -126,14 +126,15 @@ def accumulate(
         out = np.zeros(shape, np.uint8)
     elif out.shape != shape or out.dtype != np.uint8 or not out.flags.c_contiguous:
         raise ValueError(f'out is {out.dtype} {out.shape}, expected contiguous uint8 {shape}')
+    edges_ns, flat = _bin_edges_ns(t0_ns, t1_ns, steps), out.reshape(-1)
     if pixels is None:
-        stray = _accumulate_direct(events, t0_ns, t1_ns, steps, height, width, out.reshape(-1))
+        stray = _accumulate_direct(events, edges_ns, height, width, flat)
     else:
         if (pixels.height, pixels.width) != (height, width):
             raise ValueError(
                 f'pixels map to {pixels.height}x{pixels.width}, expected {height}x{width}'
             )
-        stray = _accumulate_mapped(events, t0_ns, t1_ns, steps, pixels.table, out.reshape(steps, -1))
+        stray = _accumulate_mapped(events, edges_ns, pixels.table, height * width, flat)
     if stray:
         raise ValueError(f'{stray} events lie outside the sensor: check its geometry')
     return out
@@ -156,55 +157,74 @@ def _rectified_coordinates(height: int, width: int, camera: Camera) -> np.ndarra
     return rays * (camera.fx, camera.fy) + (camera.cx, camera.cy)
 
 
-@numba.njit(cache=True, nogil=True)
-def _bin_bounds(t_ns, t0_ns, t1_ns, steps):
-    """The bin of a time inside the window, and the half-open interval of times it covers."""
-    span = t1_ns - t0_ns
-    step = (t_ns - t0_ns) * steps // span
-    return step, t0_ns + -(-(step * span) // steps), t0_ns + -(-((step + 1) * span) // steps)
+def _bin_edges_ns(t0_ns: int, t1_ns: int, steps: int) -> np.ndarray:
+    """(steps + 1,) int64: bin k holds the times from edge k to before edge k + 1."""
+    span_ns = t1_ns - t0_ns
+    return np.array([t0_ns - -k * span_ns // steps for k in range(steps + 1)], np.int64)
 
 
 @numba.njit(cache=True, nogil=True)
-def _accumulate_direct(events, t0_ns, t1_ns, steps, height, width, out):
+def _bin_of(t_ns, edges_ns):
+    """The bin of a time inside the window: a guess in floating point, set right by the edges."""
+    steps = edges_ns.shape[0] - 1
+    fraction = (t_ns - edges_ns[0]) / (edges_ns[steps] - edges_ns[0])
+    step = min(np.int64(fraction * steps), steps - 1)
+    while t_ns < edges_ns[step]:
+        step -= 1
+    while t_ns >= edges_ns[step + 1]:
+        step += 1
+    return step
+
+
+@numba.njit(cache=True, nogil=True)
+def _accumulate_direct(events, edges_ns, height, width, out):
     area = height * width
-    low, high, base, stray = t0_ns, t0_ns, 0, 0  # an empty bin: the first event opens its own
+    first_ns, end_ns = edges_ns[0], edges_ns[-1]
+    low, high, base, stray = (
+        first_ns,
+        first_ns,
+        0,
+        0,
+    )  # an empty bin: the first event opens its own
     for i in range(events.shape[0]):
         event = events[i]
         t_ns = event['t_ns']
         if t_ns < low or t_ns >= high:
-            if t_ns < t0_ns or t_ns >= t1_ns:
+            if t_ns < first_ns or t_ns >= end_ns:
                 continue
-            step, low, high = _bin_bounds(t_ns, t0_ns, t1_ns, steps)
-            base = step * 2 * area
-        x, y = event['x'], event['y']
+            step = _bin_of(t_ns, edges_ns)
+            low, high, base = edges_ns[step], edges_ns[step + 1], step * 2 * area
+        x, y = np.int64(event['x']), np.int64(event['y'])
         if x >= width or y >= height:
             stray += 1
             continue
-        index = base + np.int64(event['p'] != 0) * area + np.int64(y) * width + x
+        index = np.uintp(base + np.int64(event['p'] != 0) * area + y * width + x)
         if out[index] < 255:
             out[index] += 1
     return stray
 
 
 @numba.njit(cache=True, nogil=True)
-def _accumulate_mapped(events, t0_ns, t1_ns, steps, table, out):
+def _accumulate_mapped(events, edges_ns, table, area, out):
     sensor_height, sensor_width = table.shape
-    area = out.shape[1] // 2
-    low, high, step, stray = t0_ns, t0_ns, 0, 0
+    places = table.reshape(-1)
+    first_ns, end_ns = edges_ns[0], edges_ns[-1]
+    low, high, base, stray = first_ns, first_ns, 0, 0
     for i in range(events.shape[0]):
         event = events[i]
         t_ns = event['t_ns']
         if t_ns < low or t_ns >= high:
-            if t_ns < t0_ns or t_ns >= t1_ns:
+            if t_ns < first_ns or t_ns >= end_ns:
                 continue
-            step, low, high = _bin_bounds(t_ns, t0_ns, t1_ns, steps)
-        x, y = event['x'], event['y']
+            step = _bin_of(t_ns, edges_ns)
+            low, high, base = edges_ns[step], edges_ns[step + 1], step * 2 * area
+        x, y = np.int64(event['x']), np.int64(event['y'])
         if x >= sensor_width or y >= sensor_height:
             stray += 1
             continue
-        pixel = table[y, x]
-        if pixel >= 0:
-            index = np.int64(event['p'] != 0) * area + pixel
-            if out[step, index] < 255:
-                out[step, index] += 1
+        place = np.int64(places[np.uintp(y * sensor_width + x)])
+        if place >= 0:
+            index = np.uintp(base + np.int64(event['p'] != 0) * area + place)
+            if out[index] < 255:
+                out[index] += 1
     return stray
