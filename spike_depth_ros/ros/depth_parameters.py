@@ -147,7 +147,7 @@ class DepthParameters:
     )  # fmt: skip
     max_latency_ms: float = parameter(
         200.0,
-        'What has waited longer than this is dropped, oldest first [ms].',
+        'Windows that have waited longer than this are dropped, oldest first [ms].',
         low=1.0,
         high=60_000.0,
         live=True,

@@ -42,6 +42,11 @@ RECENT_MESSAGES, MAX_RECENT_EVENTS = 64, 2_000_000
 
 WARM_UP_BYTES = 64
 
+MESSAGE_AGE_S = 2.0
+"""Messages wait longer than windows may: a backlog of them is decoded at once, hundreds of times
+faster than it came, and what is too old is then dropped as whole windows. A dropped message leaves
+a hole in the stream."""
+
 LIVE_MS = 60_000.0
 """Stamps that are farther from ROS time than this are of a recording: their age says nothing."""
 
@@ -123,7 +128,6 @@ class Pipeline:
 
     def __init__(self, type_name: str, wiring: Wiring) -> None:
         parameters = wiring.parameters()
-        age_s = parameters.max_latency_ms / 1e3
         self.type_name = type_name
         self.obstacle = ''
         self.clock = SensorClock() if type_name in SENSOR_TIME_TYPES else RosTimeClock()
@@ -131,8 +135,10 @@ class Pipeline:
         self.meters = Meters()
         self.recent: deque[np.ndarray] = deque(maxlen=RECENT_MESSAGES)
         self.last: Result | None = None
-        self.messages: AgingQueue[bytes] = AgingQueue(parameters.message_queue, age_s)
-        self.windows: AgingQueue[Job] = AgingQueue(parameters.window_queue, age_s)
+        self.messages: AgingQueue[bytes] = AgingQueue(parameters.message_queue, MESSAGE_AGE_S)
+        self.windows: AgingQueue[Job] = AgingQueue(
+            parameters.window_queue, parameters.max_latency_ms / 1e3
+        )
         self.frames: AgingQueue[Result] = AgingQueue(1, math.inf)
         self.workers: tuple[Worker, ...] = (
             Worker('decode', self.messages, self._decode, wiring.say),
@@ -166,8 +172,8 @@ class Pipeline:
         self._reset_asked = True
 
     def set_max_latency(self, max_latency_ms: float) -> None:
-        """Changes the age from which on waiting items are dropped."""
-        self.messages.max_age_s = self.windows.max_age_s = max_latency_ms / 1e3
+        """Changes the age from which on waiting windows are dropped."""
+        self.windows.max_age_s = max_latency_ms / 1e3
 
     @property
     def given_up(self) -> str:

@@ -44,7 +44,8 @@ def play(
     os.environ.setdefault('ROS_DOMAIN_ID', str(1 + os.getpid() % 100))
     os.environ.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
     depth_args = _ros_args(params, checkpoint=checkpoint, camera_info_url=calibration)
-    replay_args = _ros_args(params, path=drive, topic=topic, duration_s=seconds, stamp='now')
+    replay_args = _ros_args(params, path=drive, topic=topic, duration_s=seconds, stamp='now',
+                             wait_for_subscriber_s=20.0)  # fmt: skip
     rclpy.init()
     probe = Probe(NODE, TRUTH_TOPIC)
     executor = SingleThreadedExecutor()
@@ -57,7 +58,10 @@ def play(
             print(f'depth_node is active; playing {drive}')
             with _process('replay_node', replay_args) as replay:
                 _spin(executor, seconds + READY_S, lambda: replay.poll() is not None)
-            _spin(executor, 2.5, lambda: False)
+                probe.recording.said = {
+                    name: status['message'] for name, status in probe.recording.diagnostics.items()
+                }
+            _spin(executor, 2.5, lambda: False)  # the last maps, and the final counts
         return probe.recording
     except (KeyboardInterrupt, ExternalShutdownException) as error:
         raise OSError('interrupted') from error

@@ -28,6 +28,7 @@ class Recording:
     arrival_s: list[float] = dataclasses.field(default_factory=list)
     events_per_s: list[float] = dataclasses.field(default_factory=list)
     diagnostics: dict[str, dict[str, str]] = dataclasses.field(default_factory=dict)
+    said: dict[str, str] = dataclasses.field(default_factory=dict)  # while events still came
 
 
 def to_array(message: Image) -> np.ndarray:
