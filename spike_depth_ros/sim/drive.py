@@ -41,6 +41,7 @@ WARMUP_NS = 5_000_000
 
 FLOW_STRIDE_PX = 4
 MIDDLE_GREY = 0.18
+SPIKES_PER_FRAME = 0.25
 
 
 class Picture(NamedTuple):
@@ -143,13 +144,14 @@ class Drive:
 class SpikeDrive:
     """A drive seen by a spike camera, see `SpikeCamera`; goes forward only.
 
-    The sensor's gain is such that one pixel in a hundred saturates at the world's beginning.
+    The sensor's gain is such that the average pixel, in terms of the logarithm, fires in every
+    fourth frame at the world's beginning.
     """
 
     def __init__(self, world: World, camera: Camera, seed: int, max_step_px: float = 1.0) -> None:
         self._world, self._camera, self._max_step_px = world, camera, max_step_px
         first = render_luminance(world, camera, 0.0).luminance
-        full = float(max(np.nanpercentile(first, 99), 1e-4))
+        full = log_average(first) / SPIKES_PER_FRAME
         self._sensor = SpikeCamera(camera.height, camera.width, seed, full)
 
     def frames(self, t0_ns: int, t1_ns: int, count: int) -> np.ndarray:
@@ -204,7 +206,7 @@ def exposed(radiance: np.ndarray) -> np.ndarray:
     """Radiance to what a camera with automatic exposure stores.
 
     The log average becomes middle grey, highlights roll off, and the result is sRGB (Reinhard et
-    al., SIGGRAPH 2002, eq. 1 and 4; IEC 61966-2-1).
+    al., SIGGRAPH 2002, eq. 2 and 4; IEC 61966-2-1).
 
     Args:
         radiance: (H, W, 3) linear RGB.
@@ -212,11 +214,16 @@ def exposed(radiance: np.ndarray) -> np.ndarray:
     Returns:
         (H, W, 3) uint8.
     """
-    average = np.exp(np.log(np.maximum(radiance @ WHITE_LUMINANCE, 1e-4)).mean())
+    average = log_average(radiance @ WHITE_LUMINANCE)
     scaled = radiance * np.float32(MIDDLE_GREY / average)
     linear = scaled * (1 + scaled / 9) / (1 + scaled)
     srgb = 1.055 * np.clip(linear, 0.0031308, 1.0) ** (1 / 2.4) - 0.055
     return np.round(255 * np.where(linear < 0.0031308, 12.92 * linear, srgb)).astype(np.uint8)
+
+
+def log_average(luminance: np.ndarray) -> float:
+    """Geometric mean of luminances, at least 1e-4 (Reinhard et al., SIGGRAPH 2002, eq. 1)."""
+    return float(np.exp(np.log(np.maximum(luminance, 1e-4)).mean()))
 
 
 def window_sample(
