@@ -157,7 +157,7 @@ def surface(env, n, x, y, t, wx, wy, wz, norm, out):
     px, py = eye[0] + wx * distance, eye[1] + wy * distance
     fp = distance * pixel_rad
     lit = map_value(light, 0, px, py)
-    lamp = map_value(light, 1, px, py)
+    lamp = map_value(light, 1, px, py) if light.night > 0 else 0.0
     if material == geo.GROUND:
         paint, pave, green, soil, gain = ground_pattern(
             levels, ground, motion.path, motion.step_m, px, py, wx, wy, facing, fp
@@ -168,7 +168,8 @@ def surface(env, n, x, y, t, wx, wy, wz, norm, out):
         paint = pave = green = soil = 0.0
         u, v, fu, fv = _surface_coordinates(shape, face, q, half, d, fp, facing)
         radius = np.sqrt(q[0] * q[0] + q[2] * q[2])
-        mix, gain, gloss, glow = pattern(levels, material, face, u, v, fu, fv, detail, radius)
+        w = q[1] * half[1] - 0.6 * q[0] * half[0]
+        mix, gain, gloss, glow = pattern(levels, material, face, u, w, v, fu, fv, detail, radius)
         glow *= max(light.night, detail[1]) if material == geo.GLOW else light.night
         lit = 1.0 - (1.0 - lit) * max(1.0 - v / 5.0, 0.0) * 0.5
         lamp *= 1.0 / (1.0 + 0.05 * v * v)

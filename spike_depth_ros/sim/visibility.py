@@ -25,6 +25,9 @@ from spike_depth_ros.sim.intersect import (
 )
 
 TILE_PX = 16
+SHADOWS_M = 50.0
+"""Moving things that are farther away throw no shadow."""
+
 SMALLEST_PX = 0.6
 """Solids that appear smaller than this radius are left out."""
 
@@ -161,7 +164,7 @@ def place_solids(solids, motion, time_s, eye, turn, rays, window, sun):
         metric[0][order],
         metric[1][order],
         metric[2][order],
-        shadow_blobs(motion, poses, eye, sun),
+        shadow_blobs(motion, poses, eye, turn, sun),
         turn[2, 2] / max(-turn[2, 1], 1e-3),
     )
 
@@ -224,7 +227,7 @@ def _inverted(m, out):
 
 
 @numba.njit(cache=True, nogil=True)
-def shadow_blobs(motion, poses, eye, sun):
+def shadow_blobs(motion, poses, eye, turn, sun):
     """Soft shadows of the moving things near the camera.
 
     Returns:
@@ -235,7 +238,8 @@ def shadow_blobs(motion, poses, eye, sun):
     for a in range(poses.shape[0]):
         half_length, half_width = motion.course[a, 6], motion.course[a, 7]
         dx, dy = poses[a, 0] - eye[0], poses[a, 1] - eye[1]
-        if half_length <= 0 or dx * dx + dy * dy > 70.0**2 or poses[a, 2] < -1e5:
+        ahead = dx * turn[0, 2] + dy * turn[1, 2]
+        if half_length <= 0 or dx * dx + dy * dy > SHADOWS_M**2 or ahead < -2 * half_length:
             continue
         shift = min(half_width, 0.6) / max(sun[2], 0.35)
         blobs[count, 0] = poses[a, 0] - sun[0] * shift

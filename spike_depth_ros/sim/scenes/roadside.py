@@ -127,7 +127,7 @@ def _town(solids, road, rng, side, start, end, taken) -> None:
         place = road.place(float(s), side * (back + float(rng.uniform(32, 60))), _facing(side))
         if _fits(road, taken, place, 13.0):
             buildings.block(solids, place, rng, 20, 18, int(rng.integers(5, 14)))
-    _row_of_trees(solids, road, rng, side, start, end, road.half_m + 0.9, 0.6)
+    _row_of_trees(solids, road, rng, side, start, end, road.half_m + 1.3, 0.6)
     _clutter(solids, road, rng, side, start, end)
 
 
@@ -210,7 +210,7 @@ ZONES: dict[str, Callable] = {
 
 
 def _row_of_trees(solids, road, rng, side, start, end, d, share) -> None:
-    gap, tall = float(rng.uniform(7, 13)), float(rng.uniform(4.5, 9.5))
+    gap, tall = float(rng.uniform(7, 13)), float(rng.uniform(4.5, 9.0))
     if rng.random() > share + 0.2:
         return
     for s in np.arange(start + 3, end, gap):

@@ -19,7 +19,7 @@ def tree(solids: SolidList, place: Place, rng: Generator, tall_m: float) -> None
     dark = (0.035 * hue, 0.06, 0.018)
     wood = (0.11, 0.085, 0.06)
     seed = float(rng.integers(1000))
-    detail = (float(rng.uniform(0.12, 0.35)), float(rng.uniform(0.35, 0.7)), 0, seed)
+    detail = (float(rng.uniform(0.12, 0.35)), float(rng.uniform(0.45, 0.9)), 0, seed)
     if rng.random() < 0.2:
         solids.add(
             place, CONE, BARK, (0, 0, 0.6), (0.16, 0.16, 0.7), wood, detail=(0.3, 0.1, 0.3, 0)
@@ -53,21 +53,14 @@ def tree(solids: SolidList, place: Place, rng: Generator, tall_m: float) -> None
     )
     crown = float(rng.uniform(0.19, 0.25)) * tall_m
     high = float(rng.uniform(0.9, 1.5))
-    solids.add(
-        place,
-        BALL,
-        FOLIAGE,
-        (0, 0, 0.68 * tall_m),
-        (crown, crown, crown * high),
-        dark,
-        leaf,
-        detail=detail,
-    )
-    for k in range(int(rng.integers(8, 13))):
-        angle, up = 2.4 * k + float(rng.uniform(-0.4, 0.4)), float(rng.uniform(-0.8, 1.0))
-        out = crown * math.sqrt(1 - 0.8 * up * up) * float(rng.uniform(0.5, 1.0))
-        r = crown * float(rng.uniform(0.28, 0.6))
-        centre = (out * math.cos(angle), out * math.sin(angle), 0.68 * tall_m + up * crown * high)
+    core = 0.72 * crown
+    middle = (0.0, 0.0, 0.68 * tall_m)
+    solids.add(place, BALL, FOLIAGE, middle, (core, core, core * high), dark, leaf, detail=detail)
+    for k in range(int(rng.integers(10, 16))):
+        angle, up = 2.4 * k + float(rng.uniform(-0.5, 0.5)), float(rng.uniform(-0.8, 1.0))
+        out = crown * math.sqrt(1 - 0.8 * up * up) * float(rng.uniform(0.55, 0.9))
+        r = crown * float(rng.uniform(0.25, 0.5))
+        centre = (out * math.cos(angle), out * math.sin(angle), middle[2] + up * crown * high)
         solids.add(
             place,
             BALL,
