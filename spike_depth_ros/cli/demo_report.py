@@ -64,7 +64,7 @@ def measure(recording: Recording) -> dict[str, Any]:
         'latency_ms_p99': float(np.percentile(recording.latency_ms, 99)),
         'dropped_windows': int(work.get('dropped windows', 0)),
         'dropped_messages': int(work.get('dropped messages', 0)),
-        'node_says': {name: status['message'] for name, status in recording.diagnostics.items()},
+        'node_says': recording.said,
     }
     pairs = list(_with_truth(recording))
     if pairs:

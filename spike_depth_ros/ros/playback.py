@@ -58,9 +58,6 @@ def play(
             print(f'depth_node is active; playing {drive}')
             with _process('replay_node', replay_args) as replay:
                 _spin(executor, seconds + READY_S, lambda: replay.poll() is not None)
-                probe.recording.said = {
-                    name: status['message'] for name, status in probe.recording.diagnostics.items()
-                }
             _spin(executor, 2.5, lambda: False)  # the last maps, and the final counts
         return probe.recording
     except (KeyboardInterrupt, ExternalShutdownException) as error:

@@ -97,5 +97,7 @@ class Probe(Node):
         for status in message.status:
             values = {pair.key: pair.value for pair in status.values}
             self.recording.diagnostics[status.name] = {'message': status.message, **values}
-            if float(values.get('events/s', 0)) > 0:
-                self.recording.events_per_s.append(float(values['events/s']))
+            events_per_s = float(values.get('events/s', 0))
+            if events_per_s > 0:
+                self.recording.events_per_s.append(events_per_s)
+                self.recording.said = {status.name: status.message for status in message.status}

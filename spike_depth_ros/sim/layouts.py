@@ -22,7 +22,9 @@ from spike_depth_ros.camera import Camera
 from spike_depth_ros.config import require
 from spike_depth_ros.sim.sensors import EventCameraConfig
 
-EPOCH_NS = {'dsec': 50_000_000_000_000, 'bag': 1_700_000_000_000_000_000}
+EPOCH_NS = {'dsec': 50_000_000_000_000, 'bag': 32_425 * 2**24 * 5**5 * 1000}
+"""When drives start. A bag's is a multiple of evt3's wrap of 2^24 us and of 50 ms, so that windows
+of 50 ms end where there is a truth."""
 """Time of a recording's first event on its own clock; 0 for the other layouts."""
 
 EVENT_BASELINE_M = 0.6
@@ -297,6 +299,12 @@ def _dense_stamps(recording: Recording, places: Iterable[str]) -> None:
 # rosbag2
 
 
+def bag_rig(sensor: EventCameraConfig) -> Rig:
+    """One lens for events and colour; truth of the ideal pinhole, as depth images are in ROS."""
+    view = View(sensor.camera, np.eye(4))
+    return Rig(sensor, View(sensor.camera.rectified(), np.eye(4)), view)
+
+
 def _bag_depth(folder: Path, index: int, depth_m: np.ndarray, rig: Rig) -> None:
     np.save(_made(folder.parent / 'pictures') / f'depth_{index:06d}.npy', depth_m)
 
@@ -401,6 +409,6 @@ LAYOUTS: dict[str, Layout] = {
     'dense_spike': Layout(
         '346x260', dense_rig, 30, 30, _dense_depth, _dense_image, _finish_dense_spike, True
     ),
-    'bag': Layout('640x480', one_camera, 20, 20, _bag_depth, _bag_image, _finish_bag),
+    'bag': Layout('640x480', bag_rig, 20, 20, _bag_depth, _bag_image, _finish_bag),
 }
 """Name -> layout: the only list of them."""
