@@ -39,9 +39,6 @@ SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FA
 CAMERA = Camera(WIDTH, HEIGHT, 60.0, 60.0, 31.5, 23.5, 'plumb_bob', (0.05, 0.0, 0.0, 0.0, 0.0))
 
 
-# ---------------------------------------------------------------------- what it publishes
-
-
 def test_outputs_of_one_frame_belong_together_and_equal_the_estimators(graph, start, checkpoint):
     node = start(cloud_rate_hz=0.0, preview_rate_hz=0.0, cloud_stride=1)
     topics = {'image': Image, 'camera_info': CameraInfo, 'points': PointCloud2,
@@ -159,9 +156,6 @@ def test_real_recording_passes_without_a_loss(graph, start, real_events):
     assert node.pipeline.windows.dropped == 0
 
 
-# ---------------------------------------------------------------------- services, diagnostics
-
-
 def test_services(graph, start, tmp_path):
     node = start(snapshot_dir=str(tmp_path / 'snaps'))
     depth = graph.listen(Image, '/depth_node/depth/image')
@@ -225,9 +219,6 @@ def test_diagnostics_say_what_the_node_does(graph, start):
             'inference ms (median, p99)', 'publish ms (median, p99)', 'latency ms (median, p99)',
             'dropped windows', 'dropped messages', 'window queue',
             'input spike rate'} <= set(values['depth_node: work'])  # fmt: skip
-
-
-# ---------------------------------------------------------------------- life
 
 
 def test_autostart_needs_no_manager(graph, start):

@@ -37,9 +37,6 @@ SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FA
 CAMERA = Camera(WIDTH, HEIGHT, 60.0, 60.0, 31.5, 23.5, 'plumb_bob', (0.05, 0.0, 0.0, 0.0, 0.0))
 
 
-# ---------------------------------------------------------------------- bad input
-
-
 @pytest.mark.parametrize(('name', 'value', 'words'), [
     ('checkpoint', '/nowhere.safetensors', '/nowhere.safetensors'),
     ('engine', 'steam', "engine is 'steam', expected one of"),
@@ -296,3 +293,17 @@ def test_an_engine_that_fails_deactivates_the_node_with_a_reason(graph, start):
     driver.send(2 * WINDOW_MS)
     assert graph.spin_until(lambda: depth)
     assert 'out of smoke' not in node.health.verdict()[1]
+
+
+def test_an_error_that_nobody_expected_is_told_and_survived(graph, start, monkeypatch):
+    node = start(configure=False)
+
+    def broken(*_):
+        raise AttributeError('a bug')
+
+    with monkeypatch.context() as patch:
+        patch.setattr(depth_node, 'Outputs', broken)
+        assert node.trigger_configure() == TransitionCallbackReturn.ERROR
+    assert node.state == 'unconfigured'
+    assert node.last_error == 'on_configure: AttributeError: a bug'
+    assert node.trigger_configure() == SUCCESS

@@ -112,8 +112,6 @@ class DepthNode(LifecycleNode):
         )
         self._autostart_due = self.parameters.autostart
 
-    # ------------------------------------------------------------------ lifecycle
-
     @told
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Loads everything that can fail; on failure says why and can be tried again."""
@@ -255,8 +253,6 @@ class DepthNode(LifecycleNode):
             raise RuntimeError('the node was cleaned up while a thread was busy')
         return self.outputs
 
-    # ------------------------------------------------------------------ what the pipeline asks
-
     def _show(self, result: Result) -> None:
         self._outputs().show(result, self.parameters)
         if self.energy is not None:
@@ -294,8 +290,6 @@ class DepthNode(LifecycleNode):
             )
         self.get_logger().info(f'estimating depth from a {width}x{height} sensor')
         return Estimator(self.checkpoint, height, width, camera, options, self.engine)
-
-    # ------------------------------------------------------------------ callbacks
 
     def _on_message(self, cdr: bytes) -> None:
         if self.pipeline is not None:
@@ -347,8 +341,6 @@ class DepthNode(LifecycleNode):
             response.success, response.message = False, f'cannot write into {folder}: {error}'
         return response
 
-    # ------------------------------------------------------------------ watching
-
     def _watch(self) -> None:
         """Five times a second: starts, looks for publishers, notices threads that gave up."""
         if self._autostart_due:
@@ -363,8 +355,6 @@ class DepthNode(LifecycleNode):
             self.get_logger().error(error)
             self.trigger_deactivate()
             self.last_error = error
-
-    # ------------------------------------------------------------------ parameters
 
     def _set_up_parameters(self) -> None:
         self.add_pre_set_parameters_callback(

@@ -96,8 +96,6 @@ class ReplayNode(Node):
             self._thread.join(5.0)
         super().destroy_node()
 
-    # ------------------------------------------------------------------ topics
-
     def _open(self) -> EventSource:
         return open_source(self.parameters.path, self.parameters.topic or None)
 
@@ -133,8 +131,6 @@ class ReplayNode(Node):
             reliability=RELIABILITY[self.parameters.reliability],
         )
         return Channel(self.create_publisher(message, 'events', qos), True, convert)
-
-    # ------------------------------------------------------------------ the playing thread
 
     def _run(self) -> None:
         try:
