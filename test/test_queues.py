@@ -1,8 +1,12 @@
 """Queues that drop their oldest, and workers that survive a bad item."""
 
 import math
+import os
+import sys
 import threading
 import time
+
+import pytest
 
 from spike_depth_ros.ros.queues import MAX_FAULTS, AgingQueue, Worker
 
@@ -90,6 +94,22 @@ def test_an_error_that_nobody_expected_is_noticed(monkeypatch):
 
     worker, _ = run(work, [1])
     assert 'nobody expected' in worker.given_up
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='threads have a niceness on Linux only')
+def test_a_nice_worker_steps_back_and_the_process_does_not():
+    queue, seen = AgingQueue(1, math.inf), []
+
+    def work(item, arrived_s):
+        seen.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+        queue.close()
+
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    worker = Worker('work', queue, work, print, niceness=own + 1)
+    queue.put('a', 0.0)
+    worker.start()
+    assert worker.join(SOON_S)
+    assert (seen, os.getpriority(os.PRIO_PROCESS, 0)) == ([own + 1], own)
 
 
 def test_join_tells_that_a_worker_is_busy():

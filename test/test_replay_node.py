@@ -173,10 +173,14 @@ def test_main_says_what_is_wrong_and_ends(capsys):
     assert '/nowhere' in capsys.readouterr().err
 
 
-def test_real_recording_keeps_its_pace_and_loses_nothing(graph, play, real_events):
+@pytest.mark.parametrize(('bag', 'messages', 'events'), [
+    ('test_events_2', 100, 571_266),
+    ('test_data_mono_cd', 2, 100),  # of the former type name, played as EventPacket
+])  # fmt: skip
+def test_real_recordings_lose_nothing(graph, play, real_events, bag, messages, events):
     got = raw_listener(graph)
-    node = play(real_events / 'test_events_2')
-    assert graph.spin_until(lambda: node.finished.is_set() and len(got) == 100)
+    node = play(real_events / bag)
+    assert graph.spin_until(lambda: node.finished.is_set() and len(got) == messages)
     stream = EventStream(EVENT_PACKET)
-    assert sum(len(stream.feed(cdr)[1].events) for cdr in got) == 571_266
+    assert sum(len(stream.feed(cdr)[1].events) for cdr in got) == events
     assert stream.missing == 0

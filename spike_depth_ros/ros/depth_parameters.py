@@ -166,7 +166,7 @@ class DepthParameters:
         1.0, 'Time between two messages on /diagnostics [s].', low=0.1, high=60.0
     )
     energy_period_s: float = parameter(
-        10.0,
+        60.0,
         'Time between two estimates of energy and firing rate for /diagnostics [s]; 0: none.',
         low=0.0,
         high=3600.0,

@@ -143,7 +143,7 @@ class Pipeline:
         self.workers: tuple[Worker, ...] = (
             Worker('decode', self.messages, self._decode, wiring.say),
             Worker('inference', self.windows, self._infer, wiring.say),
-            Worker('pictures', self.frames, self._show, wiring.say),
+            Worker('pictures', self.frames, self._show, wiring.say, niceness=10),
         )
         self._wiring = wiring
         self._estimator: Estimator | None = None

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import sys
 import threading
 import time
 from collections import deque
@@ -106,6 +108,7 @@ class Worker(Generic[T]):
         queue: where the items come from.
         work: called with each item and its time of arrival.
         on_fault: called with a sentence for each item that failed.
+        niceness: how far the thread steps back behind the others when cores are few (Linux).
 
     Attributes:
         faults: number of items that failed.
@@ -118,10 +121,12 @@ class Worker(Generic[T]):
         queue: AgingQueue[T],
         work: Callable[[T, float], None],
         on_fault: Callable[[str], None],
+        niceness: int = 0,
     ) -> None:
         self.faults = 0
         self.given_up = ''
         self._queue, self._work, self._on_fault = queue, work, on_fault
+        self._niceness = niceness
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
@@ -136,6 +141,8 @@ class Worker(Generic[T]):
 
     def _run(self) -> None:
         reason = f'thread {self._thread.name} ended by an error that nobody expected'
+        if self._niceness and sys.platform == 'linux':  # elsewhere it would be the process's
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), self._niceness)
         try:
             self._loop()
             reason = self.given_up
