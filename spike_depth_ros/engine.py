@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import importlib.util
 import os
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -12,8 +13,12 @@ import numpy as np
 import torch
 from torch import nn
 
+from spike_depth_ros.model import runtimes
 from spike_depth_ros.model.checkpoint import Checkpoint
 from spike_depth_ros.model.spiking_transformer import SpikingTransformer
+
+MIN_GRAPH_PX = 40
+"""Least height and width that an exported graph is made for."""
 
 
 class EngineError(ValueError):
@@ -79,9 +84,93 @@ class TorchEngine:
         return torch.cat(prediction, dim=1)[0].float().cpu().numpy(), state
 
 
-ENGINES: dict[str, Callable[[Checkpoint, str, int], Engine]] = {
+class GraphEngine:
+    """An exported graph in a runtime; one graph per number of time steps, made when needed.
+
+    Args:
+        checkpoint: what to run; a spiking transformer.
+        threads: for inference; 0 for all cores but one.
+        package: the Python package of the runtime.
+        load: makes the runtime's session from a graph and a number of threads.
+        device: where the session runs, for people to read.
+
+    Raises:
+        EngineError: the package is missing, or the network cannot be exported.
+    """
+
+    def __init__(
+        self, checkpoint: Checkpoint, threads: int, package: str,
+        load: Callable[[bytes, int], runtimes.Run], device: str = 'cpu',
+    ) -> None:  # fmt: skip
+        if not isinstance(checkpoint.model, SpikingTransformer):
+            raise EngineError(
+                f'{package} runs spiking transformers only, this checkpoint is a '
+                f'{checkpoint.model_name}: use the engine torch'
+            )
+        for needed in (package, 'onnx', 'onnxscript'):
+            if importlib.util.find_spec(needed) is None:
+                raise EngineError(
+                    f'this engine needs the package {needed}: pip install spike_depth_ros[engines]'
+                )
+        self.device = device
+        self._model = checkpoint.model
+        self._load = load
+        self._threads = thread_count(threads)
+        self._sessions: dict[int, runtimes.Run] = {}
+        self._session(checkpoint.spikes.steps)
+
+    def infer(self, spikes: np.ndarray, state: Any | None) -> tuple[np.ndarray, Any]:
+        """See `Engine.infer`."""
+        check_spikes(spikes)
+        batch = spikes[:, None]
+        if min(spikes.shape[2:]) < MIN_GRAPH_PX:
+            raise EngineError(
+                f'spikes are {spikes.shape}; an exported graph needs at least {MIN_GRAPH_PX} px '
+                'each way: use the engine torch'
+            )
+        if state is None:
+            rest = self._model.rest(torch.from_numpy(batch))
+            state = [tensor.numpy() for tensor in rest.flat()]
+        maps, *state = self._session(len(spikes))([batch, *state])
+        return maps[0], state
+
+    def _session(self, steps: int) -> runtimes.Run:
+        if steps not in self._sessions:
+            graph = runtimes.cached_graph(self._model, steps)
+            self._sessions[steps] = self._load(graph, self._threads)
+        return self._sessions[steps]
+
+
+def _onnxruntime(checkpoint: Checkpoint, device: str = 'auto', threads: int = 0) -> GraphEngine:
+    chosen = choose_device(device)
+    providers = ['CPUExecutionProvider']
+    if chosen != 'cpu':
+        providers = ['TensorrtExecutionProvider', 'CUDAExecutionProvider', *providers]
+
+    def load(graph: bytes, threads: int) -> runtimes.Run:
+        return runtimes.onnxruntime_session(graph, threads, providers)
+
+    return GraphEngine(checkpoint, threads, 'onnxruntime', load, chosen)
+
+
+def _openvino(
+    checkpoint: Checkpoint, device: str = 'auto', threads: int = 0, precision: str = 'f32'
+) -> GraphEngine:
+    if device not in ('auto', 'cpu'):
+        raise EngineError(f'device is {device!r}, but openvino runs on the cpu here')
+
+    def load(graph: bytes, threads: int) -> runtimes.Run:
+        return runtimes.openvino_session(graph, threads, precision)
+
+    return GraphEngine(checkpoint, threads, 'openvino', load)
+
+
+ENGINES: dict[str, Callable[..., Engine]] = {
     'torch': TorchEngine,
     'torch_bf16': functools.partial(TorchEngine, dtype=torch.bfloat16),
+    'onnxruntime': _onnxruntime,
+    'openvino': _openvino,
+    'openvino_bf16': functools.partial(_openvino, precision='bf16'),
 }
 """Engine name -> factory(checkpoint, device, threads)."""
 

@@ -241,18 +241,28 @@ class _Spike(torch.autograd.Function):
 
 
 def _lif_torch(neuron: Neuron, current: Tensor, membrane: Tensor) -> tuple[Tensor, Tensor]:
-    differentiable = torch.is_grad_enabled() and not torch.compiler.is_compiling()
+    if torch.compiler.is_compiling():
+        return _lif_graph(neuron, current, membrane)
     spikes = []
     for x in current.unbind(0):
         charged = membrane + (x - membrane) / neuron.tau
-        if differentiable:
-            fired = _Spike.apply(charged - neuron.threshold, neuron.surrogate)
-            membrane = (1 - fired.detach()) * charged
-        else:
-            fired = (charged / neuron.threshold).floor().clamp(0, 1)
-            membrane = charged - fired * charged
+        fired = _Spike.apply(charged - neuron.threshold, neuron.surrogate)
+        membrane = (1 - fired.detach()) * charged
         spikes.append(fired)
     return torch.stack(spikes).to(current.dtype), membrane
+
+
+def _lif_graph(neuron: Neuron, current: Tensor, membrane: Tensor) -> tuple[Tensor, Tensor]:
+    """The LIF in few operators and without booleans, which graph compilers fuse badly."""
+    share = 1 / neuron.tau
+    spikes = []
+    for x in current.unbind(0):
+        charged = membrane + (x - membrane) * share
+        ratio = charged if neuron.threshold == 1 else charged / neuron.threshold
+        fired = ratio.floor().clamp(0, 1)
+        membrane = charged - fired * charged
+        spikes.append(fired)
+    return torch.stack(spikes), membrane
 
 
 def _ilif_torch(neuron: Neuron, current: Tensor, membrane: Tensor) -> tuple[Tensor, Tensor]:
