@@ -135,6 +135,13 @@ def test_windowed_attention_against_a_loop_over_pairs(shifted):
         torch.testing.assert_close(got[0][place], block.project(torch.cat(heads)))
 
 
+def test_networks_bound_to_a_number_of_bins_get_it():
+    assert build('unet', steps=8).config.steps == 8
+    assert build('unet', {'steps': 2}, steps=8).config.steps == 2
+    assert build('e2depth_small').config.steps == 4
+    build('tiny', steps=8)  # takes any number
+
+
 def test_unknown_names_and_fields_are_refused():
     with pytest.raises(ConfigError, match='no network'):
         build('resnet')

@@ -368,3 +368,15 @@ def test_every_shipped_configuration_describes_a_run(path, monkeypatch, tmp_path
 def test_the_configurations_that_were_asked_for_are_there():
     wanted = {'synthetic', 'dsec', 'dense', 'dense_spike', 'mvsec', 'rgb_teacher', 'smoke'}
     assert wanted <= {path.stem for path in CONFIGS}
+
+
+def test_the_benchmark_times_the_same_step_with_both_neurons():
+    from spike_depth_ros.cli.bench_train import _step, step_rows
+
+    rows = list(step_rows('tiny', (2, 2, 2, 32, 32), 1))
+    assert [row['peer'] is not None for row in rows] == [True, True, False]
+    assert all(row['value'] > 0 and row['unit'] == 'ms/window' for row in rows)
+    spikes = torch.ones(2, 2, 2, 32, 32, dtype=torch.uint8)
+    ours, theirs = (_step('tiny', backend, False, spikes) for backend in ('auto', 'spikingjelly'))
+    for _ in range(2):
+        torch.testing.assert_close(ours(), theirs(), rtol=1e-4, atol=1e-5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 from torch import nn
@@ -47,12 +48,14 @@ def preset_spikes(preset: str) -> SpikeConfig:
     return _SPIKES.get(preset, SpikeConfig())
 
 
-def build(name: str, values: dict[str, Any] | None = None) -> nn.Module:
+def build(name: str, values: dict[str, Any] | None = None, steps: int = 0) -> nn.Module:
     """Makes the network `name` (of `MODELS` or `PRESETS`), untrained.
 
     Args:
         name: a model, or a preset whose values `values` overrides.
         values: configuration fields in their JSON form.
+        steps: time bins per window, for the networks that are bound to their number; 0 leaves
+            it to `values`.
 
     Raises:
         ConfigError: an unknown name, or a configuration that does not fit it.
@@ -63,4 +66,6 @@ def build(name: str, values: dict[str, Any] | None = None) -> nn.Module:
             f'no network {name!r}; there are {sorted(MODELS)} and the presets {sorted(PRESETS)}'
         )
     config_class, module_class = MODELS[model]
-    return module_class(from_dict(config_class, {**preset, **(values or {})}))
+    bound = steps and 'steps' in {field.name for field in dataclasses.fields(config_class)}
+    shared = {'steps': steps} if bound else {}
+    return module_class(from_dict(config_class, {**shared, **preset, **(values or {})}))

@@ -214,7 +214,7 @@ def train(config: TrainConfig, folder: Path) -> Path:
 
 def make_student(config: TrainConfig) -> nn.Module:
     """The network to train, fresh or from a checkpoint of the same shape."""
-    student = build(config.model.name, config.model.config)
+    student = build(config.model.name, config.model.config, config.spikes.steps)
     if config.model.weights:
         start = load_checkpoint(config.model.weights)
         if start.model_config != student.config:

@@ -1,0 +1,100 @@
+"""`spike_depth bench train`: how fast a training step is, next to spikingjelly's neurons."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def train(
+    json: bool = False,
+    preset: str = 'small',
+    batch_size: int = 8,
+    height: int = 128,
+    width: int = 176,
+    steps: int = 4,
+    rounds: int = 5,
+    threads: int = 1,
+) -> None:
+    """Times forward, backward and optimiser step of one batch, in this very run's conditions.
+
+    The peer is the same network with spikingjelly's own multi-step LIF, everything else equal;
+    the last row is the U-Net of equal size on the same events.
+
+    Args:
+        json: print one JSON object instead of a table.
+        preset: spiking network to train.
+        batch_size: windows per step.
+        height: of the window, a multiple of 8.
+        width: of the window, a multiple of 8.
+        steps: time bins T.
+        rounds: the best of so many steps counts.
+        threads: for arithmetic; two that spin beside a busy neighbour are slower than one.
+    """
+    import torch
+
+    from spike_depth_ros.report import print_bench
+
+    torch.set_num_threads(threads)
+    shape = (steps, batch_size, 2, height, width)
+    print_bench(list(step_rows(preset, shape, rounds)), json)
+
+
+def step_rows(
+    preset: str, shape: tuple[int, int, int, int, int], rounds: int
+) -> Iterator[dict[str, Any]]:
+    """The rows of `train`, one after the other."""
+    import torch
+
+    from spike_depth_ros.report import bench_row, fastest_s
+
+    spikes = torch.poisson(torch.full(shape, 0.1), torch.Generator().manual_seed(0)).byte()
+    batch = shape[1]
+    size = f'{shape[3]}x{shape[4]}, T={shape[0]}, batch {batch}'
+
+    for precision, bfloat16 in (('float32', False), ('bfloat16', True)):
+        jobs = [_step(preset, backend, bfloat16, spikes) for backend in ('auto', 'spikingjelly')]
+        ours, peer = (1e3 * seconds / batch for seconds in fastest_s(jobs, rounds))
+        yield bench_row(
+            f'{preset}, training step, {size}, {precision}', ours, 'ms/window',
+            'spikingjelly LIF loop', peer, less_is_better=True,
+        )  # fmt: skip
+    (rival,) = fastest_s([_step('unet_small', 'auto', False, spikes)], rounds)
+    yield bench_row(
+        f'unet_small, training step, {size}, float32', 1e3 * rival / batch, 'ms/window'
+    )
+
+
+def _step(name: str, backend: str, bfloat16: bool, spikes: Tensor) -> Callable[[], Tensor]:
+    """A function that trains the network by one step, and returns the loss before it."""
+    import torch
+
+    from spike_depth_ros.config import DepthRange
+    from spike_depth_ros.model.neurons import set_backend
+    from spike_depth_ros.model.registry import build
+    from spike_depth_ros.train import losses
+    from spike_depth_ros.train.settings import LossConfig
+
+    torch.manual_seed(0)
+    network = build(name, steps=len(spikes)).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    set_backend(network, backend)
+    optimizer = torch.optim.AdamW(network.parameters())
+    _, batch, _, height, width = spikes.shape
+    depth_m = torch.rand(batch, 1, height, width) * 120
+    depth_range = DepthRange()
+    truth = losses.target(depth_m, torch.full((batch,), depth_range.focal_px), depth_range)
+
+    def step() -> Tensor:
+        optimizer.zero_grad()
+        with torch.autocast('cpu', torch.bfloat16, enabled=bfloat16):
+            answer = network(spikes)
+        terms = losses.depth_losses(answer, truth, depth_range, LossConfig())
+        loss = torch.stack(list(terms.values())).sum()
+        loss.backward()
+        optimizer.step()
+        return loss.detach()
+
+    return step
