@@ -194,6 +194,17 @@ def test_snapshot_into_an_impossible_folder(graph, start, tmp_path):
     assert 'cannot write into' in reply.message
 
 
+def test_two_cameras_on_one_topic_are_told(graph, start):
+    start()
+    arrays = graph.listen(DiagnosticArray, '/diagnostics')
+    for _ in range(2):
+        Driver(graph)
+    assert graph.spin_until(lambda: any(
+        '2 publishers share the topic' in status.message
+        for array in arrays for status in array.status
+    ))  # fmt: skip
+
+
 def test_diagnostics_say_what_the_node_does(graph, start):
     node = start(energy_period_s=0.001)
     arrays = graph.listen(DiagnosticArray, '/diagnostics')

@@ -134,6 +134,10 @@ class Health:
             'clock jumps': clock.jumps,
             **counts,
         }
+        publishers = len(self._node.events.publishers()) if self._node.events else 0
+        if publishers > 1:
+            mixed = f'{publishers} publishers share the topic: their events and clocks mix'
+            return Report('input', WARN, mixed, values)
         skipping = per_second.get('skipped', 0) > 0
         if skipping and per_second.get('packets', 0) == 0:
             return Report('input', ERROR, f'no message is usable: {stream.last_error}', values)
