@@ -256,14 +256,18 @@ def test_bag_holds_events_pictures_truth_and_motion(tmp_path):
     assert stamp_ns == EPOCH_NS['bag'] + 150_000_000
     assert (depth.encoding, depth.header.frame_id) == ('32FC1', 'event_camera_optical_frame')
     assert depth.header.stamp.sec * 10**9 + depth.header.stamp.nanosec == stamp_ns
-    truth = render(world, camera, START_S + 0.15)
+    truth = render(world, camera.rectified(), START_S + 0.15)
     got = depth.data.view(np.float32).reshape(48, 64)
     np.testing.assert_array_equal(got, truth.depth_m)
     image = seen['/camera/image_raw'][3][1]
-    np.testing.assert_array_equal(image.data.reshape(48, 64, 3), exposed(truth.radiance))
-    info = seen['/ground_truth/camera_info'][3][1]
-    np.testing.assert_allclose(info.d, camera.distortion)
-    np.testing.assert_allclose(info.k.reshape(3, 3), camera.matrix)
+    seen_raw = render(world, camera, START_S + 0.15)
+    np.testing.assert_array_equal(image.data.reshape(48, 64, 3), exposed(seen_raw.radiance))
+    for topic, distortion in (('/camera', camera.distortion), ('/event_camera', camera.distortion),
+                              ('/ground_truth', ())):  # fmt: skip
+        info = seen[f'{topic}/camera_info'][3][1]
+        np.testing.assert_allclose(info.d[: len(distortion)], distortion)
+        assert not any(info.d[len(distortion) :])
+        np.testing.assert_allclose(info.k.reshape(3, 3), camera.matrix)
     transform = seen['/tf'][15][1].transforms[0]
     pose = world.pose(START_S + 0.15)
     assert (transform.header.frame_id, transform.child_frame_id) == (

@@ -23,9 +23,8 @@ from spike_depth_ros.config import require
 from spike_depth_ros.sim.sensors import EventCameraConfig
 
 EPOCH_NS = {'dsec': 50_000_000_000_000, 'bag': 32_425 * 2**24 * 5**5 * 1000}
-"""When drives start. A bag's is a multiple of evt3's wrap of 2^24 us and of 50 ms, so that windows
-of 50 ms end where there is a truth."""
-"""Time of a recording's first event on its own clock; 0 for the other layouts."""
+"""Time at which a recording starts on its own clock; 0 for the other layouts. A bag's is a
+multiple of evt3's wrap of 2^24 us and of 50 ms: windows of 50 ms end where there is a truth."""
 
 EVENT_BASELINE_M = 0.6
 COLOUR_BASELINE_M = 0.51
