@@ -12,9 +12,9 @@ from spike_depth_ros.sim.weather import SKIES, draw_weather
 from spike_depth_ros.sim.world import SCENES, WorldError, build_world
 
 PINNED = {
-    'flight': '59c77ef87ec9ea11',
-    'indoor': 'd3d02856088d7c40',
-    'street': '2b7002eafd7ebc7a',
+    'flight': '029a0b8a8230f56f',
+    'indoor': 'ef1bce7c38b8442a',
+    'street': 'c1d023bc75257190',
 }
 
 

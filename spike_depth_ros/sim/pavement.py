@@ -103,6 +103,29 @@ def _meadow(levels, x, y, longest, middle, coarse, fine, lush):
 
 
 @numba.njit(**INLINE)
+def _asphalt(levels, layout, x, y, s, d, fd, middle, longest, fine, coarse):
+    """Brightness of asphalt: grain, mended patches, wheel tracks, cracks."""
+    age = layout[6]
+    patch = chance(int(np.floor(s / 7.0)), int(np.floor((d + 20.0) / 2.6)), 5)
+    mend = seen(longest / 4.0) * (0.35 if patch < 0.13 * age else 0.0)
+    track = 0.08 * pulse(abs(abs(d) - layout[1] / 2), 0.45, 1.0, fd)
+    sharp, split = seen(middle / 0.15) * age, 0.0
+    if sharp > 0:
+        crack = noise(levels, x * 2.1, y * 2.1 + 70, middle * 2.1)
+        split = 0.4 * sharp * pulse(crack, -0.03, 0.03, 0.03)
+    return 1.0 + 0.13 * fine + (0.05 + 0.11 * age) * coarse - mend - split + track
+
+
+@numba.njit(**INLINE)
+def _slabs(s, d, fs, fd, longest):
+    """Brightness of a paved walk: slabs of 0.6 m and their joints."""
+    near = seen(longest / 0.6)
+    joint = pulses(s / 0.6, 0.05, fs / 0.6) + pulses(d / 0.6, 0.05, fd / 0.6)
+    tone = chance(int(np.floor(s / 0.6)), int(np.floor(d / 0.6)), 11)
+    return 1.0 - 0.35 * min(joint, 1.0) + near * (0.24 * tone - 0.12)
+
+
+@numba.njit(**INLINE)
 def ground_pattern(levels, ground, path, step_m, x, y, dx, dy, cos_in, fp):
     """Shares of the ground's colours at a point.
 
@@ -134,43 +157,26 @@ def ground_pattern(levels, ground, path, step_m, x, y, dx, dy, cos_in, fp):
     fd = fp + (longest - fp) * (1.0 - toward * toward)
     half, walk = ground.layout[0], ground.layout[2]
     main = pulse(abs(d), -1.0, half, fd)
-    cross, paint = 0.0, 0.0
-    inner = 1e6
+    cross, paint, gap = 0.0, 0.0, 1e3
     if side >= 0:
         b = ground.side[side]
         cross = pulse(abs(across), -1.0, b[4], fs) * pulse(along, b[7], b[5], fd)
         if abs(d) > half:
             paint = cross * _marks(ground, along, across, fd, fs, abs(d) - half, b[4])
-        inner = abs(across)
-        gap = inner - b[4] if b[7] < along < b[5] else 1e3
-    else:
-        gap = 1e3
+        gap = abs(across) - b[4] if b[7] < along < b[5] else 1e3
     if abs(d) <= half + fd:
         paint = max(paint, main * _marks(ground, s, d, fs, fd, gap, half))
     road = max(main, cross)
     # The kerb: a bright stone with a dark foot, wherever the nearer road ends.
-    beyond = abs(d) - half
-    if side >= 0 and ground.side[side, 7] < along < ground.side[side, 5]:
-        beyond = min(beyond, inner - ground.side[side, 4])
+    beyond = min(abs(d) - half, gap)
     kerb = pulse(beyond, 0.0, 0.18, fd)
     foot = pulse(beyond, -0.1, 0.0, fd)
     wear = 0.8 + 0.12 * fine + 0.1 * coarse
-    age = ground.layout[6]
-    patch = chance(int(np.floor(s / 7.0)), int(np.floor((d + 20.0) / 2.6)), 5)
-    mend = seen(longest / 4.0) * (0.35 if patch < 0.13 * age else 0.0)
-    track = 0.08 * pulse(abs(abs(d) - ground.layout[1] / 2), 0.45, 1.0, fd)
-    sharp, split = seen(middle / 0.15) * age, 0.0
-    if sharp > 0:
-        crack = noise(levels, x * 2.1, y * 2.1 + 70, middle * 2.1)
-        split = 0.4 * sharp * pulse(crack, -0.03, 0.03, 0.03)
-    tar = 1.0 + 0.13 * fine + (0.05 + 0.11 * age) * coarse - mend - split + track
+    tar = _asphalt(levels, ground.layout, x, y, s, d, fd, middle, longest, fine, coarse)
     pave = pulse(beyond, 0.0, walk, fd)
     slab = 1.0
     if pave > 0 and ground.layout[3] > 0:
-        near = seen(longest / 0.6)
-        joint = pulses(s / 0.6, 0.05, fs / 0.6) + pulses(d / 0.6, 0.05, fd / 0.6)
-        tone = chance(int(np.floor(s / 0.6)), int(np.floor(d / 0.6)), 11)
-        slab = 1.0 - 0.35 * min(joint, 1.0) + near * (0.24 * tone - 0.12)
+        slab = _slabs(s, d, fs, fd, longest)
     green = (1 - road) * (1 - pave)
     blade = noise(levels, x * 9.0, y * 9.0 + 50, middle * 9.0) if green > 0 else 0.0
     soil = green * min(max(0.2 + 0.8 * coarse, 0.0), 1.0)

@@ -173,11 +173,7 @@ def surface(env, n, x, y, t, wx, wy, wz, norm, out):
         glow *= max(light.night, detail[1]) if material == geo.GLOW else light.night
         lit = 1.0 - (1.0 - lit) * max(1.0 - v / 5.0, 0.0) * 0.5
         lamp *= 1.0 / (1.0 + 0.05 * v * v)
-    beam = 0.0
-    if light.night > 0:
-        side = x / 0.5
-        low = min(max(0.5 + 9.0 * (y - scope.level), 0.12), 1.0)
-        beam = light.night * low * facing / ((1 + side**4) * (1.0 + distance * distance / 60.0))
+    beam = light.night * headlight(x, y - scope.level, facing, distance)
     mirrored = wz + 2 * facing * up_n
     share = max(mirrored, 0.0) / (max(mirrored, 0.0) + 0.22)
     fresnel = gloss + (1 - gloss) * gloss * (1 - facing) ** 4
@@ -195,6 +191,13 @@ def surface(env, n, x, y, t, wx, wy, wz, norm, out):
         dome *= 1.0 if mirrored > -0.05 else 0.35
         value = albedo * max(gain, 0.03) * arriving * (1 - fresnel) + fresnel * dome
         out[c] = value + glow * colours[solid, 2, c]
+
+
+@numba.njit(**INLINE)
+def headlight(x, below, facing, distance):
+    """What the camera's own headlights send on a surface: a low beam with a soft upper edge."""
+    low = min(max(0.5 + 9.0 * below, 0.12), 1.0)
+    return low * facing / ((1 + (2 * x) ** 4) * (1.0 + distance * distance / 60.0))
 
 
 @numba.njit(**INLINE)

@@ -116,40 +116,26 @@ def place_solids(solids, motion, time_s, eye, turn, rays, window, sun):
     near_m, origin, maps = np.empty(count), np.empty((count, 3)), np.empty((count, 3, 3))
     metric = np.empty((3, count, 3))
     centre, axes, c, m = np.empty(3), np.empty((3, 3)), np.empty(3), np.empty((3, 3))
-    edges = (rays.columns[window[0], 0], rays.columns[window[1] - 1, 1],
-             rays.rows[window[2], 0], rays.rows[window[3] - 1, 1])  # fmt: skip
+    x, y = rays.columns, rays.rows
+    edges = (x[window[0], 0], x[window[1] - 1, 1], y[window[2], 0], y[window[3] - 1, 1])
     kept = 0
     for n in range(count):
         _in_world(solids, poses, n, centre, axes)
         size = np.sqrt((axes * axes).sum())
         _rotated(turn, centre, eye, c)
-        if c[2] + size < NEAR_M or size < SMALLEST_PX * rays.pixel_rad * (c[2] - size):
+        tiny = size < SMALLEST_PX * rays.pixel_rad * (c[2] - size)
+        if tiny or c[2] + size < NEAR_M or _beside(edges, c, size):
             continue
-        if _beside(edges, c, size):
-            continue
-        for k in range(3):
-            for i in range(3):
-                m[i, k] = (
-                    turn[0, i] * axes[0, k] + turn[1, i] * axes[1, k] + turn[2, i] * axes[2, k]
-                )
+        _turned(turn, axes, m)
         reach = abs(m[2, 0]) + abs(m[2, 1]) + abs(m[2, 2])
-        if c[2] + reach < NEAR_M:
+        first, last = _span(x, window[0], window[1], c[0], c[2], m[0], m[2])
+        if first >= last or c[2] + reach < NEAR_M:
             continue
-        first, last = _span(rays.columns, window[0], window[1], c[0], c[2], m[0], m[2])
-        if first >= last:
-            continue
-        top, bottom = _span(rays.rows, window[2], window[3], c[1], c[2], m[1], m[2])
+        top, bottom = _span(y, window[2], window[3], c[1], c[2], m[1], m[2])
         if top >= bottom:
             continue
         _inverted(m, maps[kept])
-        for i in range(3):
-            row = maps[kept, i]
-            origin[kept, i] = -(row[0] * c[0] + row[1] * c[1] + row[2] * c[2])
-            half = np.sqrt(m[0, i] ** 2 + m[1, i] ** 2 + m[2, i] ** 2)
-            along_sun = axes[0, i] * sun[0] + axes[1, i] * sun[1] + axes[2, i] * sun[2]
-            metric[0, kept, i] = half
-            metric[1, kept, i] = along_sun / half
-            metric[2, kept, i] = axes[2, i] / half
+        _measured(c, axes, sun, maps[kept], origin[kept], metric[:, kept])
         near_m[kept] = c[2] - reach
         tiles[kept, 0], tiles[kept, 1], tiles[kept, 2], tiles[kept, 3] = first, last, top, bottom
         chosen[kept] = n
@@ -210,6 +196,24 @@ def _rotated(turn, point, eye, c):
     x, y, z = point[0] - eye[0], point[1] - eye[1], point[2] - eye[2]
     for i in range(3):
         c[i] = turn[0, i] * x + turn[1, i] * y + turn[2, i] * z
+
+
+@numba.njit(cache=True, nogil=True)
+def _turned(turn, axes, m):
+    """Sets `m` (3, 3) to half axes seen from the camera."""
+    for k in range(3):
+        for i in range(3):
+            m[i, k] = turn[0, i] * axes[0, k] + turn[1, i] * axes[1, k] + turn[2, i] * axes[2, k]
+
+
+@numba.njit(cache=True, nogil=True, error_model='numpy')
+def _measured(c, axes, sun, inverse, origin, metric):
+    """Sets the camera in unit space, and (3, 3): half sizes, sun and up in the metric frame."""
+    for i in range(3):
+        origin[i] = -(inverse[i, 0] * c[0] + inverse[i, 1] * c[1] + inverse[i, 2] * c[2])
+        half = np.sqrt(axes[0, i] ** 2 + axes[1, i] ** 2 + axes[2, i] ** 2)
+        along_sun = axes[0, i] * sun[0] + axes[1, i] * sun[1] + axes[2, i] * sun[2]
+        metric[0, i], metric[1, i], metric[2, i] = half, along_sun / half, axes[2, i] / half
 
 
 @numba.njit(cache=True, nogil=True, error_model='numpy')

@@ -81,6 +81,7 @@ class _Look(NamedTuple):
     joint: RGB
     ceiling: RGB
     slab_m: float
+    grain: float
 
 
 def _look(rng: Generator) -> _Look:
@@ -94,6 +95,7 @@ def _look(rng: Generator) -> _Look:
         joint=(0.08, 0.08, 0.08),
         ceiling=(0.7, 0.7, 0.68),
         slab_m=float(rng.uniform(0.2, 0.8)),
+        grain=float(rng.uniform(-0.95, 0.3)),
     )
 
 
@@ -125,7 +127,7 @@ def _shell(
     for side in (-1, 1):
         y = side * (half + 0.1)
         solids.add(place, geo.BOX, geo.PLAIN, (0, y, high / 2), (span, 0.1, high / 2), look.wall,
-                   detail=(0.5, 0, 0, seed))  # fmt: skip
+                   detail=(look.grain, 0, 0, seed))  # fmt: skip
         solids.add(place, geo.BOX, geo.PLAIN, (0, side * half, 0.05), (span, 0.015, 0.05),
                    look.joint)  # fmt: skip
         indoors.along_wall(solids, rng, place, side, span, half, high)
@@ -141,12 +143,12 @@ def _end_walls(solids: SolidList, place: Place, room: _Room, look: _Look, last: 
         for side in (-1, 1):
             solids.add(place, geo.BOX, geo.PLAIN, (x, side * (0.9 + rest), high / 2),
                        (0.06, max(rest, 0.05), high / 2), look.wall,
-                       detail=(0.5, 0, 0, 1))  # fmt: skip
+                       detail=(look.grain, 0, 0, 1))  # fmt: skip
             solids.add(place, geo.BOX, geo.BARK, (x, side * 0.93, 1.1), (0.1, 0.05, 1.1),
                        (0.3, 0.22, 0.15), detail=(0.2, 0, 0.2, 1))  # fmt: skip
         above = (high - 2.2) / 2
         solids.add(place, geo.BOX, geo.PLAIN, (x, 0, 2.2 + above), (0.06, 1.0, max(above, 0.05)),
-                   look.wall, detail=(0.5, 0, 0, 1))  # fmt: skip
+                   look.wall, detail=(look.grain, 0, 0, 1))  # fmt: skip
     if last:
         solids.add(place, geo.BOX, geo.PANEL, (span, 0, 1.1), (0.04, 0.95, 1.15),
                    (0.4, 0.3, 0.2), (0.1, 0.1, 0.1), detail=(0.9, 1.1, 0.1, 3))  # fmt: skip

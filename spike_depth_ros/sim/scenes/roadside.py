@@ -201,12 +201,7 @@ def _fields(solids, road, rng, side, start, end, taken) -> None:
             buildings.house(solids, place, rng)
 
 
-ZONES: dict[str, Callable] = {
-    'town': _town,
-    'suburb': _suburb,
-    'park': _park,
-    'fields': _fields,
-}
+ZONES: dict[str, Callable] = {'town': _town, 'suburb': _suburb, 'park': _park, 'fields': _fields}
 
 
 def _row_of_trees(solids, road, rng, side, start, end, d, share) -> None:

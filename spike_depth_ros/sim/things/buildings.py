@@ -6,7 +6,7 @@ import numpy as np
 
 from spike_depth_ros.sim.build import Place, SolidList
 from spike_depth_ros.sim.geometry import BOX, BRICK, FACADE, PLAIN, ROOF, SHELF, SIGN, STRIPE
-from spike_depth_ros.sim.things.colours import CAR_PAINTS, WALLS, pick
+from spike_depth_ros.sim.things.colours import CAR_PAINTS, PANE, WALLS, pick
 
 Generator = np.random.Generator
 
@@ -34,7 +34,19 @@ def block(
         warm,
         detail=(pitch, storey, float(rng.uniform(0.35, 0.72)), seed),
     )
-    if rng.random() < 0.4 and storeys < 7:
+    size = (half_x, half_y, high)
+    _roof(solids, place, rng, size, pitched=bool(rng.random() < 0.4 and storeys < 7))
+    if rng.random() < 0.5:
+        _balconies(solids, place, rng, size, pitch, storey)
+    if rng.random() < 0.5:
+        _shop(solids, place, rng, size)
+
+
+def _roof(solids: SolidList, place: Place, rng: Generator, size: tuple, pitched: bool) -> None:
+    """A gable roof, or a flat one with a parapet and a lift house."""
+    half_x, half_y, high = size
+    seed = float(rng.integers(1000))
+    if pitched:
         rise = float(rng.uniform(1.2, 3.0))
         solids.add(
             place,
@@ -58,41 +70,51 @@ def block(
         solids.add(
             place, BOX, PLAIN, (half_x * 0.3, 0, high + 1.2), (1.2, 1.2, 1.2), (0.35, 0.35, 0.35)
         )
-    if rng.random() < 0.5:
-        rail = pick(rng, WALLS)
-        for k in range(1, min(storeys, 6)):
-            for x in np.arange(-half_x + pitch, half_x - pitch / 2, 2 * pitch)[:4]:
-                solids.add(
-                    place,
-                    BOX,
-                    STRIPE,
-                    (float(x), half_y + 0.5, k * storey + 0.45),
-                    (pitch * 0.45, 0.55, 0.5),
-                    rail,
-                    pane,
-                    detail=(0.25, 0, 0, 0),
-                )
-    if rng.random() < 0.5:
-        sign_z = float(rng.uniform(2.7, 3.3))
-        solids.add(
-            place,
-            BOX,
-            SIGN,
-            (0, half_y + 0.08, sign_z),
-            (half_x * 0.7, 0.08, 0.3),
-            pick(rng, CAR_PAINTS),
-            pick(rng, WALLS),
-            (0.5, 0.4, 0.3),
-            detail=(half_x, 0.6, 0.25, seed),
-        )
-        solids.add(
-            place,
-            BOX,
-            STRIPE,
-            (0, half_y + 0.6, 2.6),
-            (half_x * 0.6, 0.6, 0.05),
-            pick(rng, CAR_PAINTS),
-        )
+
+
+def _balconies(
+    solids: SolidList, place: Place, rng: Generator, size: tuple, pitch: float, storey: float
+) -> None:
+    half_x, half_y, high = size
+    rail = pick(rng, WALLS)
+    for k in range(1, min(round(high / storey), 6)):
+        for x in np.arange(-half_x + pitch, half_x - pitch / 2, 2 * pitch)[:4]:
+            solids.add(
+                place,
+                BOX,
+                STRIPE,
+                (float(x), half_y + 0.5, k * storey + 0.45),
+                (pitch * 0.45, 0.55, 0.5),
+                rail,
+                PANE,
+                detail=(0.25, 0, 0, 0),
+            )
+
+
+def _shop(solids: SolidList, place: Place, rng: Generator, size: tuple) -> None:
+    """A board over the ground floor, and an awning."""
+    half_x, half_y, _ = size
+    seed = float(rng.integers(1000))
+    sign_z = float(rng.uniform(2.7, 3.3))
+    solids.add(
+        place,
+        BOX,
+        SIGN,
+        (0, half_y + 0.08, sign_z),
+        (half_x * 0.7, 0.08, 0.3),
+        pick(rng, CAR_PAINTS),
+        pick(rng, WALLS),
+        (0.5, 0.4, 0.3),
+        detail=(half_x, 0.6, 0.25, seed),
+    )
+    solids.add(
+        place,
+        BOX,
+        STRIPE,
+        (0, half_y + 0.6, 2.6),
+        (half_x * 0.6, 0.6, 0.05),
+        pick(rng, CAR_PAINTS),
+    )
 
 
 def house(solids: SolidList, place: Place, rng: Generator) -> None:

@@ -148,86 +148,104 @@ def fence(solids: SolidList, place: Place, rng: Generator, length_m: float) -> N
             solids.add(place, BOX, PLAIN, (k * 2.0 - half, -0.08, 0.35), (0.05, 0.06, 0.4), STEEL)
 
 
-def small_things(solids: SolidList, place: Place, rng: Generator) -> None:
-    """One of: bin, bench, bollards, kiosk, hydrant, electricity box, advertising column."""
-    kind = int(rng.integers(6))
+def _bin(solids: SolidList, place: Place, rng: Generator) -> None:
     dark = pick(rng, CLOTHES)
-    seed = float(rng.integers(1000))
-    if kind == 0:
-        solids.add(place, CONE, PLAIN, (0, 0, 0.5), (0.28, 0.28, 0.5), dark)
-    elif kind == 1:
-        solids.add(
-            place,
-            BOX,
-            BARK,
-            (0, 0, 0.45),
-            (0.8, 0.25, 0.04),
-            (0.25, 0.16, 0.09),
-            detail=(0.1, 0.1, 0.3, 0),
-        )
-        solids.add(
-            place,
-            BOX,
-            BARK,
-            (0, -0.25, 0.75),
-            (0.8, 0.03, 0.2),
-            (0.25, 0.16, 0.09),
-            detail=(0.4, 0, 0.3, 0),
-        )
-        for x in (-0.7, 0.7):
-            solids.add(place, BOX, PLAIN, (x, 0, 0.22), (0.04, 0.22, 0.22), (0.05, 0.05, 0.05))
-    elif kind == 2:
-        for k in range(4):
-            solids.add(
-                place,
-                CONE,
-                STRIPE,
-                (1.5 * k, 0, 0.45),
-                (0.07, 0.07, 0.45),
-                (0.6, 0.6, 0.58),
-                (0.5, 0.05, 0.04),
-                detail=(0.5, 0, 0, 0),
-            )
-    elif kind == 3:
-        solids.add(
-            place,
-            BOX,
-            PAINT,
-            (0, 0, 0.6),
-            (0.5, 0.22, 0.6),
-            (0.3, 0.33, 0.3),
-            detail=(0.5, 0.05, 0, 0),
-        )
-    elif kind == 4:
+    solids.add(place, CONE, PLAIN, (0, 0, 0.5), (0.28, 0.28, 0.5), dark)
+
+
+def _bench(solids: SolidList, place: Place, rng: Generator) -> None:
+    solids.add(
+        place,
+        BOX,
+        BARK,
+        (0, 0, 0.45),
+        (0.8, 0.25, 0.04),
+        (0.25, 0.16, 0.09),
+        detail=(0.1, 0.1, 0.3, 0),
+    )
+    solids.add(
+        place,
+        BOX,
+        BARK,
+        (0, -0.25, 0.75),
+        (0.8, 0.03, 0.2),
+        (0.25, 0.16, 0.09),
+        detail=(0.4, 0, 0.3, 0),
+    )
+    for x in (-0.7, 0.7):
+        solids.add(place, BOX, PLAIN, (x, 0, 0.22), (0.04, 0.22, 0.22), (0.05, 0.05, 0.05))
+
+
+def _bollards(solids: SolidList, place: Place, rng: Generator) -> None:
+    for k in range(4):
         solids.add(
             place,
             CONE,
-            SIGN,
-            (0, 0, 1.6),
-            (0.65, 0.65, 1.6),
-            pick(rng, WALLS),
-            dark,
-            detail=(9, 3.2, 0.3, seed),
+            STRIPE,
+            (1.5 * k, 0, 0.45),
+            (0.07, 0.07, 0.45),
+            (0.6, 0.6, 0.58),
+            (0.5, 0.05, 0.04),
+            detail=(0.5, 0, 0, 0),
         )
-    else:
-        solids.add(
-            place,
-            BOX,
-            GLASS,
-            (0, 0, 1.2),
-            (1.8, 0.04, 1.15),
-            (0.12, 0.14, 0.15),
-            STEEL,
-            detail=(1.2, 0, 0, 0),
-        )
-        solids.add(place, BOX, PLAIN, (0, 0.6, 2.45), (1.9, 0.75, 0.06), STEEL)
-        solids.add(
-            place,
-            BOX,
-            SIGN,
-            (1.8, 0.6, 1.2),
-            (0.06, 0.6, 1.0),
-            pick(rng, WALLS),
-            dark,
-            detail=(1.2, 2.0, 0.2, seed),
-        )
+
+
+def _cabinet(solids: SolidList, place: Place, rng: Generator) -> None:
+    solids.add(
+        place,
+        BOX,
+        PAINT,
+        (0, 0, 0.6),
+        (0.5, 0.22, 0.6),
+        (0.3, 0.33, 0.3),
+        detail=(0.5, 0.05, 0, 0),
+    )
+
+
+def _column(solids: SolidList, place: Place, rng: Generator) -> None:
+    dark = pick(rng, CLOTHES)
+    seed = float(rng.integers(1000))
+    solids.add(
+        place,
+        CONE,
+        SIGN,
+        (0, 0, 1.6),
+        (0.65, 0.65, 1.6),
+        pick(rng, WALLS),
+        dark,
+        detail=(9, 3.2, 0.3, seed),
+    )
+
+
+def _shelter(solids: SolidList, place: Place, rng: Generator) -> None:
+    dark = pick(rng, CLOTHES)
+    seed = float(rng.integers(1000))
+    solids.add(
+        place,
+        BOX,
+        GLASS,
+        (0, 0, 1.2),
+        (1.8, 0.04, 1.15),
+        (0.12, 0.14, 0.15),
+        STEEL,
+        detail=(1.2, 0, 0, 0),
+    )
+    solids.add(place, BOX, PLAIN, (0, 0.6, 2.45), (1.9, 0.75, 0.06), STEEL)
+    solids.add(
+        place,
+        BOX,
+        SIGN,
+        (1.8, 0.6, 1.2),
+        (0.06, 0.6, 1.0),
+        pick(rng, WALLS),
+        dark,
+        detail=(1.2, 2.0, 0.2, seed),
+    )
+
+
+SMALL = (_bin, _bench, _bollards, _cabinet, _column, _shelter)
+
+
+def small_things(solids: SolidList, place: Place, rng: Generator) -> None:
+    """One of: bin, bench, bollards, electricity cabinet, advertising column, bus shelter."""
+    SMALL[int(rng.integers(len(SMALL)))](solids, place, rng)

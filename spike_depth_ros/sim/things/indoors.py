@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 
@@ -208,6 +209,121 @@ def furniture(solids: SolidList, place: Place, rng: Generator) -> None:
     FURNITURE[int(rng.integers(len(FURNITURE)))](solids, place, rng)
 
 
+class _Spot(NamedTuple):
+    """Where along a wall something hangs or stands."""
+
+    x_m: float
+    side: int
+    wide_m: float
+    half_m: float
+    high_m: float
+
+
+def _door(solids: SolidList, rng: Generator, place: Place, spot: _Spot) -> None:
+    x, side, y = spot.x_m, spot.side, spot.side * (spot.half_m - 0.01)
+    seed = float(rng.integers(10000))
+    solids.add(
+        place,
+        BOX,
+        PANEL,
+        (x, y, 1.03),
+        (0.45, 0.03, 1.03),
+        pick(rng, WOODS),
+        (0.1, 0.08, 0.06),
+        detail=(0.45, 1.03, 0.06, seed),
+    )
+    solids.add(place, BALL, PLAIN, (x + 0.36, y - side * 0.06, 1.0), (0.06, 0.03, 0.02), STEEL)
+
+
+def _picture(solids: SolidList, rng: Generator, place: Place, spot: _Spot) -> None:
+    x, y, wide = spot.x_m, spot.side * (spot.half_m - 0.01), spot.wide_m
+    seed = float(rng.integers(10000))
+    tall = float(rng.uniform(0.25, 0.6))
+    solids.add(
+        place,
+        BOX,
+        PLAIN,
+        (x, y, 1.55),
+        (wide + 0.04, 0.02, tall + 0.04),
+        (0.08, 0.06, 0.05),
+    )
+    solids.add(
+        place,
+        BOX,
+        SHELF,
+        (x, y, 1.55),
+        (wide, 0.03, tall),
+        pick(rng, CLOTHES, 0.5),
+        pick(rng, WALLS),
+        detail=(wide * 0.7, tall * 0.6, float(rng.uniform(0.05, 0.5)), seed),
+    )
+
+
+def _window(solids: SolidList, rng: Generator, place: Place, spot: _Spot) -> None:
+    x, side, y, wide = spot.x_m, spot.side, spot.side * (spot.half_m - 0.01), spot.wide_m
+    seed = float(rng.integers(10000))
+    tall = min(0.7, (spot.high_m - 1.0) / 2 - 0.1)
+    solids.add(
+        place,
+        BOX,
+        SHELF,
+        (x, y, 1.0 + tall),
+        (wide, 0.02, tall),
+        (0.6, 0.6, 0.6),
+        (0.5, 0.55, 0.6),
+        detail=(wide, tall, 0.06, seed),
+    )
+    solids.add(
+        place,
+        BOX,
+        STRIPE,
+        (x, y - side * 0.05, 0.4),
+        (wide, 0.05, 0.3),
+        (0.6, 0.6, 0.58),
+        (0.4, 0.4, 0.4),
+        detail=(0.001, 0, 0, 0),
+    )
+
+
+def _notice(solids: SolidList, rng: Generator, place: Place, spot: _Spot) -> None:
+    x, y, wide = spot.x_m, spot.side * (spot.half_m - 0.01), spot.wide_m
+    seed = float(rng.integers(10000))
+    solids.add(
+        place,
+        BOX,
+        SIGN,
+        (x, y, 1.5),
+        (wide, 0.02, 0.45),
+        (0.65, 0.64, 0.6),
+        pick(rng, CLOTHES),
+        detail=(2 * wide, 0.9, 0.12, seed),
+        yaw_rad=0.0,
+    )
+
+
+def _bookcase(solids: SolidList, rng: Generator, place: Place, spot: _Spot) -> None:
+    x, side, wide = spot.x_m, spot.side, spot.wide_m
+    seed = float(rng.integers(10000))
+    deep = float(rng.uniform(0.12, 0.25))
+    solids.add(
+        place,
+        BOX,
+        SHELF,
+        (x, side * (spot.half_m - deep), 0.9),
+        (wide, deep, 0.9),
+        pick(rng, WOODS),
+        pick(rng, CAR_PAINTS),
+        detail=(0.07, 0.3, 0.12, seed),
+    )
+
+
+def _nothing(solids: SolidList, rng: Generator, place: Place, spot: _Spot) -> None:
+    """Bare wall."""
+
+
+WALL = (_door, _picture, _window, _notice, _bookcase, _nothing)
+
+
 def along_wall(
     solids: SolidList,
     rng: Generator,
@@ -217,90 +333,11 @@ def along_wall(
     half_m: float,
     high_m: float,
 ) -> None:
-    """Doors, pictures, windows, boards and radiators along a wall at y = side * half."""
+    """Doors, pictures, windows, boards and bookcases along a wall at y = side * half."""
     x = -span_m + 1.0
-    y = side * (half_m - 0.01)
     while x < span_m - 1.0:
-        kind, seed = int(rng.integers(6)), float(rng.integers(10000))
         wide = float(rng.uniform(0.3, 0.9))
-        if kind == 0:
-            solids.add(
-                place,
-                BOX,
-                PANEL,
-                (x, y, 1.03),
-                (0.45, 0.03, 1.03),
-                pick(rng, WOODS),
-                (0.1, 0.08, 0.06),
-                detail=(0.45, 1.03, 0.06, seed),
-            )
-            solids.add(
-                place, BALL, PLAIN, (x + 0.36, y - side * 0.06, 1.0), (0.06, 0.03, 0.02), STEEL
-            )
-        elif kind == 1:
-            tall = float(rng.uniform(0.25, 0.6))
-            solids.add(
-                place,
-                BOX,
-                PLAIN,
-                (x, y, 1.55),
-                (wide + 0.04, 0.02, tall + 0.04),
-                (0.08, 0.06, 0.05),
-            )
-            solids.add(
-                place,
-                BOX,
-                SHELF,
-                (x, y, 1.55),
-                (wide, 0.03, tall),
-                pick(rng, CLOTHES, 0.5),
-                pick(rng, WALLS),
-                detail=(wide * 0.7, tall * 0.6, float(rng.uniform(0.05, 0.5)), seed),
-            )
-        elif kind == 2:
-            tall = min(0.7, (high_m - 1.0) / 2 - 0.1)
-            solids.add(
-                place,
-                BOX,
-                SHELF,
-                (x, y, 1.0 + tall),
-                (wide, 0.02, tall),
-                (0.6, 0.6, 0.6),
-                (0.5, 0.55, 0.6),
-                detail=(wide, tall, 0.06, seed),
-            )
-            solids.add(
-                place,
-                BOX,
-                STRIPE,
-                (x, y - side * 0.05, 0.4),
-                (wide, 0.05, 0.3),
-                (0.6, 0.6, 0.58),
-                (0.4, 0.4, 0.4),
-                detail=(0.001, 0, 0, 0),
-            )
-        elif kind == 3:
-            solids.add(
-                place,
-                BOX,
-                SIGN,
-                (x, y, 1.5),
-                (wide, 0.02, 0.45),
-                (0.65, 0.64, 0.6),
-                pick(rng, CLOTHES),
-                detail=(2 * wide, 0.9, 0.12, seed),
-                yaw_rad=0.0,
-            )
-        elif kind == 4 and half_m > 1.4:
-            deep = float(rng.uniform(0.12, 0.25))
-            solids.add(
-                place,
-                BOX,
-                SHELF,
-                (x, side * (half_m - deep), 0.9),
-                (wide, deep, 0.9),
-                pick(rng, WOODS),
-                pick(rng, CAR_PAINTS),
-                detail=(0.07, 0.3, 0.12, seed),
-            )
+        kind = WALL[int(rng.integers(len(WALL)))]
+        if kind is not _bookcase or half_m > 1.4:
+            kind(solids, rng, place, _Spot(x, side, wide, half_m, high_m))
         x += wide + float(rng.uniform(0.7, 2.2))

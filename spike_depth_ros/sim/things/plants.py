@@ -12,6 +12,24 @@ from spike_depth_ros.sim.geometry import BALL, BARK, CONE, FOLIAGE
 Generator = np.random.Generator
 
 
+def _fir(solids: SolidList, place: Place, tall_m: float, colours: tuple, detail: tuple) -> None:
+    dark, leaf, wood = colours
+    solids.add(place, CONE, BARK, (0, 0, 0.6), (0.16, 0.16, 0.7), wood, detail=(0.3, 0.1, 0.3, 0))
+    for k in range(4):
+        z, r = tall_m * (0.22 + 0.2 * k), tall_m * (0.24 - 0.045 * k)
+        solids.add(
+            place,
+            CONE,
+            FOLIAGE,
+            (0, 0, z),
+            (r, r, tall_m * 0.17),
+            dark,
+            leaf,
+            detail=detail,
+            taper=(0.93, 0, 0),
+        )
+
+
 def tree(solids: SolidList, place: Place, rng: Generator, tall_m: float) -> None:
     """A broad-leaved tree, or now and then a fir."""
     hue = rng.uniform(0.6, 1.4)
@@ -21,22 +39,7 @@ def tree(solids: SolidList, place: Place, rng: Generator, tall_m: float) -> None
     seed = float(rng.integers(1000))
     detail = (float(rng.uniform(0.12, 0.35)), float(rng.uniform(0.45, 0.9)), 0, seed)
     if rng.random() < 0.2:
-        solids.add(
-            place, CONE, BARK, (0, 0, 0.6), (0.16, 0.16, 0.7), wood, detail=(0.3, 0.1, 0.3, 0)
-        )
-        for k in range(4):
-            z, r = tall_m * (0.22 + 0.2 * k), tall_m * (0.24 - 0.045 * k)
-            solids.add(
-                place,
-                CONE,
-                FOLIAGE,
-                (0, 0, z),
-                (r, r, tall_m * 0.17),
-                dark,
-                leaf,
-                detail=detail,
-                taper=(0.93, 0, 0),
-            )
+        _fir(solids, place, tall_m, (dark, leaf, wood), detail)
         return
     trunk = 0.42 * tall_m
     girth = 0.028 * tall_m + 0.04

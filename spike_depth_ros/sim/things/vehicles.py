@@ -54,7 +54,7 @@ def _wheels(
                 WHEEL,
                 (x, side * y, radius),
                 (radius, 0.13, radius),
-                (0.35, 0.35, 0.36),
+                (0.2, 0.2, 0.21),
                 RUBBER,
             )
 
@@ -83,14 +83,26 @@ def _lamps(solids: SolidList, place: Place, x: float, y: float, z: float) -> Non
         )
 
 
+def _plate(solids: SolidList, place: Place, x: float, z: float, seed: float) -> None:
+    solids.add(
+        place,
+        BOX,
+        SIGN,
+        (x, 0, z),
+        (0.02, 0.26, 0.06),
+        (0.6, 0.6, 0.55),
+        RUBBER,
+        detail=(0.52, 0.12, 0.06, seed),
+    )
+
+
 def car(solids: SolidList, place: Place, rng: Generator) -> tuple[float, float]:
     """A car of a random kind; returns its half length and half width [m]."""
-    kind = list(CARS)[int(rng.choice(len(CARS), p=(0.28, 0.27, 0.13, 0.22, 0.10)))]
-    length, width, foot, top, roof, centre, cabin, taper = CARS[kind]
+    row = list(CARS.values())[int(rng.choice(len(CARS), p=(0.28, 0.27, 0.13, 0.22, 0.10)))]
+    length, width, foot, top, roof, centre, cabin, taper = row
     paint = pick(rng, CAR_PAINTS)
     seed = float(rng.integers(1000))
-    half, wide = length / 2, width / 2
-    body, nose = (top - foot) / 2, 0.16 * length
+    half, wide, body, nose = length / 2, width / 2, (top - foot) / 2, 0.16 * length
     solids.add(
         place,
         BOX,
@@ -132,18 +144,10 @@ def car(solids: SolidList, place: Place, rng: Generator) -> tuple[float, float]:
         (cabin * (1 - taper) * 1.02, wide * 0.93 * 0.77, 0.03),
         paint,
     )
-    solids.add(
-        place,
-        BOX,
-        SIGN,
-        (-half - 0.01, 0, foot + 0.3),
-        (0.02, 0.26, 0.06),
-        (0.6, 0.6, 0.55),
-        RUBBER,
-        detail=(0.52, 0.12, 0.06, seed),
+    _plate(solids, place, -half - 0.01, foot + 0.3, seed)
+    _wheels(
+        solids, place, (-0.30 * length, 0.31 * length), wide - 0.08, 0.31 if foot < 0.33 else 0.35
     )
-    axle = 0.30 * length
-    _wheels(solids, place, (-axle, axle * 1.04), wide - 0.08, 0.31 if foot < 0.33 else 0.35)
     _lamps(solids, place, half - 0.03, wide - 0.28, foot + 0.40)
     return half, wide
 
