@@ -23,6 +23,9 @@ from spike_depth_ros.train.pictures import sample_picture
 from spike_depth_ros.train.settings import OptimizerConfig, TrainConfig
 
 STRIDE_PX = 8
+SMOOTHING = 0.98
+"""Logged losses are exponential means over some 50 iterations."""
+
 PICTURES = 6
 """Validation clips that are shown as pictures."""
 
@@ -88,6 +91,7 @@ class DepthTraining(lightning.LightningModule):
         self.wall_s = 0.0
         self._since_s = time.monotonic()
         self._shown: list[tuple] = []
+        self._smoothed: dict[str, tuple[Tensor | float, int]] = {}
         self._teacher = (teacher,)  # in a tuple: a module held directly would become a part
         self._tap: FeatureTap | None = None
         self.adapters = nn.ModuleList()
@@ -117,10 +121,18 @@ class DepthTraining(lightning.LightningModule):
             for name, term in self._window_losses(answer, batch, k).items():
                 totals[name] = totals[name] + term / windows
         loss = torch.stack(list(totals.values())).sum()
-        shown = {f'train/{name}': value.detach() for name, value in totals.items()}
-        self.log_dict(shown, batch_size=1)
-        self.log('loss', loss.detach(), prog_bar=True, batch_size=1)
+        self._log_smoothed({'loss': loss, **totals})
         return loss
+
+    def _log_smoothed(self, values: dict[str, Tensor]) -> None:
+        """Logs means over the last iterations: single batches of mixed scenes say little."""
+        for name, value in values.items():
+            mean, count = self._smoothed.get(name, (0.0, 0))
+            keep = min(count / (count + 1), SMOOTHING)
+            self._smoothed[name] = (keep * mean + (1 - keep) * value.detach(), count + 1)
+        means = {name: mean for name, (mean, _) in self._smoothed.items()}
+        self.log('loss', means.pop('loss'), prog_bar=True, batch_size=1)
+        self.log_dict({f'train/{name}': mean for name, mean in means.items()}, batch_size=1)
 
     def _window_losses(self, answer: Prediction, batch: Batch, k: int) -> dict[str, Tensor]:
         config = self.config
