@@ -237,6 +237,17 @@ def test_autostart_needs_no_manager(graph, start):
     assert graph.spin_until(lambda: node.state == 'active')
 
 
+def test_diagnostics_say_that_it_is_being_configured(graph, start):
+    arrays = graph.listen(DiagnosticArray, '/diagnostics')
+    node = start(configure=False)
+    assert graph.spin_until(lambda: arrays)
+    assert node.trigger_configure() == SUCCESS
+    assert graph.spin_until(lambda: any(
+        status.message == 'no depth: the node is configuring'
+        for array in arrays for status in array.status
+    ))  # fmt: skip
+
+
 def test_a_manager_may_do_it(graph, start):
     node = start(configure=False)
     graph.spin_for(0.5)

@@ -116,6 +116,7 @@ class DepthNode(LifecycleNode):
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Loads everything that can fail; on failure says why and can be tried again."""
         self.parameters = params.read(self, DepthParameters)
+        self.health.publish()  # the last word until all is loaded: 'the node is configuring'
         try:
             self.parameters.check()
             self._load()
@@ -199,10 +200,12 @@ class DepthNode(LifecycleNode):
         path = parameters.checkpoint or shipped(DEFAULT_CHECKPOINT)
         self.checkpoint_path = Path(path).expanduser()
         self.checkpoint = load_checkpoint(self.checkpoint_path)
+        self.get_logger().info(
+            f'preparing engine {parameters.engine} and kernels; the first time takes a while'
+        )
         self.engine = ENGINES[parameters.engine](
             self.checkpoint, parameters.device, parameters.num_threads
         )
-        self.get_logger().info('preparing; a machine compiles the kernels once, in about 10 s')
         warm_up(self.checkpoint, self.engine)
         self.energy = EnergyMeter(self.checkpoint.model)
 
