@@ -1,18 +1,24 @@
 """Engines: the same maps as the network itself, streaming included; bad input refused."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from dyadic import exact_counts, exact_network
 
+from spike_depth_ros.config import DepthRange, SpikeConfig
 from spike_depth_ros.engine import ENGINES, EngineError, choose_device, thread_count
-from spike_depth_ros.model.checkpoint import untrained_checkpoint
+from spike_depth_ros.model import runtimes
+from spike_depth_ros.model.checkpoint import Checkpoint, untrained_checkpoint
 
-CHECKPOINT = untrained_checkpoint('tiny')
+CHECKPOINT = Checkpoint(
+    exact_network(), 'spiking_transformer', SpikeConfig(), DepthRange(), {'trained': False}
+)
 
 
-def windows(count: int = 2, height: int = 64, width: int = 88) -> list[np.ndarray]:
-    rng = np.random.default_rng(4)
-    return [rng.poisson(0.1, (4, 2, height, width)).astype(np.uint8) for _ in range(count)]
+def windows(count: int = 2) -> list[np.ndarray]:
+    return [exact_counts(seed=seed)[:, 0].numpy() for seed in range(count)]
 
 
 def reference(spikes: list[np.ndarray]) -> list[np.ndarray]:
@@ -30,7 +36,7 @@ def test_torch_agrees_with_the_network():
     state = None
     for window, want in zip(windows(), reference(windows()), strict=True):
         maps, state = engine.infer(window, state)
-        assert maps.shape == (3, 64, 88)
+        assert maps.shape == (3, 64, 64)
         assert maps.dtype == np.float32
         np.testing.assert_allclose(maps, want, atol=2e-5)
 
@@ -59,7 +65,7 @@ def test_a_state_can_be_used_twice():
 def test_rivals_run_too():
     engine = ENGINES['torch'](untrained_checkpoint('unet_small'), 'cpu', 1)
     maps, _ = engine.infer(windows(1)[0], None)
-    assert maps.shape == (3, 64, 88)
+    assert maps.shape == (3, 64, 64)
 
 
 @pytest.mark.parametrize(
@@ -91,3 +97,62 @@ def test_devices():
 def test_threads():
     assert thread_count(3) == 3
     assert thread_count(0) >= 1
+
+
+@pytest.fixture(scope='module')
+def exported(tmp_path_factory) -> Path:
+    """The cache folder, holding the graphs of `CHECKPOINT` for 4 steps; exporting is slow."""
+    pytest.importorskip('onnxscript')
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv('XDG_CACHE_HOME', str(tmp_path_factory.mktemp('cache')))
+        runtimes.cached_graph(CHECKPOINT.model, 4)
+        assert runtimes.is_cached(CHECKPOINT.model, 4)
+        assert not runtimes.is_cached(CHECKPOINT.model, 1)
+        yield runtimes.cache_folder()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', ['onnxruntime', 'openvino'])
+def test_graphs_agree_with_the_network(name, exported):
+    pytest.importorskip(name)
+    engine = ENGINES[name](CHECKPOINT, 'cpu', 1)
+    state = None
+    for window, want in zip(windows(), reference(windows()), strict=True):
+        maps, state = engine.infer(window, state)
+        np.testing.assert_allclose(maps, want, atol=2e-4)
+    before = [tensor.copy() for tensor in state]
+    again = [engine.infer(windows()[0], state)[0] for _ in range(2)]
+    np.testing.assert_array_equal(*again)
+    for kept, now in zip(before, state, strict=True):
+        np.testing.assert_array_equal(kept, now)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', ['onnxruntime', 'openvino'])
+def test_graphs_take_any_size(name, exported):
+    pytest.importorskip(name)
+    engine = ENGINES[name](CHECKPOINT, 'cpu', 1)
+    reference_engine = ENGINES['torch'](CHECKPOINT, 'cpu', 1)
+    for rows, columns in ((40, 40), (72, 88), (128, 64)):
+        spikes = np.zeros((4, 2, rows, columns), np.uint8)
+        spikes[:, :, 8:24, 8:16] = 1
+        maps, _ = engine.infer(spikes, None)
+        want, _ = reference_engine.infer(spikes, None)
+        np.testing.assert_allclose(maps, want, atol=2e-4)
+    with pytest.raises(EngineError, match='at least 40'):
+        engine.infer(np.zeros((4, 2, 32, 64), np.uint8), None)
+
+
+@pytest.mark.slow
+def test_a_graph_is_little_more_than_its_weights(exported):
+    (graph,) = exported.glob('*.onnx')
+    weights = sum(p.numel() * 4 for p in CHECKPOINT.model.parameters())
+    assert graph.stat().st_size < weights + 200_000
+
+
+def test_graph_engines_refuse_what_they_cannot():
+    pytest.importorskip('onnxruntime')
+    with pytest.raises(EngineError, match='spiking transformers only'):
+        ENGINES['onnxruntime'](untrained_checkpoint('unet_small'), 'cpu', 1)
+    with pytest.raises(EngineError, match='runs on the cpu'):
+        ENGINES['openvino'](CHECKPOINT, 'cuda', 1)

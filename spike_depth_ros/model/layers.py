@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 
 import torch
 from torch import Tensor, nn
@@ -170,15 +171,19 @@ def _compiled_readout(
 ) -> tuple[Tensor, Tensor]:
     """`Readout` as one loop over channels-last maps; see there."""
     steps, _, channels, height, width = x.shape
-    rows = x.permute(0, 1, 3, 4, 2).contiguous().view(steps, -1, channels)
-    before = torch.empty(0, channels)
+    # several pixels make one row of the loop, so that few channels fill its vectors too
+    pixels = math.gcd(height * width, max(1, 64 // channels))
+    columns = pixels * channels
+    rows = x.permute(0, 1, 3, 4, 2).contiguous().view(steps, -1, columns)
+    before = torch.empty(0, columns)
     if total is not None:
-        before = total.permute(0, 2, 3, 1).contiguous().view(-1, channels)
+        before = total.permute(0, 2, 3, 1).contiguous().view(-1, columns)
     after = torch.empty(rows.shape[1:])
     average = torch.empty(rows.shape[1:], dtype=x.dtype)
     kernels.readout_bf16(
         rows.view(torch.uint16).numpy(), before.numpy(), after.numpy(),
-        average.view(torch.uint16).numpy(), decay.numpy(), norm[0].numpy(),
+        average.view(torch.uint16).numpy(), decay.repeat(pixels).numpy(),
+        norm[0].repeat(pixels).numpy(),
     )  # fmt: skip
     shape = (1, height, width, channels)
     return average.view(shape).permute(0, 3, 1, 2), after.view(shape).permute(0, 3, 1, 2)
