@@ -43,7 +43,8 @@ def play(
     # a domain of its own, on this machine only: the demo meets no robot that is running
     os.environ.setdefault('ROS_DOMAIN_ID', str(1 + os.getpid() % 100))
     os.environ.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
-    depth_args = _ros_args(params, checkpoint=checkpoint, camera_info_url=calibration)
+    depth_args = _ros_args(params, checkpoint=checkpoint, camera_info_url=calibration,
+                           depth_encoding='32FC1')  # fmt: skip
     replay_args = _ros_args(params, path=drive, topic=topic, duration_s=seconds, stamp='now',
                              wait_for_subscriber_s=20.0)  # fmt: skip
     rclpy.init()

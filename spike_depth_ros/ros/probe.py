@@ -7,12 +7,13 @@ import time
 from typing import Any
 
 import numpy as np
+from cv_bridge import CvBridge
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image, PointCloud2
 
-ENCODINGS = {'32FC1': (np.float32, 1), '16UC1': (np.uint16, 1), 'rgb8': (np.uint8, 3)}
+BRIDGE = CvBridge()
 
 
 @dataclasses.dataclass
@@ -29,20 +30,6 @@ class Recording:
     events_per_s: list[float] = dataclasses.field(default_factory=list)
     diagnostics: dict[str, dict[str, str]] = dataclasses.field(default_factory=dict)
     said: dict[str, str] = dataclasses.field(default_factory=dict)  # while events still came
-
-
-def to_array(message: Image) -> np.ndarray:
-    """The pixels of an image message, copied.
-
-    Raises:
-        ValueError: an encoding that the node does not publish.
-    """
-    if message.encoding not in ENCODINGS:
-        raise ValueError(f'encoding {message.encoding!r}, expected one of {sorted(ENCODINGS)}')
-    dtype, channels = ENCODINGS[message.encoding]
-    shape = (message.height, message.width, channels)
-    pixels = np.frombuffer(message.data, dtype).reshape(shape)
-    return pixels[..., 0].copy() if channels == 1 else pixels.copy()
 
 
 def stamp_ns(message: Any) -> int:
@@ -77,7 +64,7 @@ class Probe(Node):
 
     def _keeper(self, store: dict[int, np.ndarray]) -> Any:
         def keep(message: Image) -> None:
-            store[stamp_ns(message)] = to_array(message)
+            store[stamp_ns(message)] = _pixels(message)
 
         return keep
 
@@ -85,7 +72,7 @@ class Probe(Node):
         now_ns = self.get_clock().now().nanoseconds
         self.recording.arrival_s.append(time.monotonic())
         self.recording.latency_ms.append((now_ns - stamp_ns(message)) / 1e6)
-        self.recording.depth_m[stamp_ns(message)] = to_array(message)
+        self.recording.depth_m[stamp_ns(message)] = _pixels(message)
 
     def _on_cloud(self, message: PointCloud2) -> None:
         fields = message.point_step // 4
@@ -101,3 +88,7 @@ class Probe(Node):
             if events_per_s > 0:
                 self.recording.events_per_s.append(events_per_s)
                 self.recording.said = {status.name: status.message for status in message.status}
+
+
+def _pixels(message: Image) -> np.ndarray:
+    return BRIDGE.imgmsg_to_cv2(message, desired_encoding='passthrough').copy()
