@@ -5,7 +5,7 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from spike_depth_ros.sim.textures import INLINE, chance, noise, pulse, pulses, seen
+from spike_depth_ros.sim.textures import INLINE, JIT, chance, noise, pulse, pulses, seen
 
 ASPHALT, PAINT, PAVING, GREEN, SOIL = range(5)
 """Entries of `Ground.colour`."""
@@ -58,10 +58,9 @@ def road_coordinates(ground, path, step_m, x_m, y_m):
     return s, d, cos, sin, along, across, side
 
 
-@numba.njit(**INLINE)
-def _marks(ground, s, d, fs, fd, gap, half):
+@numba.njit(**JIT)
+def _marks(layout, s, d, fs, fd, gap, half):
     """Share of paint of one road; `gap` is the distance to the nearest junction's edge."""
-    layout = ground.layout
     clear = pulse(gap, 0.0, 1e6, fs)
     centre = pulse(d, -0.07, 0.07, fd) * pulses(s / DASH_M, 0.35, fs / DASH_M)
     lane = layout[1]
@@ -162,10 +161,10 @@ def ground_pattern(levels, ground, path, step_m, x, y, dx, dy, cos_in, fp):
         b = ground.side[side]
         cross = pulse(abs(across), -1.0, b[4], fs) * pulse(along, b[7], b[5], fd)
         if abs(d) > half:
-            paint = cross * _marks(ground, along, across, fd, fs, abs(d) - half, b[4])
+            paint = cross * _marks(ground.layout, along, across, fd, fs, abs(d) - half, b[4])
         gap = abs(across) - b[4] if b[7] < along < b[5] else 1e3
     if abs(d) <= half + fd:
-        paint = max(paint, main * _marks(ground, s, d, fs, fd, gap, half))
+        paint = max(paint, main * _marks(ground.layout, s, d, fs, fd, gap, half))
     road = max(main, cross)
     # The kerb: a bright stone with a dark foot, wherever the nearer road ends.
     beyond = min(abs(d) - half, gap)

@@ -25,7 +25,11 @@ JIT: dict[str, Any] = {
     # Reference counts of every array that a pixel reads would cost five times the shading.
     '_nrt': False,
 }
-"""How all shading code is compiled: it owns no arrays."""
+"""How all shading code is compiled: it owns no arrays.
+
+numba's cache looks at the file of the outermost function only: who edits a pattern deletes
+`sim/__pycache__`, or sees the old one.
+"""
 
 INLINE: dict[str, Any] = JIT | {'forceinline': True}
 """For what is given the scene: a call would push some hundred array fields, for every pixel."""
