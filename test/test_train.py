@@ -25,6 +25,7 @@ from spike_depth_ros.train.module import (
     DepthTraining,
     carried,
     follow,
+    norms,
     parameter_groups,
     rate,
 )
@@ -245,6 +246,24 @@ def test_the_average_follows():
     follow(average, network, 0.75)
     assert average.weight.tolist() == [1.5, 1.5]
     assert average.num_batches_tracked == 7
+
+
+def test_batch_statistics_stand_still_in_the_later_part(monkeypatch, tmp_path):
+    seen = []
+    step = DepthTraining.training_step
+
+    def watching(self, batch, batch_idx):
+        statistics = [norm.running_mean.clone() for norm in norms(self.student)]
+        loss = step(self, batch, batch_idx)
+        after = [norm.running_mean for norm in norms(self.student)]
+        seen.append(all(map(torch.equal, statistics, after)))
+        return loss
+
+    monkeypatch.setattr(DepthTraining, 'training_step', watching)
+    optimizer = OptimizerConfig(freeze_norms=0.5, norm_momentum=0.25)
+    run.train(config(optimizer=optimizer, schedule={'max_iterations': 6, 'validate_every': 2}),
+              tmp_path)  # fmt: skip
+    assert seen == [False] * 3 + [True] * 3
 
 
 def draws(groups=((0, 1, 2, 3, 4, 5), (6, 7, 8)), size=4, iterations=9, start=0, **options):

@@ -85,6 +85,8 @@ class DepthTraining(lightning.LightningModule):
         super().__init__()
         self.config = config
         self.student = student
+        for norm in norms(student):
+            norm.momentum = config.optimizer.norm_momentum
         self.averaged = copy.deepcopy(student).eval().requires_grad_(False)
         self.metrics = DepthMetrics(config.schedule.cap_m)
         self.figures: dict[str, float] = {}
@@ -108,6 +110,13 @@ class DepthTraining(lightning.LightningModule):
     def teacher(self) -> Teacher | None:
         """The frozen teacher."""
         return self._teacher[0]
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Lets the batch normalisations rest in the later part of the run."""
+        schedule, optimizer = self.config.schedule, self.config.optimizer
+        if self.global_step >= optimizer.freeze_norms * schedule.max_iterations:
+            for norm in norms(self.student):
+                norm.eval()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of a batch of clips, averaged over their windows."""
@@ -242,6 +251,11 @@ class DepthTraining(lightning.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Goes on counting the time."""
         self.wall_s = float(checkpoint['wall_s'])
+
+
+def norms(network: nn.Module) -> list[nn.BatchNorm2d]:
+    """All batch normalisations of a network."""
+    return [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
 
 
 def network_input(network: nn.Module, batch: Batch, k: int) -> Tensor:

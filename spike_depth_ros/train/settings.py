@@ -117,6 +117,10 @@ class OptimizerConfig:
         clip_norm: greatest norm of the gradient; 0 does not clip.
         ema_decay: of the moving average of the weights, which is what is validated and kept;
             0 keeps the weights themselves.
+        norm_momentum: of the running statistics of batch normalisations.
+        freeze_norms: part of the run after which these statistics stand still and are used, as
+            they will be on a robot. Batches of a few mixed scenes have statistics of their own,
+            to which a network would otherwise stay adapted.
     """
 
     learning_rate: float = 2e-3
@@ -125,6 +129,8 @@ class OptimizerConfig:
     weight_decay: float = 0.02
     clip_norm: float = 1.0
     ema_decay: float = 0.998
+    norm_momentum: float = 0.03
+    freeze_norms: float = 0.4
 
     def __post_init__(self) -> None:
         require(self.learning_rate > 0, 'learning_rate', self.learning_rate, 'above 0')
@@ -133,6 +139,8 @@ class OptimizerConfig:
         require(self.weight_decay >= 0, 'weight_decay', self.weight_decay, '0 or more')
         require(self.clip_norm >= 0, 'clip_norm', self.clip_norm, '0 or more')
         require(0 <= self.ema_decay < 1, 'ema_decay', self.ema_decay, '0 to below 1')
+        require(0 < self.norm_momentum <= 1, 'norm_momentum', self.norm_momentum, 'above 0, to 1')
+        require(0 <= self.freeze_norms <= 1, 'freeze_norms', self.freeze_norms, '0 to 1')
 
 
 @dataclasses.dataclass(frozen=True)
