@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import copy
 import functools
+import hashlib
 import importlib.util
+import logging
 import os
+import platform
+import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -16,6 +20,8 @@ from torch import nn
 from spike_depth_ros.model import runtimes
 from spike_depth_ros.model.checkpoint import Checkpoint
 from spike_depth_ros.model.spiking_transformer import SpikingTransformer
+
+log = logging.getLogger(__name__)
 
 MIN_GRAPH_PX = 40
 """Least height and width that an exported graph is made for."""
@@ -165,12 +171,82 @@ def _openvino(
     return GraphEngine(checkpoint, threads, 'openvino', load)
 
 
+def _cuda(checkpoint: Checkpoint, device: str = 'cuda', threads: int = 0) -> TorchEngine:
+    chosen = choose_device('cuda' if device == 'auto' else device)
+    if chosen == 'cpu':
+        raise EngineError("device is 'cpu', but the engine cuda needs a GPU: use auto or torch")
+    return TorchEngine(checkpoint, chosen, threads, torch.float16)
+
+
+def _auto(checkpoint: Checkpoint, device: str = 'auto', threads: int = 0) -> Engine:
+    """The fastest engine of this machine, by a short measurement whose outcome is kept."""
+    if choose_device(device) != 'cpu':
+        return _cuda(checkpoint, device, threads)
+    names = fast_engines(checkpoint)
+    note = runtimes.cache_folder() / _choice_key(checkpoint, names, thread_count(threads))
+    try:
+        chosen = note.read_text(encoding='utf-8').strip()
+    except (OSError, UnicodeDecodeError):
+        chosen = ''
+    if chosen not in names:
+        steps = checkpoint.spikes.steps
+        times_s = {n: _time_s(ENGINES[n](checkpoint, 'cpu', threads), steps) for n in names}
+        chosen = min(times_s, key=lambda name: times_s[name])
+        said = ', '.join(f'{name} {1e3 * time_s:.0f}' for name, time_s in times_s.items())
+        log.info('fastest engine here is %s (ms per map: %s)', chosen, said)
+        try:
+            note.parent.mkdir(parents=True, exist_ok=True)
+            note.write_text(chosen, encoding='utf-8')
+        except OSError as error:
+            log.warning('cannot keep the choice of engine: %s', error)
+    engine = ENGINES[chosen](checkpoint, 'cpu', threads)
+    engine.device = f'{engine.device} ({chosen})'
+    return engine
+
+
+def fast_engines(checkpoint: Checkpoint) -> list[str]:
+    """The engines that can start at once on this CPU for this checkpoint.
+
+    Those that run an exported graph are among them once `spike_depth export` has made it.
+    """
+    names = ['torch']
+    model = checkpoint.model
+    if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported():
+        names.append('torch_bf16')
+    if isinstance(model, SpikingTransformer) and runtimes.is_cached(
+        model, checkpoint.spikes.steps
+    ):
+        names += [n for n in ('onnxruntime', 'openvino') if importlib.util.find_spec(n)]
+    return names
+
+
+def _choice_key(checkpoint: Checkpoint, names: list[str], threads: int) -> str:
+    """A file name for the choice among these engines, for this network on this machine."""
+    here = f'{platform.processor()} {platform.node()} {torch.__version__} {threads} {names}'
+    what = f'{checkpoint.model_name} {checkpoint.model_config} {checkpoint.spikes}'
+    return f'engine-{hashlib.sha256((here + what).encode()).hexdigest()[:24]}.txt'
+
+
+def _time_s(engine: Engine, steps: int) -> float:
+    """Shortest of a few windows of a common size, after one to warm up [s]."""
+    spikes = np.zeros((steps, 2, 264, 352), np.uint8)
+    spikes[:, :, ::7, ::5] = 1
+    times_s = []
+    for _ in range(6):
+        start_s = time.perf_counter()
+        engine.infer(spikes, None)
+        times_s.append(time.perf_counter() - start_s)
+    return min(times_s[1:])
+
+
 ENGINES: dict[str, Callable[..., Engine]] = {
+    'auto': _auto,
     'torch': TorchEngine,
     'torch_bf16': functools.partial(TorchEngine, dtype=torch.bfloat16),
     'onnxruntime': _onnxruntime,
     'openvino': _openvino,
     'openvino_bf16': functools.partial(_openvino, precision='bf16'),
+    'cuda': _cuda,
 }
 """Engine name -> factory(checkpoint, device, threads)."""
 

@@ -8,7 +8,7 @@ import torch
 from dyadic import exact_counts, exact_network
 
 from spike_depth_ros.config import DepthRange, SpikeConfig
-from spike_depth_ros.engine import ENGINES, EngineError, choose_device, thread_count
+from spike_depth_ros.engine import ENGINES, EngineError, choose_device, fast_engines, thread_count
 from spike_depth_ros.model import runtimes
 from spike_depth_ros.model.checkpoint import Checkpoint, untrained_checkpoint
 
@@ -92,11 +92,28 @@ def test_devices():
     if not torch.cuda.is_available():
         with pytest.raises(EngineError, match='no CUDA GPU'):
             choose_device('cuda')
+    with pytest.raises(EngineError, match=r'needs a GPU|no CUDA GPU'):
+        ENGINES['cuda'](CHECKPOINT, 'cpu', 1)
 
 
 def test_threads():
     assert thread_count(3) == 3
     assert thread_count(0) >= 1
+
+
+def test_auto_picks_one_and_remembers_it(tmp_path, monkeypatch):
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+    assert fast_engines(CHECKPOINT)[0] == 'torch'
+    assert not {'onnxruntime', 'openvino'} & set(fast_engines(CHECKPOINT)), 'nothing exported'
+    engine = ENGINES['auto'](CHECKPOINT, 'cpu', 1)
+    (note,) = (tmp_path / 'spike_depth_ros').iterdir()
+    assert note.read_text() in fast_engines(CHECKPOINT)
+    assert note.read_text() in engine.device
+    note.write_text('torch')
+    assert ENGINES['auto'](CHECKPOINT, 'cpu', 1).device == 'cpu (torch)'
+    note.write_text('abacus')
+    ENGINES['auto'](CHECKPOINT, 'cpu', 1)
+    assert note.read_text() in fast_engines(CHECKPOINT), 'measured anew'
 
 
 @pytest.fixture(scope='module')

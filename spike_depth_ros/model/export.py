@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -54,25 +56,18 @@ def export_onnx(model: SpikingTransformer, steps: int) -> bytes:
     state = list(folded.rest(spikes).flat())
     names = state_names(folded)
     tokens = [torch.export.Dim(name, min=5, max=512) for name in ('token_rows', 'token_columns')]
-    exporter_log = logging.getLogger('torch.onnx')
-    level = exporter_log.level
-    exporter_log.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore')
-            program = torch.onnx.export(
-                _Graph(folded).eval(),
-                (spikes, state),
-                input_names=['spikes', *[f'{name}_in' for name in names]],
-                output_names=['maps', *[f'{name}_out' for name in names]],
-                dynamic_shapes=(
-                    _free(spikes, tokens), [_free(tensor, tokens, spikes) for tensor in state]
-                ),
-                dynamo=True, verbose=False, optimize=True,
-            )  # fmt: skip
-            assert program is not None, 'the exporter of torch >= 2.6 returns a program'
-    finally:
-        exporter_log.setLevel(level)
+    with _quiet():
+        program = torch.onnx.export(
+            _Graph(folded).eval(),
+            (spikes, state),
+            input_names=['spikes', *[f'{name}_in' for name in names]],
+            output_names=['maps', *[f'{name}_out' for name in names]],
+            dynamic_shapes=(
+                _free(spikes, tokens), [_free(tensor, tokens) for tensor in state]
+            ),
+            dynamo=True, verbose=False, optimize=True,
+        )  # fmt: skip
+    assert program is not None, 'the exporter of torch >= 2.6 returns a program'
     proto = program.model_proto
     # what the exporter notes about every node weighs as much as the weights
     del proto.graph.value_info[:]
@@ -81,7 +76,23 @@ def export_onnx(model: SpikingTransformer, steps: int) -> bytes:
     return proto.SerializeToString()
 
 
-def _free(tensor: Tensor, tokens: list[Any], spikes: Tensor | None = None) -> dict[int, Any]:
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Silences the exporter, which reports hundreds of nodes that it looked at."""
+    loggers = [logging.getLogger(name) for name in ('torch.onnx', 'onnxscript', 'onnx_ir')]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def _free(tensor: Tensor, tokens: list[Any]) -> dict[int, Any]:
     """Axis -> its size in tokens, for the two last axes of an image-like tensor."""
     if tensor.ndim < 4:
         return {}
