@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-DRIVE_SCENE, DRIVE_SENSOR = 'street', '346x260'
+DRIVE_SENSOR = '346x260'
 
 
 def demo(
@@ -36,15 +36,16 @@ def demo(
     """
     from spike_depth_ros.bags import open_source
     from spike_depth_ros.config import shipped
-    from spike_depth_ros.ros.playback import play
+    from spike_depth_ros.ros.playback import Nodes, play
 
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
-    drive = source or str(_synthetic_drive(folder, seed, seconds))
+    drive = source or str(synthetic_drive(folder, DRIVE_SENSOR, seed, seconds))
     with open_source(drive, topic or None):
         pass  # a bad path is told now, before anything is started
     parameters = params or str(shipped('config/depth.yaml'))
-    recording = play(drive, seconds, parameters, checkpoint, calibration, topic)
+    nodes = Nodes(drive, parameters, checkpoint, calibration, topic)
+    recording = play(nodes, seconds)
     if not recording.depth_m:
         reasons = [status.get('message', '') for status in recording.diagnostics.values()]
         raise OSError(f'the node published no depth; it says: {"; ".join(reasons) or "nothing"}')
@@ -55,12 +56,12 @@ def demo(
     print(f'\nreport: {folder / "report.html"}')
 
 
-def _synthetic_drive(folder: Path, seed: int, seconds: float) -> Path:
-    """Renders the drive once; a later demo finds it."""
+def synthetic_drive(folder: Path, sensor: str, seed: int, seconds: float) -> Path:
+    """Renders a street drive as a bag, once: a later call finds it."""
     from spike_depth_ros.cli.synth import synth
 
-    drives = folder / f'drive-{DRIVE_SCENE}-{DRIVE_SENSOR}-{seed}-{seconds:g}s'
+    drives = folder / f'drive-{sensor}-{seed}-{seconds:g}s'
     print(f'rendering {seconds:g} s of a synthetic drive (once)')
-    synth(str(drives), scene=DRIVE_SCENE, seed=seed, sequences=1, seconds=seconds,
-          sensor=DRIVE_SENSOR, layout='bag')  # fmt: skip
+    synth(str(drives), scene='street', seed=seed, sequences=1, seconds=seconds, sensor=sensor,
+          layout='bag')  # fmt: skip
     return next(path for path in sorted(drives.iterdir()) if not path.name.startswith('.'))

@@ -9,7 +9,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import rclpy
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
@@ -21,18 +22,41 @@ TRUTH_TOPIC = '/ground_truth/depth'
 READY_S = 90.0
 
 
-def play(
-    drive: str, seconds: float, params: str, checkpoint: str, calibration: str, topic: str
-) -> Recording:
-    """Starts both nodes, listens until the drive has been played, stops them.
+class Nodes(NamedTuple):
+    """What the two nodes are started with; empty strings leave the params file's values.
 
-    Args:
+    Attributes:
         drive: what replay_node plays.
-        seconds: how much of it.
         params: parameters file of the nodes.
         checkpoint: path; empty: the one that comes with the package.
         calibration: calibration file; empty: the drive's camera_info topic.
         topic: event topic of a bag that has several.
+        engine: what runs the network.
+    """
+
+    drive: str
+    params: str
+    checkpoint: str = ''
+    calibration: str = ''
+    topic: str = ''
+    engine: str = ''
+
+    def depth_arguments(self) -> list[str]:
+        """Command line of depth_node."""
+        return _ros_args(self.params, checkpoint=self.checkpoint, engine=self.engine,
+                         camera_info_url=self.calibration, depth_encoding='32FC1')  # fmt: skip
+
+    def replay_arguments(self, **more: Any) -> list[str]:
+        """Command line of replay_node."""
+        return _ros_args(self.params, path=self.drive, topic=self.topic, stamp='now', **more)
+
+
+def play(nodes: Nodes, seconds: float) -> Recording:
+    """Starts both nodes, listens until the drive has been played, stops them.
+
+    Args:
+        nodes: what to start.
+        seconds: how much of the drive to play.
 
     Returns:
         What a third party heard.
@@ -40,32 +64,63 @@ def play(
     Raises:
         OSError: the depth node did not become active, or the run was interrupted.
     """
-    # a domain of its own, on this machine only: the demo meets no robot that is running
+    replaying = nodes.replay_arguments(duration_s=seconds, wait_for_subscriber_s=20.0)
+    with _probe() as (probe, executor), _process('depth_node', nodes.depth_arguments()) as depth:
+        _spin(executor, READY_S, lambda: _is_active(probe) or depth.poll() is not None)
+        if depth.poll() is not None or not _is_active(probe):
+            raise OSError('depth_node did not become active; its log above says why')
+        print(f'depth_node is active; playing {nodes.drive}')
+        busy_s, start_s = _cpu_s(depth), time.monotonic()
+        with _process('replay_node', replaying) as replay:
+            _spin(executor, seconds + READY_S, lambda: replay.poll() is not None)
+        recording = probe.recording
+        recording.node_cores = (_cpu_s(depth) - busy_s) / (time.monotonic() - start_s)
+        _spin(executor, 2.5, lambda: False)  # the last maps, and the final counts
+    return recording
+
+
+def first_map_s(nodes: Nodes) -> float:
+    """Time from the start of depth_node's process to its first map, while a drive plays [s].
+
+    Raises:
+        OSError: no map came.
+    """
+    with (
+        _probe() as (probe, executor),
+        _process('replay_node', nodes.replay_arguments(loop='true')),
+    ):
+        _spin(executor, 3.0, lambda: False)
+        start_s = time.monotonic()
+        with _process('depth_node', nodes.depth_arguments()):
+            _spin(executor, READY_S, lambda: bool(probe.recording.arrival_s))
+    if not probe.recording.arrival_s:
+        raise OSError('depth_node gave no map; its log above says why')
+    return probe.recording.arrival_s[0] - start_s
+
+
+@contextlib.contextmanager
+def _probe() -> Iterator[tuple[Probe, SingleThreadedExecutor]]:
+    """A probe and what spins it, in a domain of its own on this machine: no robot is met."""
     os.environ.setdefault('ROS_DOMAIN_ID', str(1 + os.getpid() % 100))
     os.environ.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
-    depth_args = _ros_args(params, checkpoint=checkpoint, camera_info_url=calibration,
-                           depth_encoding='32FC1')  # fmt: skip
-    replay_args = _ros_args(params, path=drive, topic=topic, duration_s=seconds, stamp='now',
-                             wait_for_subscriber_s=20.0)  # fmt: skip
     rclpy.init()
     probe = Probe(NODE, TRUTH_TOPIC)
     executor = SingleThreadedExecutor()
     executor.add_node(probe)
     try:
-        with _process('depth_node', depth_args) as depth:
-            _spin(executor, READY_S, lambda: _is_active(probe) or depth.poll() is not None)
-            if depth.poll() is not None or not _is_active(probe):
-                raise OSError('depth_node did not become active; its log above says why')
-            print(f'depth_node is active; playing {drive}')
-            with _process('replay_node', replay_args) as replay:
-                _spin(executor, seconds + READY_S, lambda: replay.poll() is not None)
-            _spin(executor, 2.5, lambda: False)  # the last maps, and the final counts
-        return probe.recording
+        yield probe, executor
     except (KeyboardInterrupt, ExternalShutdownException) as error:
         raise OSError('interrupted') from error
     finally:
         probe.destroy_node()
         rclpy.try_shutdown()
+
+
+def _cpu_s(process: subprocess.Popen) -> float:
+    """Processor time of a process so far [s], of all its threads (proc(5), fields 14 and 15)."""
+    text = Path(f'/proc/{process.pid}/stat').read_text(encoding='utf-8')
+    fields = text.rpartition(')')[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf('SC_CLK_TCK')
 
 
 def _ros_args(params: str, **parameters: Any) -> list[str]:

@@ -29,6 +29,7 @@ class Recording:
     arrival_s: list[float] = dataclasses.field(default_factory=list)
     events_per_s: list[float] = dataclasses.field(default_factory=list)
     diagnostics: dict[str, dict[str, str]] = dataclasses.field(default_factory=dict)
+    node_cores: float = 0.0  # processor time of depth_node per second of playing
     said: dict[str, str] = dataclasses.field(default_factory=dict)  # while events still came
 
 

@@ -1,0 +1,65 @@
+"""`spike_depth bench node`: the node on a drive at rate 1.0, as a subscriber sees it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def node(
+    drive: str = '',
+    out: str = 'out/bench',
+    seconds: float = 10.0,
+    seed: int = 3_000_001,
+    sensor: str = '640x480',
+    params: str = '',
+    checkpoint: str = '',
+    engine: str = '',
+    json: bool = False,
+) -> None:
+    """Measures latency, losses and load of depth_node while a drive plays in real time.
+
+    Both nodes are processes of their own, the subscriber is a third. Latency runs from the end
+    of a window to the arrival of its depth map at the subscriber.
+
+    Args:
+        drive: any event source; empty: a synthetic drive, rendered once into `out`.
+        out: folder for that drive.
+        seconds: how much to play.
+        seed: world of the synthetic drive.
+        sensor: sensor of the synthetic drive.
+        params: parameters file of the nodes; empty: the one that comes with the package.
+        checkpoint: path of a checkpoint; empty: the one that comes with the package.
+        engine: what runs the network; empty: as the parameters file says.
+        json: print one JSON object instead of a table.
+    """
+    import contextlib
+    import sys
+
+    from spike_depth_ros.cli.demo import synthetic_drive
+    from spike_depth_ros.cli.demo_report import measure
+    from spike_depth_ros.config import shipped
+    from spike_depth_ros.report import bench_row, print_bench
+    from spike_depth_ros.ros.playback import Nodes, first_map_s, play
+
+    folder = Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    with contextlib.redirect_stdout(sys.stderr):  # nothing but the result goes to stdout
+        drive = drive or str(synthetic_drive(folder, sensor, seed, seconds))
+        nodes = Nodes(drive, params or str(shipped('config/depth.yaml')), checkpoint,
+                      engine=engine)  # fmt: skip
+        recording = play(nodes, seconds)
+        if not recording.depth_m:
+            raise OSError('the node published no depth; its log above says why')
+        start_s = first_map_s(nodes)
+    figures = measure(recording)
+    rows = [
+        bench_row('events', figures['events_per_s'] / 1e6, 'Mev/s'),
+        bench_row('depth maps', figures['maps_per_s'], '1/s'),
+        bench_row('dropped windows', figures['dropped_windows'], ''),
+        bench_row('dropped messages', figures['dropped_messages'], ''),
+        bench_row('latency, median', figures['latency_ms_p50'], 'ms'),
+        bench_row('latency, 99th percentile', figures['latency_ms_p99'], 'ms'),
+        bench_row('processor use of the node', recording.node_cores, 'cores'),
+        bench_row('start of the process to the first map', start_s, 's'),
+    ]
+    print_bench(rows, json)
