@@ -73,8 +73,11 @@ class TorchEngine:
         self._device = torch.device(choose_device(device))
         self.device = str(self._device)
         torch.set_num_threads(thread_count(threads))
+        self._dtype = dtype
         model = checkpoint.model
         ready = model.folded() if isinstance(model, SpikingTransformer) else copy.deepcopy(model)
+        # ours casts by itself, where it must
+        self._casts = dtype != torch.float32 and not isinstance(model, SpikingTransformer)
         for module in ready.modules():
             if isinstance(module, (nn.Conv2d, nn.Linear)):
                 module.to(dtype)
@@ -86,7 +89,8 @@ class TorchEngine:
         """See `Engine.infer`."""
         check_spikes(spikes)
         batch = torch.from_numpy(spikes)[:, None].to(self._device)  # (T, 1, 2, H, W)
-        prediction, state = self._model.step(batch, state)
+        with torch.autocast(self._device.type, self._dtype, enabled=self._casts):
+            prediction, state = self._model.step(batch, state)
         return torch.cat(prediction, dim=1)[0].float().cpu().numpy(), state
 
 

@@ -7,10 +7,12 @@ import pytest
 import torch
 from dyadic import exact_counts, exact_network
 
+from spike_depth_ros.cli import bench_infer
 from spike_depth_ros.config import DepthRange, SpikeConfig
 from spike_depth_ros.engine import ENGINES, EngineError, choose_device, fast_engines, thread_count
 from spike_depth_ros.model import runtimes
 from spike_depth_ros.model.checkpoint import Checkpoint, untrained_checkpoint
+from spike_depth_ros.model.neurons import Neuron
 
 CHECKPOINT = Checkpoint(
     exact_network(), 'spiking_transformer', SpikeConfig(), DepthRange(), {'trained': False}
@@ -62,8 +64,9 @@ def test_a_state_can_be_used_twice():
     np.testing.assert_array_equal(maps, again)
 
 
-def test_rivals_run_too():
-    engine = ENGINES['torch'](untrained_checkpoint('unet_small'), 'cpu', 1)
+@pytest.mark.parametrize('name', ['torch', 'torch_bf16'])
+def test_rivals_run_too(name):
+    engine = ENGINES[name](untrained_checkpoint('unet_small'), 'cpu', 1)
     maps, _ = engine.infer(windows(1)[0], None)
     assert maps.shape == (3, 64, 64)
 
@@ -173,3 +176,16 @@ def test_graph_engines_refuse_what_they_cannot():
         ENGINES['onnxruntime'](untrained_checkpoint('unet_small'), 'cpu', 1)
     with pytest.raises(EngineError, match='runs on the cpu'):
         ENGINES['openvino'](CHECKPOINT, 'cuda', 1)
+
+
+def test_bench_infer_prints_rows_with_peers(monkeypatch):
+    monkeypatch.setattr(bench_infer, 'SIZES_PX', {'tiny': (40, 48)})
+    rows = list(bench_infer.infer_rows(CHECKPOINT, ('torch', 'torch_bf16', 'cuda'), 1, 1))
+    named = {row['name']: row for row in rows}
+    assert named['torch, tiny']['value'] > 0
+    assert named['torch against E2Depth, tiny']['peer'] == 'E2Depth'
+    assert named['torch_bf16 against spikingjelly in eager torch, tiny']['ratio'] > 0
+    assert named['torch, streaming step of 4, tiny']['unit'] == 'ms'
+    assert all(row.keys() == rows[0].keys() for row in rows)
+    neurons = [module for module in CHECKPOINT.model.modules() if isinstance(module, Neuron)]
+    assert {neuron.backend for neuron in neurons} == {'auto'}, 'left as it was'

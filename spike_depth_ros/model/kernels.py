@@ -142,20 +142,34 @@ LIF_BACKWARD: dict[str, Callable] = {
 """
 
 
+@numba.njit(nogil=True, error_model='numpy', inline='always')
+def _leak(values, total, decay):
+    one = np.float32(1)
+    for c in range(values.size):
+        total[c] = decay[c] * total[c] + (one - decay[c]) * values[c]
+
+
+@numba.njit(nogil=True, error_model='numpy', inline='always')
+def _leak_bf16(values, total, decay):
+    one = np.float32(1)
+    for c in range(values.size):
+        value = np.uint32(np.uint32(values[c]) << _HALF_WORD).view(np.float32)
+        total[c] = decay[c] * total[c] + (one - decay[c]) * value
+
+
 @numba.njit(cache=True, nogil=True, error_model='numpy')
-def readout_bf16(x, before, total, average, decay, norm):
-    """The leaky average of `Readout` over channels-last bfloat16 maps.
+def readout(x, before, total, average, decay, norm):
+    """The leaky average of `Readout` over channels-last maps.
 
     Args:
-        x: (T, R, C) uint16, the bits of bfloat16.
+        x: (T, R, C) float32.
         before: (R, C) float32 running sum before, or of size 0 for rest.
         total: (R, C) float32 to fill: the running sum after.
-        average: (R, C) uint16 to fill: total * norm as bfloat16, rounded to even.
+        average: (R, C) float32 to fill: total * norm.
         decay: (C,) float32.
         norm: (C,) float32.
     """
     steps, rows, _ = x.shape
-    one = np.float32(1)
     for r in range(rows):
         here, mean = total[r], average[r]
         if before.size:
@@ -163,10 +177,23 @@ def readout_bf16(x, before, total, average, decay, norm):
         else:
             here[:] = np.float32(0)
         for t in range(steps):
-            values = x[t, r]
-            for c in range(values.size):
-                value = np.uint32(np.uint32(values[c]) << _HALF_WORD).view(np.float32)
-                here[c] = decay[c] * here[c] + (one - decay[c]) * value
+            _leak(x[t, r], here, decay)
+        for c in range(mean.size):
+            mean[c] = here[c] * norm[c]
+
+
+@numba.njit(cache=True, nogil=True, error_model='numpy')
+def readout_bf16(x, before, total, average, decay, norm):
+    """As `readout`, x and average bfloat16 as uint16, the latter rounded to even."""
+    steps, rows, _ = x.shape
+    for r in range(rows):
+        here, mean = total[r], average[r]
+        if before.size:
+            here[:] = before[r]
+        else:
+            here[:] = np.float32(0)
+        for t in range(steps):
+            _leak_bf16(x[t, r], here, decay)
         for c in range(mean.size):
             bits = np.float32(here[c] * norm[c]).view(np.uint32)
             bits += np.uint32(0x7FFF) + ((bits >> _HALF_WORD) & np.uint32(1))

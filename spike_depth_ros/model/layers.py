@@ -160,10 +160,12 @@ class Readout(nn.Module):
         assert total is not None, 'a chunk has at least one step'
         return (total * norm[..., None, None]).to(x.dtype), total
 
-    def _is_compiled(self, x: Tensor) -> bool:
-        """Whether the compiled loop for inference fits: bfloat16 on the CPU, one stream."""
-        fits = x.dtype == torch.bfloat16 and x.device.type == 'cpu' and x.shape[1] == 1
-        return fits and not torch.is_grad_enabled() and not torch.compiler.is_compiling()
+    @staticmethod
+    def _is_compiled(x: Tensor) -> bool:
+        """Whether the compiled loop for inference fits: one stream on the CPU."""
+        known = x.dtype in (torch.float32, torch.bfloat16) and x.device.type == 'cpu'
+        training = torch.is_grad_enabled() or torch.compiler.is_compiling()
+        return known and x.shape[1] == 1 and not training
 
 
 def _compiled_readout(
@@ -180,10 +182,11 @@ def _compiled_readout(
         before = total.permute(0, 2, 3, 1).contiguous().view(-1, columns)
     after = torch.empty(rows.shape[1:])
     average = torch.empty(rows.shape[1:], dtype=x.dtype)
-    kernels.readout_bf16(
-        rows.view(torch.uint16).numpy(), before.numpy(), after.numpy(),
-        average.view(torch.uint16).numpy(), decay.repeat(pixels).numpy(),
-        norm[0].repeat(pixels).numpy(),
+    bits = torch.uint16 if x.dtype == torch.bfloat16 else x.dtype
+    kernel = kernels.readout_bf16 if x.dtype == torch.bfloat16 else kernels.readout
+    kernel(
+        rows.view(bits).numpy(), before.numpy(), after.numpy(), average.view(bits).numpy(),
+        decay.repeat(pixels).numpy(), norm[0].repeat(pixels).numpy(),
     )  # fmt: skip
     shape = (1, height, width, channels)
     return average.view(shape).permute(0, 3, 1, 2), after.view(shape).permute(0, 3, 1, 2)

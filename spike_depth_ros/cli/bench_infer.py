@@ -1,0 +1,166 @@
+"""`spike_depth bench infer`: depth maps per second, by engine and image size, next to peers."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from spike_depth_ros.report import bench_row, fastest_s, print_bench
+
+SIZES_PX: dict[str, tuple[int, int]] = {
+    '346x260 native': (264, 352),
+    '640x480 binned 2x2': (240, 320),
+    '640x480 native': (480, 640),
+}
+"""What an image is called -> height and width of the spike tensor, padded to multiples of 8."""
+
+UNIT = 'maps/s'
+PEER = 'e2depth_published'
+
+log = logging.getLogger(__name__)
+
+
+def infer(
+    checkpoint: str,
+    json: bool = False,
+    engines: tuple[str, ...] = ('torch', 'torch_bf16', 'onnxruntime', 'openvino', 'cuda'),
+    threads: int = 0,
+    rounds: int = 15,
+) -> None:
+    """Measures the engines on windows of events, batch 1, next to E2Depth and spikingjelly.
+
+    Engines that are not to be had here are left out, and said. onnxruntime and openvino export
+    the checkpoint first, unless `spike_depth export` has done so.
+
+    Args:
+        checkpoint: what to run; a spiking transformer.
+        json: print one JSON object instead of a table.
+        engines: keys of `ENGINES`.
+        threads: for inference; 0: all cores.
+        rounds: the best of so many runs counts.
+    """
+    from spike_depth_ros.model.checkpoint import load_checkpoint
+
+    cores = threads or len(os.sched_getaffinity(0))
+    print_bench(list(infer_rows(load_checkpoint(checkpoint), engines, cores, rounds)), json)
+
+
+def infer_rows(
+    checkpoint: Any, names: tuple[str, ...], threads: int, rounds: int
+) -> Iterator[dict[str, Any]]:
+    """The rows of `infer`, one after the other."""
+    running = _start(checkpoint, names, threads)
+    fastest: dict[str, float] = {}
+    for image, size in SIZES_PX.items():
+        spikes = _spikes(checkpoint.spikes.steps, *size)
+        jobs = [_window(engine, spikes) for engine in running.values()]
+        for name, time_s in zip(running, fastest_s(jobs, rounds), strict=True):
+            yield bench_row(f'{name}, {image}', 1 / time_s, UNIT)
+            if image == next(iter(SIZES_PX)):
+                fastest[name] = time_s
+    yield from _peer_rows(checkpoint, running, threads, max(3, rounds // 5))
+    for name, engine in running.items():
+        yield _streaming_row(name, engine, checkpoint.spikes.steps, rounds)
+    for name, time_s in fastest.items():
+        yield _roofline_row(name, checkpoint, time_s, rounds)
+
+
+def _start(checkpoint: Any, names: tuple[str, ...], threads: int) -> dict[str, Any]:
+    """The engines of those names that can run here."""
+    from spike_depth_ros.engine import ENGINES, EngineError
+
+    running = {}
+    for name in names:
+        try:
+            running[name] = ENGINES[name](checkpoint, 'cuda' if name == 'cuda' else 'cpu', threads)
+        except EngineError as error:
+            log.info('no rows of %s: %s', name, error)
+    return running
+
+
+def _spikes(steps: int, height: int, width: int) -> Any:
+    """A window as dense as a driving one: a tenth of the pixels fire in a step, in clusters."""
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    rate = np.kron(rng.random((height // 8, width // 8)) ** 4, np.ones((8, 8)))
+    return rng.poisson(0.5 * rate, (steps, 2, height, width)).astype(np.uint8)
+
+
+def _window(engine: Any, spikes: Any) -> Callable[[], Any]:
+    return lambda: engine.infer(spikes, None)
+
+
+def _peer_rows(
+    checkpoint: Any, running: dict[str, Any], threads: int, rounds: int
+) -> Iterator[dict[str, Any]]:
+    """Against E2Depth in the same engine, and the same network with spikingjelly's neurons."""
+    import torch
+
+    from spike_depth_ros.engine import ENGINES
+    from spike_depth_ros.model.checkpoint import untrained_checkpoint
+    from spike_depth_ros.model.neurons import set_backend
+
+    image, size = next(iter(SIZES_PX.items()))
+    spikes = _spikes(checkpoint.spikes.steps, *size)
+    peer = untrained_checkpoint(PEER)
+    for name in ('torch', 'torch_bf16'):
+        if name in running and checkpoint.spikes.steps == peer.spikes.steps:
+            rival = ENGINES[name](peer, 'cpu', threads)
+            ours_s, theirs_s = fastest_s(
+                [_window(running[name], spikes), _window(rival, spikes)], rounds
+            )
+            title = f'{name} against E2Depth, {image}'
+            yield bench_row(title, 1 / ours_s, UNIT, 'E2Depth', 1 / theirs_s)
+    reference = set_backend(checkpoint.model, 'spikingjelly')
+    batch = torch.from_numpy(spikes)[:, None]
+
+    def eager() -> Any:
+        with torch.inference_mode():
+            return reference(batch)
+
+    for name, engine in running.items():
+        ours_s, theirs_s = fastest_s([_window(engine, spikes), eager], rounds)
+        title = f'{name} against spikingjelly in eager torch, {image}'
+        yield bench_row(title, 1 / ours_s, UNIT, 'spikingjelly', 1 / theirs_s)
+    set_backend(checkpoint.model, 'auto')
+
+
+def _streaming_row(name: str, engine: Any, steps: int, rounds: int) -> dict[str, Any]:
+    """One new step, its state carried, against a whole window."""
+    image, size = next(iter(SIZES_PX.items()))
+    spikes = _spikes(steps, *size)
+    _, state = engine.infer(spikes, None)
+
+    def step() -> Any:
+        return engine.infer(spikes[:1], state)
+
+    step_s, window_s = fastest_s([step, _window(engine, spikes)], rounds)
+    title = f'{name}, streaming step of {steps}, {image}'
+    return bench_row(title, 1e3 * step_s, 'ms', 'window', 1e3 * window_s, less_is_better=True)
+
+
+def _roofline_row(name: str, checkpoint: Any, time_s: float, rounds: int) -> dict[str, Any]:
+    """Multiply-accumulates done per second, next to a large matrix product's."""
+    import torch
+
+    from spike_depth_ros.energy import measure_energy
+
+    dtype, where = {
+        'torch_bf16': (torch.bfloat16, 'cpu'),
+        'cuda': (torch.float16, 'cuda'),
+    }.get(name, (torch.float32, 'cpu'))
+    _, size = next(iter(SIZES_PX.items()))
+    spikes = torch.from_numpy(_spikes(checkpoint.spikes.steps, *size))[:, None]
+    macs = sum(layer.dense_macs for layer in measure_energy(checkpoint.model, spikes).layers)
+    a = torch.ones(2048, 2048, dtype=dtype, device=where)
+
+    def product() -> float:
+        return float((a @ a)[0, 0])  # reading a number waits for a GPU
+
+    (peak_s,) = fastest_s([product], rounds)
+    peak = 2048**3 / peak_s * 1e-9
+    title = f'{name}, share of the matrix product peak'
+    return bench_row(title, macs / time_s * 1e-9, 'GMAC/s', 'a @ a', peak)
