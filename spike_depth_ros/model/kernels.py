@@ -21,6 +21,18 @@ _HALF_WORD = np.uint32(16)
 
 
 @numba.njit(nogil=True, error_model='numpy', inline='always')
+def _from_bf16(bits):
+    return np.uint32(np.uint32(bits) << _HALF_WORD).view(np.float32)
+
+
+@numba.njit(nogil=True, error_model='numpy', inline='always')
+def _to_bf16(value):
+    bits = np.float32(value).view(np.uint32)
+    rounded = bits + (np.uint32(0x7FFF) + ((bits >> _HALF_WORD) & np.uint32(1)))
+    return np.uint16(rounded >> _HALF_WORD)
+
+
+@numba.njit(nogil=True, error_model='numpy', inline='always')
 def _charge_and_fire(x, h, spikes, v, tau, threshold):
     zero, one = np.float32(0), np.float32(1)
     for i in range(x.size):
@@ -42,6 +54,27 @@ def lif_forward(x, h, spikes, v, tau, threshold):
 
 
 @numba.njit(nogil=True, error_model='numpy', inline='always')
+def _charge_and_fire_bf16(x, h, spikes, v, tau, threshold):
+    zero, off = np.float32(0), np.uint16(0)
+    for i in range(x.size):
+        charged = v[i] + (_from_bf16(x[i]) - v[i]) / tau
+        fired = charged >= threshold
+        h[i] = _to_bf16(charged)
+        spikes[i] = _ONE_BF16 if fired else off
+        v[i] = zero if fired else charged
+
+
+@numba.njit(cache=True, nogil=True, error_model='numpy')
+def lif_forward_bf16(x, h, spikes, v, tau, threshold):
+    """As `lif_forward`, x, h and spikes bfloat16 as uint16; membranes stay float32."""
+    steps, n = x.shape
+    for start in range(0, n, _CHUNK):
+        part = slice(start, min(start + _CHUNK, n))
+        for t in range(steps):
+            _charge_and_fire_bf16(x[t, part], h[t, part], spikes[t, part], v[part], tau, threshold)
+
+
+@numba.njit(nogil=True, error_model='numpy', inline='always')
 def _fire(x, spikes, v, tau, threshold):
     zero, one = np.float32(0), np.float32(1)
     for i in range(x.size):
@@ -55,8 +88,7 @@ def _fire(x, spikes, v, tau, threshold):
 def _fire_bf16(x, spikes, v, tau, threshold):
     zero, off = np.float32(0), np.uint16(0)
     for i in range(x.size):
-        current = np.uint32(np.uint32(x[i]) << _HALF_WORD).view(np.float32)
-        charged = v[i] + (current - v[i]) / tau
+        charged = v[i] + (_from_bf16(x[i]) - v[i]) / tau
         fired = charged >= threshold
         spikes[i] = _ONE_BF16 if fired else off
         v[i] = zero if fired else charged
@@ -107,38 +139,53 @@ def _sigmoid_slope(x, alpha):
     return alpha * y * (np.float32(1) - y)
 
 
-def _backward(slope: Callable) -> Callable:
-    """The backward pass of `lif_forward` for a surrogate whose derivative is `slope`."""
+def _backward(slope: Callable) -> tuple[Callable, Callable]:
+    """The backward passes in float32 and bfloat16 for a surrogate whose derivative is `slope`."""
     slope = numba.njit(slope, inline='always')
 
     @numba.njit(nogil=True, error_model='numpy', inline='always')
-    def step(grad, h, out, carry, tau, threshold, alpha):
+    def step(grad, h, spikes, out, carry, tau, threshold, alpha):
         zero = np.float32(0)
         for i in range(h.size):
-            charged = h[i]
-            through = zero if charged >= threshold else carry[i]
-            g = grad[i] * slope(charged - threshold, alpha) + through
+            through = zero if spikes[i] else carry[i]
+            g = grad[i] * slope(h[i] - threshold, alpha) + through
             out[i] = g / tau
             carry[i] = g - g / tau
 
-    @numba.njit(nogil=True, error_model='numpy')
-    def lif_backward(grad, h, out, carry, tau, threshold, alpha):
-        steps, n = h.shape
-        for start in range(0, n, _CHUNK):
-            part = slice(start, min(start + _CHUNK, n))
-            for t in range(steps - 1, -1, -1):
-                step(grad[t, part], h[t, part], out[t, part], carry[part], tau, threshold, alpha)
+    @numba.njit(nogil=True, error_model='numpy', inline='always')
+    def step_bf16(grad, h, spikes, out, carry, tau, threshold, alpha):
+        zero = np.float32(0)
+        for i in range(h.size):
+            through = zero if spikes[i] else carry[i]
+            g = _from_bf16(grad[i]) * slope(_from_bf16(h[i]) - threshold, alpha) + through
+            out[i] = _to_bf16(g / tau)
+            carry[i] = g - g / tau
 
-    return lif_backward
+    def over_time(step: Callable) -> Callable:
+        @numba.njit(nogil=True, error_model='numpy')
+        def lif_backward(grad, h, spikes, out, carry, tau, threshold, alpha):
+            steps, n = h.shape
+            for start in range(0, n, _CHUNK):
+                part = slice(start, min(start + _CHUNK, n))
+                for t in range(steps - 1, -1, -1):
+                    step(
+                        grad[t, part], h[t, part], spikes[t, part], out[t, part], carry[part],
+                        tau, threshold, alpha,
+                    )  # fmt: skip
+
+        return lif_backward
+
+    return over_time(step), over_time(step_bf16)
 
 
-LIF_BACKWARD: dict[str, Callable] = {
+LIF_BACKWARD: dict[str, tuple[Callable, Callable]] = {
     'atan': _backward(_atan_slope),
     'sigmoid': _backward(_sigmoid_slope),
 }
-"""Surrogate -> kernel(grad, h, out (T, N), carry (N,), tau, threshold, alpha), float32.
+"""Surrogate -> kernels for float32 and bfloat16, (grad, h, spikes, out, carry, constants...).
 
-`carry` holds the gradient of the last membrane and becomes that of the first.
+grad, h, spikes and out are (T, N); `carry` (N,) float32 holds the gradient of the last membrane
+and becomes that of the first. The constants are tau, threshold and the surrogate's alpha.
 """
 
 
@@ -153,8 +200,7 @@ def _leak(values, total, decay):
 def _leak_bf16(values, total, decay):
     one = np.float32(1)
     for c in range(values.size):
-        value = np.uint32(np.uint32(values[c]) << _HALF_WORD).view(np.float32)
-        total[c] = decay[c] * total[c] + (one - decay[c]) * value
+        total[c] = decay[c] * total[c] + (one - decay[c]) * _from_bf16(values[c])
 
 
 @numba.njit(cache=True, nogil=True, error_model='numpy')
@@ -195,9 +241,7 @@ def readout_bf16(x, before, total, average, decay, norm):
         for t in range(steps):
             _leak_bf16(x[t, r], here, decay)
         for c in range(mean.size):
-            bits = np.float32(here[c] * norm[c]).view(np.uint32)
-            bits += np.uint32(0x7FFF) + ((bits >> _HALF_WORD) & np.uint32(1))
-            mean[c] = np.uint16(bits >> _HALF_WORD)
+            mean[c] = _to_bf16(here[c] * norm[c])
 
 
 @numba.njit(cache=True, nogil=True, error_model='numpy')

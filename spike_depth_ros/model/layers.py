@@ -153,11 +153,12 @@ class Readout(nn.Module):
         norm = 1 / (1 - decay ** (seen + x.shape[0]).view(-1, 1))  # (B, C)
         if self._is_compiled(x):
             return _compiled_readout(x, total, decay, norm)
-        decay = decay.view(-1, 1, 1)
-        for step in x.unbind(0):
-            share = (1 - decay) * step
-            total = share if total is None else decay * total + share
-        assert total is not None, 'a chunk has at least one step'
+        # as one weighted sum over the steps, which keeps far less for the backward pass
+        steps = x.shape[0]
+        ages = torch.arange(steps - 1, -1, -1, device=x.device).view(-1, 1)
+        weights = ((1 - decay) * decay**ages).view(steps, 1, -1, 1, 1)
+        new = (x * weights).sum(0)
+        total = new if total is None else (decay**steps).view(-1, 1, 1) * total + new
         return (total * norm[..., None, None]).to(x.dtype), total
 
     @staticmethod

@@ -145,25 +145,27 @@ class _FusedLIF(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, current, membrane, tau, threshold, surrogate):
-        x = _dense(current.detach().float())
+        half = current.dtype == torch.bfloat16
+        x = _dense(current.detach() if half else current.detach().float())
         h, spikes = torch.empty_like(x), torch.empty_like(x)
         v = _like_step(membrane.detach().float(), x).clone()
-        constants = _f32(tau, threshold)
-        kernels.lif_forward(_rows(x), _rows(h), _rows(spikes), _row(v), *constants)
-        ctx.save_for_backward(h)
+        kernel = kernels.lif_forward_bf16 if half else kernels.lif_forward
+        kernel(_rows(x), _rows(h), _rows(spikes), _row(v), *_f32(tau, threshold))
+        ctx.save_for_backward(h, spikes)
         ctx.constants = (tau, threshold, surrogate)
-        return spikes.to(current.dtype), v
+        return spikes if spikes.dtype == current.dtype else spikes.to(current.dtype), v
 
     @staticmethod
     def backward(ctx, grad_spikes, grad_membrane):
-        (h,) = ctx.saved_tensors
+        h, spikes = ctx.saved_tensors
         tau, threshold, surrogate = ctx.constants
         carry = _like_step(grad_membrane.float(), h).clone()
-        grad = grad_spikes.float()
+        grad = grad_spikes.to(h.dtype)
         grad = grad if grad.stride() == h.stride() else torch.empty_like(h).copy_(grad)
         out = torch.empty_like(h)
-        constants = _f32(tau, threshold, SURROGATES[surrogate])
-        kernels.LIF_BACKWARD[surrogate](*map(_rows, (grad, h, out)), _row(carry), *constants)
+        kernel = kernels.LIF_BACKWARD[surrogate][h.dtype == torch.bfloat16]
+        arrays = [_rows(tensor) for tensor in (grad, h, spikes, out)]
+        kernel(*arrays, _row(carry), *_f32(tau, threshold, SURROGATES[surrogate]))
         return out.to(grad_spikes.dtype), carry, None, None, None
 
 
