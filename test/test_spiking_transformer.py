@@ -306,3 +306,19 @@ def test_presets():
     assert PRESETS['base'][1]['dim'] == 384
     assert preset_spikes('base').steps == 16
     assert preset_spikes('small').steps == 4
+
+
+@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize('channels', [3, 8, 64])
+def test_compiled_readout_averages_as_the_differentiable_one(dtype, channels):
+    torch.manual_seed(0)
+    readout = Readout(channels, 8)
+    steps = torch.randn(3, 1, channels, 6, 10).to(dtype)
+    total, seen = torch.randn(1, channels, 6, 10), torch.full((1,), 2.0)
+    for before in (None, total):
+        want, want_total = readout(steps, before, seen)
+        with torch.no_grad():
+            average, after = readout(steps, before, seen)
+        assert average.dtype == dtype
+        torch.testing.assert_close(after, want_total.detach(), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(average, want.detach(), atol=1e-5, rtol=1e-2)
