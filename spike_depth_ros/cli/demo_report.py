@@ -23,7 +23,6 @@ from spike_depth_ros.ros.probe import Recording
 
 NEAR_M, FAR_M = 2.0, 80.0
 TRUTH_TOLERANCE_NS = 5_000_000
-SHOWN = ('abs_rel', 'rmse_log', 'delta1', 'mae_20m', 'false_obstacles')
 
 
 def write_report(folder: Path, recording: Recording, drive: str, made: bool) -> dict[str, Any]:
@@ -43,6 +42,8 @@ def write_report(folder: Path, recording: Recording, drive: str, made: bool) -> 
     pictures = _pictures(recording, middle)
     for name, picture in pictures.items():
         write_picture(folder / f'{name}.png', picture)
+    overview = [pictures[name] for name in OVERVIEW if name in pictures]
+    write_picture(folder / 'demo.png', beside(overview, height_px=overview[0].shape[0]))
     write_video(folder / 'demo.webm', _frames(recording), max(1.0, figures['maps_per_s']))
     (folder / 'demo.json').write_text(json.dumps(figures, indent=2) + '\n', encoding='utf-8')
     _write_html(folder, figures, pictures, made)
@@ -75,7 +76,7 @@ def measure(recording: Recording) -> dict[str, Any]:
             metrics.update(depth_m, confidence, truth_m)
         computed = metrics.compute()
         figures['truth_maps'] = len(pairs)
-        figures['error'] = {name: round(float(computed[name]), 4) for name in SHOWN}
+        figures['error'] = {name: round(float(computed[name]), 4) for name in ERRORS}
     return figures
 
 
@@ -135,6 +136,14 @@ def _frames(recording: Recording) -> Iterator[np.ndarray]:
         yield beside(parts)
 
 
+OVERVIEW = ('events', 'depth', 'truth', 'confidence')
+ERRORS = {
+    'abs_rel': 'Abs Rel',
+    'rmse_log': 'RMSE log',
+    'delta1': 'share within a factor 1.25',
+    'mae_20m': 'mean absolute error up to 20 m [m]',
+    'false_obstacles': 'share of sky answered nearer than 40 m',
+}
 CAPTIONS = {
     'events': 'Events of one window: ON red, OFF blue.',
     'depth': f'Depth, {NEAR_M:g} m (red) to {FAR_M:g} m (blue), logarithmic; grey: beyond range.',
@@ -163,10 +172,12 @@ def _write_html(folder: Path, figures: dict[str, Any], shown: Iterable[str], mad
     ]
     if 'error' in figures:
         note = f'{figures["truth_maps"]} maps against exact depth up to 80 m, metres, unaligned.'
-        errors = table(('figure', 'value'), figures['error'].items())
+        errors = table(('figure', 'value'), [(ERRORS[k], v) for k, v in figures['error'].items()])
         sections.append(section('Error', errors, paragraph(note)))
     says = table(('part', 'status'), figures['node_says'].items())
     sections.append(section('What the node says', says))
-    sections.append(section('Machine', table(('', ''), figures['machine'].items())))
+    here = figures['machine']
+    facts = [(key, here[key]) for key in ('cpu', 'cores', 'memory_gb', 'gpu', 'system', 'python')]
+    sections.append(section('Machine', table(('', ''), [*facts, *here['packages'].items()])))
     played = 'a synthetic drive that the package rendered itself' if made else figures['drive']
     write_page(folder / 'report.html', 'Depth from events', f'Played: {played}.', sections)
