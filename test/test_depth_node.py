@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import rclpy
 import yaml
+from cv_bridge import CvBridge
 from depth_node_fixtures import WINDOW_MS
 from diagnostic_msgs.msg import DiagnosticArray
 from dvs_msgs.msg import EventArray
@@ -32,11 +33,15 @@ from std_srvs.srv import SetBool, Trigger
 from spike_depth_ros.camera import Camera
 from spike_depth_ros.estimator import Estimator
 from spike_depth_ros.ros import depth_node
-from spike_depth_ros.ros.probe import stamp_ns, to_array
+from spike_depth_ros.ros.probe import stamp_ns
 from spike_depth_ros.ros.replay_node import ReplayNode
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 CAMERA = Camera(WIDTH, HEIGHT, 60.0, 60.0, 31.5, 23.5, 'plumb_bob', (0.05, 0.0, 0.0, 0.0, 0.0))
+
+
+def pixels(message):
+    return CvBridge().imgmsg_to_cv2(message, desired_encoding='passthrough')
 
 
 def test_outputs_of_one_frame_belong_together_and_equal_the_estimators(graph, start, checkpoint):
@@ -57,8 +62,8 @@ def test_outputs_of_one_frame_belong_together_and_equal_the_estimators(graph, st
     for frame, depth, info, confidence in zip(
         frames, got['image'], got['camera_info'], got['confidence'], strict=True
     ):
-        np.testing.assert_array_equal(to_array(depth), frame.depth_m)
-        np.testing.assert_array_equal(to_array(confidence), frame.confidence)
+        np.testing.assert_array_equal(pixels(depth), frame.depth_m)
+        np.testing.assert_array_equal(pixels(confidence), frame.confidence)
         # the window's end in ROS time: the driver stamps each packet EPOCH_NS after its events
         assert stamp_ns(depth) == EPOCH_NS + frame.stamp_ns
         assert depth.header == info.header == confidence.header
