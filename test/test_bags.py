@@ -329,7 +329,7 @@ def test_no_recording(tmp_path):
     with pytest.raises(BagError, match='not a recording'):
         open_source(tmp_path)
     (tmp_path / 'a.txt').write_text('x')
-    with pytest.raises(BagError, match='is none of'):
+    with pytest.raises(BagError, match='is not a recording'):
         open_source(tmp_path / 'a.txt')
     for name in ('a.bag', 'a.mcap', 'a.db3', 'a.h5', 'a.raw', 'a.mcap.zstd'):
         for content in (b'', b'not a recording at all\n' * 20):

@@ -158,6 +158,7 @@ def test_mistakes(arguments, sentence, capsys):
 
 
 def test_bare_flags():
+    assert flags_spelt_out(info, []) == []
     assert flags_spelt_out(info, ['--json', 'a']) == ['--json=true', 'a']
     assert flags_spelt_out(info, ['a', '--json']) == ['a', '--json=true']
     assert flags_spelt_out(info, ['--json', 'false', 'a']) == ['--json', 'false', 'a']

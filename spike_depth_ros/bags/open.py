@@ -15,7 +15,6 @@ from spike_depth_ros.bags.rosbag import (
 )
 from spike_depth_ros.bags.source import BagError, EventSource
 
-_SUFFIXES = ('.bag', *STORAGE_SUFFIXES, '.h5', '.hdf5', '.raw')
 _EXPECTED = (
     'a rosbag2 folder, a .bag, .db3, .mcap, .h5, .hdf5 or .raw file, or a folder in DSEC layout'
 )
@@ -49,7 +48,7 @@ def open_source(path: str | Path, topic: str | None = None, encoding: str = 'evt
     if suffix in ('.h5', '.hdf5'):
         opener = MvsecSource if path.stem.endswith('_data') else H5FileSource
         return opener(path, topic, encoding)
-    raise BagError(f'{path} is none of {list(_SUFFIXES)}')
+    raise BagError(f'{path} is not a recording: expected {_EXPECTED}')
 
 
 def _open_folder(path: Path, topic: str | None, encoding: str) -> EventSource:

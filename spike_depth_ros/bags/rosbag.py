@@ -168,8 +168,9 @@ def _damage(path: Path) -> Iterator[None]:
     except BagError:
         raise
     except kinds as error:
+        reason = str(error).rstrip('.') or type(error).__name__
         raise BagError(
-            f'{path} is not a complete bag: {str(error) or type(error).__name__}. If the recorder '
+            f'{path} is not a complete bag: {reason}. If the recorder '
             'was cut off, repair it (ros2 bag reindex, rosbag reindex, mcap recover)'
         ) from error
 

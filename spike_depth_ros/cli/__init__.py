@@ -66,7 +66,7 @@ def flags_spelt_out(verb: Callable[..., None], arguments: list[str]) -> list[str
         for name, parameter in inspect.signature(verb).parameters.items()
         if parameter.annotation in (bool, 'bool')
     }
-    followers = [*arguments[1:], '']
+    followers = [*arguments, ''][1:]
     return [
         f'{argument}=true' if argument in flags and follower not in ('true', 'false') else argument
         for argument, follower in zip(arguments, followers, strict=True)
@@ -88,6 +88,11 @@ def config_spelt_out(arguments: list[str]) -> list[str]:
     return ['--config', *arguments] if is_config else arguments
 
 
+def _words(arguments: list[str]) -> int:
+    """How many words the verb has that somebody meant: `bench` wants a second one."""
+    return 2 if any(name.startswith(f'{arguments[0]} ') for name in VERBS if arguments) else 1
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Runs the verb that the command line names; exits with 2 on a mistake in it."""
     arguments = sys.argv[1:] if arguments is None else arguments
@@ -96,9 +101,9 @@ def main(arguments: list[str] | None = None) -> None:
         (n for n in (' '.join(arguments[:2]), ' '.join(arguments[:1])) if n in VERBS), None
     )
     if name is None:
-        wrong = [a for a in arguments[:1] if a not in ('-h', '--help')]
+        wrong = [a for a in arguments[: _words(arguments)] if a not in ('-h', '--help')]
         if wrong:
-            print(f'spike_depth: no verb {wrong[0]!r}\n', file=sys.stderr)
+            print(f'spike_depth: no verb {" ".join(wrong)!r}\n', file=sys.stderr)
         print(overview(), file=sys.stderr if wrong else sys.stdout)
         sys.exit(2 if wrong else 0)
     os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')  # spinning threads starve a busy machine

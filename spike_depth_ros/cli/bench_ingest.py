@@ -21,7 +21,6 @@ from spike_depth_ros.report import bench_row, fastest_s, print_bench
 from spike_depth_ros.spikes import accumulate
 from spike_depth_ros.wire import EVENT_TYPES, EventStream, Packet, pack_event_array, parse
 
-PACKET = 'event_camera_msgs/msg/EventPacket'
 LEGACY = 'dvs_msgs/msg/EventArray'
 UNIT = 'Mev/s'
 HD_HEIGHT, HD_WIDTH = 720, 1280

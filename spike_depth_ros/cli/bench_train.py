@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from typing import Any
 
 
 def train(
@@ -68,7 +65,7 @@ def step_rows(
     )
 
 
-def _step(name: str, backend: str, bfloat16: bool, spikes: Tensor) -> Callable[[], Tensor]:
+def _step(name: str, backend: str, bfloat16: bool, spikes: Any) -> Callable[[], Any]:
     """A function that trains the network by one step, and returns the loss before it."""
     import torch
 
@@ -87,7 +84,7 @@ def _step(name: str, backend: str, bfloat16: bool, spikes: Tensor) -> Callable[[
     depth_range = DepthRange()
     truth = losses.target(depth_m, torch.full((batch,), depth_range.focal_px), depth_range)
 
-    def step() -> Tensor:
+    def step() -> torch.Tensor:
         optimizer.zero_grad()
         with torch.autocast('cpu', torch.bfloat16, enabled=bfloat16):
             answer = network(spikes)
