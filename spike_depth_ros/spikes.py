@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numba
 import numpy as np
 
 from spike_depth_ros.camera import CalibrationError, Camera
+from spike_depth_ros.compiled import compiled
 from spike_depth_ros.config import SpikeConfig
 from spike_depth_ros.events import EVENT_DTYPE
 
@@ -163,7 +163,7 @@ def _bin_edges_ns(t0_ns: int, t1_ns: int, steps: int) -> np.ndarray:
     return np.array([t0_ns - -k * span_ns // steps for k in range(steps + 1)], np.int64)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _bin_of(t_ns, edges_ns):
     """The bin of a time inside the window: a guess in floating point, set right by the edges."""
     steps = edges_ns.shape[0] - 1
@@ -176,7 +176,7 @@ def _bin_of(t_ns, edges_ns):
     return step
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _accumulate_direct(events, edges_ns, height, width, out):
     area = height * width
     first_ns, end_ns = edges_ns[0], edges_ns[-1]
@@ -204,7 +204,7 @@ def _accumulate_direct(events, edges_ns, height, width, out):
     return stray
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _accumulate_mapped(events, edges_ns, table, area, out):
     sensor_height, sensor_width = table.shape
     places = table.reshape(-1)

@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parents[1] / PACKAGE
 
 LAYERS = [
     ('events', 'camera', 'config'),
-    ('codecs', 'wire', 'spikes', 'windows', 'pictures'),
+    ('compiled', 'codecs', 'wire', 'spikes', 'windows', 'pictures'),
     ('model', 'energy', 'engine', 'estimator'),
     ('bags', 'sim', 'data'),
     ('train', 'report', 'pages'),

@@ -8,8 +8,8 @@ import pytest
 
 from spike_depth_ros.camera import Camera
 from spike_depth_ros.sim import geometry as geo
-from spike_depth_ros.sim import layout, weather
 from spike_depth_ros.sim import motion as mo
+from spike_depth_ros.sim import route, weather
 from spike_depth_ros.sim.build import Place, SolidList, terrain_patches
 from spike_depth_ros.sim.geometry import WHITE_LUMINANCE, Light, World, orientation
 from spike_depth_ros.sim.render import (
@@ -41,11 +41,9 @@ def world_of(solids, actors=(), light=None):
     path = mo.trace_path(np.zeros(200), 1.0, 0.0)
     speed = np.array([[0.0, 0.0, 10.0], [10.0, 100.0, 10.0]])
     flat = np.array([-500.0, -500.0, 1000.0])
-    moving = layout.motion_of(
-        path, speed, (np.zeros((2, 2)), flat), np.zeros((0, 4)), list(actors)
-    )
+    moving = route.motion_of(path, speed, (np.zeros((2, 2)), flat), np.zeros((0, 4)), list(actors))
     ego = geo.Ego(0.0, 1.5, 0.0, 0.0, 0.0, np.zeros((0, 4)))
-    ground = layout.plain_ground(np.zeros(8), np.full((5, 3), 0.2))
+    ground = route.plain_ground(np.zeros(8), np.full((5, 3), 0.2))
     return World('test', 0, 10.0, 'test', solids.solids(), moving, ground, light or lit(), ego)
 
 

@@ -12,11 +12,11 @@ import itertools
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-import numba
 import numpy as np
 
 from spike_depth_ros.bags.source import BagError
 from spike_depth_ros.codecs import EncodeError, encode_evt3, encode_mono, evt3_state
+from spike_depth_ros.compiled import compiled
 from spike_depth_ros.events import Decoded, empty_events, read_only
 from spike_depth_ros.wire import Packet, pack_event_packet
 
@@ -108,7 +108,7 @@ class Packetiser:
         return StampedPacket(stamp_ns, pack_event_packet(packet))
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def packet_bounds(t_ns: np.ndarray, span_ns: int, most: int) -> np.ndarray:
     """Indices at which a stream is cut: 0, ..., N.
 
@@ -125,7 +125,7 @@ def packet_bounds(t_ns: np.ndarray, span_ns: int, most: int) -> np.ndarray:
     return np.array(bounds)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _end_ns(first_ns: int, span_ns: int) -> int:
     """When a packet that starts at `first_ns` must end."""
     return min(first_ns + span_ns, (first_ns // EVT3_WRAP_NS + 1) * EVT3_WRAP_NS)

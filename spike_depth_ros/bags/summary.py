@@ -6,11 +6,11 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-import numba
 import numpy as np
 
 from spike_depth_ros.bags.packets import with_epoch
 from spike_depth_ros.bags.source import EventSource
+from spike_depth_ros.compiled import compiled
 from spike_depth_ros.events import Decoded
 from spike_depth_ros.wire import EventStream, Packet
 
@@ -125,7 +125,7 @@ class _Times:
         }
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _scan(t_ns, origin_us, bin_ns, state):
     """Adds times to the state (first, last, previous, silence, in bin, bin, peak in a bin)."""
     first, last, previous, silence, in_bin, current, peak = state

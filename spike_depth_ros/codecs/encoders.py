@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 
 from spike_depth_ros.codecs import plain
@@ -18,6 +17,7 @@ from spike_depth_ros.codecs.evt3 import (
     VECT_12,
     VECT_BASE_X,
 )
+from spike_depth_ros.compiled import compiled
 from spike_depth_ros.events import EVENT_DTYPE
 
 EVT3_MAX_PX = 2048
@@ -147,7 +147,7 @@ def _check(events: np.ndarray, max_x: int, max_y: int, encoding: str) -> None:
         )
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _evt3_room(events, state):
     """Most words that the events can take, and the index of one that has no expression or -1."""
     words = 0
@@ -166,7 +166,7 @@ def _evt3_room(events, state):
     return words, -1
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _move_high(before_us, t_us, words, n):
     """Writes the TIME_HIGH words that take a decoder from one time to another."""
     for _ in range((t_us >> 24) - (before_us >> 24)):
@@ -182,7 +182,7 @@ def _move_high(before_us, t_us, words, n):
     return n + 1
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _encode_evt3(events, state, words):
     before_us, started = state[0], state[1]
     n, i, count = 0, 0, events.shape[0]

@@ -10,7 +10,6 @@ hand: they are checked against the documentation only.
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 
 from spike_depth_ros.codecs.memory import (
@@ -28,6 +27,7 @@ from spike_depth_ros.codecs.memory import (
     end_packet,
     note_backward,
 )
+from spike_depth_ros.compiled import compiled
 
 CD_OFF, CD_ON, EVT2_TIME_HIGH, EVT2_TRIGGER, EVT2_OTHERS, EVT2_CONTINUED = 0, 1, 8, 10, 14, 15
 HAS_TIME = 1
@@ -35,7 +35,7 @@ HIGH_SPAN = 1 << 28
 """TIME_HIGH of evt2 and evt21 has 28 bits: it wraps after 2^34 us, or 4.8 h."""
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _take_high(high, memory):
     """Takes a 28-bit TIME_HIGH: a fall by more than half the span is a wrap."""
     if memory[CLOCK] - high > HIGH_SPAN // 2:
@@ -46,7 +46,7 @@ def _take_high(high, memory):
     return memory[EPOCH_US] + (high << 6)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def evt2(payload, time_base_ns, height, width, events, triggers, memory):
     """Decodes evt2 words: type @28 (4 bits), time low @22 (6), x @11 and y @0 (11 each)."""
     words = payload[: payload.shape[0] // 4 * 4].view(np.uint32)
@@ -86,7 +86,7 @@ def evt2(payload, time_base_ns, height, width, events, triggers, memory):
     return end_packet(memory, n, m, on, out, last_ns)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def evt21_bound(payload):
     """Upper bounds of the numbers of events and triggers in evt21 words."""
     words = payload[: payload.shape[0] // 8 * 8].view(np.uint64)
@@ -102,7 +102,7 @@ def evt21_bound(payload):
     return events, triggers
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def evt21(payload, time_base_ns, height, width, events, triggers, memory):
     """Decodes evt21 words as a GenX320 sends them: 64 bits, little-endian as a whole.
 

@@ -16,7 +16,6 @@ the words before the stream is in sync, take `_walk`: one word after the other.
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 
 from spike_depth_ros.codecs.memory import (
@@ -39,6 +38,7 @@ from spike_depth_ros.codecs.memory import (
     WRAPS,
     note_backward,
 )
+from spike_depth_ros.compiled import compiled
 
 ADDR_Y, ADDR_X, VECT_BASE_X, VECT_12, VECT_8, TIME_LOW, CONTINUED_4, TIME_HIGH = (
     0, 2, 3, 4, 5, 6, 7, 8,
@@ -103,7 +103,7 @@ BIT_AT = np.array([bits + [0] * (6 - len(bits)) for bits in SIX_BITS], np.uint8)
 """(64, 6): the positions of the set bits of a 6-bit mask, filled up with zeros."""
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def bound(payload):
     """Upper bounds of the numbers of events and triggers in evt3 words."""
     words = payload[: payload.shape[0] // 2 * 2].view(np.uint16)
@@ -122,7 +122,7 @@ def bound(payload):
     return events, triggers
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def decode(payload, time_base_ns, height, width, events, triggers, memory):
     """Decodes evt3 words; the state runs on across packets and `time_base_ns` is not used.
 
@@ -148,7 +148,7 @@ def decode(payload, time_base_ns, height, width, events, triggers, memory):
     return memory[EVENT_END], memory[TRIGGER_END]
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _is_calm(words, memory):
     """Whether no TIME_HIGH in the block can be a wrap; counts unknown codes if so."""
     lowest, highest, unknown = LAST_HIGH, NONE, NONE
@@ -166,7 +166,7 @@ def _is_calm(words, memory):
     return True
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _gather(words, memory):
     """Folds words into the register; what it was after emitting ones is left in the scratch."""
     register, n = memory[CLOCK], np.uintp(0)
@@ -182,7 +182,7 @@ def _gather(words, memory):
     return np.int64(n)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _put(events, n, t_ns, x, y, p):
     event = events[n]
     event['t_ns'] = t_ns
@@ -191,7 +191,7 @@ def _put(events, n, t_ns, x, y, p):
     event['p'] = p
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _put_trigger(triggers, m, t_ns, word):
     trigger = triggers[m]
     trigger['t_ns'] = t_ns
@@ -199,7 +199,7 @@ def _put_trigger(triggers, m, t_ns, word):
     trigger['edge'] = word & 1
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _put_bits(events, n, t_ns, x, y, p, mask, height, width, memory):
     """Writes an event for every bit of a mask, one by one; those off the sensor are counted."""
     for k in range(12):
@@ -212,7 +212,7 @@ def _put_bits(events, n, t_ns, x, y, p, mask, height, width, memory):
     return n
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _expand(count, height, width, events, triggers, memory):
     """Turns the registers that `_gather` kept into events and triggers."""
     epoch_ns, last_ns = memory[EPOCH_US] * 1000, memory[LAST_NS]
@@ -262,7 +262,7 @@ def _expand(count, height, width, events, triggers, memory):
     memory[EVENT_END], memory[TRIGGER_END] = np.int64(n), m
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _walk(words, i, stop, until_sync, height, width, events, triggers, memory):
     """Decodes words one by one and returns where it ended."""
     register, n, m = memory[CLOCK], memory[EVENT_END], memory[TRIGGER_END]

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import dataclasses
 
-import numba
 import numpy as np
+
+from spike_depth_ros.compiled import compiled
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +86,7 @@ def add_counts(one: DecodeCounts, two: DecodeCounts) -> DecodeCounts:
     return DecodeCounts(**both)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def end_packet(memory, event_end, trigger_end, on, out_of_bounds, last_ns):
     """Writes back what kernels keep in local variables, and returns where the records end."""
     memory[EVENTS] += event_end - memory[EVENT_END]
@@ -97,7 +98,7 @@ def end_packet(memory, event_end, trigger_end, on, out_of_bounds, last_ns):
     return event_end, trigger_end
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def note_backward(memory, last_ns, t_ns):
     """Counts a step from `last_ns` back to `t_ns`."""
     memory[BACKWARD_STEPS] += 1

@@ -9,7 +9,6 @@ CDR rules of OMG DDS-XTYPES 7.4.
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 
 from spike_depth_ros.codecs.memory import (
@@ -24,6 +23,7 @@ from spike_depth_ros.codecs.memory import (
     end_packet,
     note_backward,
 )
+from spike_depth_ros.compiled import compiled
 
 
 def bound(payload: np.ndarray) -> tuple[int, int]:
@@ -32,7 +32,7 @@ def bound(payload: np.ndarray) -> tuple[int, int]:
     return most, most
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def mono(payload, time_base_ns, height, width, events, triggers, memory):
     """Decodes mono words: bits 0-31 dt [ns], 32-47 x, 48-62 y, 63 polarity; t = base + dt."""
     words = payload[: payload.shape[0] // 8 * 8].view(np.uint64)
@@ -57,7 +57,7 @@ def mono(payload, time_base_ns, height, width, events, triggers, memory):
     return end_packet(memory, n, memory[TRIGGER_END], on, out, last_ns)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def trigger(payload, time_base_ns, height, width, events, triggers, memory):
     """Decodes trigger words: bits 0-31 dt [ns], 48-62 id, 63 edge; t = base + dt."""
     words = payload[: payload.shape[0] // 8 * 8].view(np.uint64)
@@ -72,7 +72,7 @@ def trigger(payload, time_base_ns, height, width, events, triggers, memory):
     return end_packet(memory, memory[EVENT_END], end, 0, 0, memory[LAST_NS])
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def libcaer(payload, time_base_ns, height, width, events, triggers, memory):
     """Decodes pairs of u32: bit 0 valid, 1 polarity, 2-16 y, 17-31 x; then i32 us.
 
@@ -110,7 +110,7 @@ def libcaer(payload, time_base_ns, height, width, events, triggers, memory):
 TIME_HIGH, TIME_LOW, ADDR_X, ADDR_Y, VECT_BASE_Y, VECT_8 = range(6)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def libcaer_cmp_bound(payload):
     """Upper bounds of the numbers of events and triggers in libcaer_cmp words."""
     words = payload[: payload.shape[0] // 2 * 2].view(np.uint16)
@@ -124,7 +124,7 @@ def libcaer_cmp_bound(payload):
     return events, 0
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def libcaer_cmp(payload, time_base_ns, height, width, events, triggers, memory):
     """Decodes compressed libcaer words; the state starts afresh with every packet.
 
@@ -180,7 +180,7 @@ ROW_BYTES, LAST_ROW_BYTES = 16, 13
 """Rows of an `Event[]` body in CDR; the last ends with its polarity, without padding."""
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def event_array(payload, time_base_ns, height, width, events, triggers, memory):
     """Decodes the `Event[]` body of a legacy EventArray: x, y u16, sec i32, nanosec u32, polarity.
 

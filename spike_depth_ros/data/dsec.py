@@ -14,10 +14,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numba
 import numpy as np
 
 from spike_depth_ros.camera import Camera
+from spike_depth_ros.compiled import compiled
 from spike_depth_ros.config import SpikeConfig
 from spike_depth_ros.data.hdf5 import Hdf5File
 from spike_depth_ros.data.sample import (
@@ -256,7 +256,7 @@ class DsecSequence:
         )
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _pack(t_us, x, y, p, offset_ns, t0_ns, t1_ns, events):
     """Writes the events of [t0, t1) to the front of `events`; returns how many."""
     count = 0

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import math
 
-import numba
 import numpy as np
 
+from spike_depth_ros.compiled import compiled
 from spike_depth_ros.events import EVENT_DTYPE, empty_events, read_only
 from spike_depth_ros.sim.sensors import EventCameraConfig
 
@@ -160,7 +160,7 @@ def sorted_by_time(events: np.ndarray) -> np.ndarray:
     return ordered
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _bucket_sort(events, ordered):
     """Sorts `events` into `ordered`; False, without a result, if they crowd into few buckets."""
     n = len(events)
@@ -187,7 +187,7 @@ def _bucket_sort(events, ordered):
     return True
 
 
-@numba.njit(cache=True, nogil=True, inline='always')
+@compiled(inline='always')
 def _uniform(pixel):
     """Next number in (0, 1) of the pixel's generator (Marsaglia, xorshift32)."""
     state = np.uint32(pixel.random)
@@ -198,7 +198,7 @@ def _uniform(pixel):
     return (np.float64(state >> np.uint32(8)) + 0.5) / 16777216.0
 
 
-@numba.njit(cache=True, nogil=True, inline='always')
+@compiled(inline='always')
 def _low_pass(pixel, dt, target, omega):
     """Level after `dt` ns of an input that went linearly to `target`; omega = 2 pi f per ns."""
     if omega == 0.0:
@@ -208,7 +208,7 @@ def _low_pass(pixel, dt, target, omega):
     return target - lag + (pixel.level - pixel.input + lag) * math.exp(-turns)
 
 
-@numba.njit(cache=True, nogil=True, inline='always')
+@compiled(inline='always')
 def _crossing(contrast, drift, on, off):
     """Time until a contrast that drifts leaves (-off, on), and the polarity then."""
     if contrast >= on:
@@ -222,7 +222,7 @@ def _crossing(contrast, drift, on, off):
     return math.inf, 0
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _advance(pixels, started, chosen, luminance, begin, t_ns, width, parameters, out, count):
     """Advances the chosen pixels from `begin` on to `t_ns`, writing events to `out`.
 
@@ -270,7 +270,7 @@ def _advance(pixels, started, chosen, luminance, begin, t_ns, width, parameters,
     return len(chosen), count
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _fire(pixel, index, width, dt, drift, noise_per_ns, refractory, out, count):
     """Writes the events of one pixel over `dt`; returns their new count, or -1 if `out` is full.
 

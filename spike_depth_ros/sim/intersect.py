@@ -7,8 +7,9 @@ writes the depth and its number `n` into `winner`. The ray parameter is the z-de
 
 from __future__ import annotations
 
-import numba
 import numpy as np
+
+from spike_depth_ros.compiled import compiled
 
 NEAR_M = 0.05
 """Nothing nearer is drawn."""
@@ -17,7 +18,7 @@ FAST = {'contract', 'reassoc', 'nsz', 'arcp'}
 """Fast arithmetic that still respects NaN and infinity."""
 
 
-@numba.njit(cache=True, nogil=True, error_model='numpy', fastmath=FAST)
+@compiled(error_model='numpy', fastmath=FAST)
 def meet_box(origin, turn, taper, n, x, y, depth, winner):
     """Cube |q| <= 1 whose half widths shrink linearly by `taper` from bottom to top."""
     f = np.float32
@@ -56,7 +57,7 @@ def meet_box(origin, turn, taper, n, x, y, depth, winner):
         winner[i] = n if hit else winner[i]
 
 
-@numba.njit(cache=True, nogil=True, error_model='numpy', fastmath=FAST)
+@compiled(error_model='numpy', fastmath=FAST)
 def meet_round(is_cone, origin, turn, taper, n, x, y, depth, winner):
     """Unit ball, or the cone x^2 + y^2 <= r(z)^2, |z| <= 1, r from 1 down to 1 - taper.
 
@@ -94,7 +95,7 @@ def meet_round(is_cone, origin, turn, taper, n, x, y, depth, winner):
         winner[i] = n if hit else winner[i]
 
 
-@numba.njit(cache=True, nogil=True, error_model='numpy', fastmath=FAST)
+@compiled(error_model='numpy', fastmath=FAST)
 def meet_patch(origin, turn, taper, n, x, y, depth, winner):
     """Ground z = a x + b y + c x y over |x|, |y| <= 1: a quadratic, solved without loss."""
     f = np.float32
@@ -125,7 +126,7 @@ def meet_patch(origin, turn, taper, n, x, y, depth, winner):
         winner[i] = n if hit else winner[i]
 
 
-@numba.njit(cache=True, nogil=True, fastmath={'nnan', 'nsz', 'reassoc'})
+@compiled(fastmath={'nnan', 'nsz', 'reassoc'})
 def greatest(depth):
     """The greatest of some depths; `depth.max()` looks for NaN and so does without SIMD."""
     most = depth[0]

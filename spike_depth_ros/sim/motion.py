@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numba
 import numpy as np
+
+from spike_depth_ros.compiled import compiled
 
 FOLLOW, LEAD, SHUTTLE = range(3)
 """How an actor moves: constant speed along the path; ahead of the camera; to and fro."""
@@ -46,7 +47,7 @@ class Motion(NamedTuple):
     course: np.ndarray
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def along(path, step_m, s_m):
     """The pose on a path at arc length `s_m`: x, y, heading, curvature; straight past its ends.
 
@@ -68,7 +69,7 @@ def along(path, step_m, s_m):
     return x + over * np.cos(heading), y + over * np.sin(heading), heading, curvature
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def travelled(speed, time_s):
     """Distance [m] and speed [m/s] at a time: the exact integral of smoothstep speed blends."""
     last = speed.shape[0] - 1
@@ -84,7 +85,7 @@ def travelled(speed, time_s):
     return distance, speed[k, 2] + gain * (3 * u * u - 2 * u**3)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def smooth_height(waves, x_m, y_m):
     """Height [m] and gradient of the smooth terrain that the ego motion rides on."""
     z = gx = gy = 0.0
@@ -97,7 +98,7 @@ def smooth_height(waves, x_m, y_m):
     return z, gx, gy
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def mesh_height(heights_m, terrain, x_m, y_m):
     """Height [m] and gradient of the terrain as it is drawn: bilinear within each cell."""
     ny, nx = heights_m.shape
@@ -112,7 +113,7 @@ def mesh_height(heights_m, terrain, x_m, y_m):
     return a * (1 - u) * (1 - v) + b * u * (1 - v) + c * (1 - u) * v + d * u * v, gx, gy
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def actor_poses(motion, time_s):
     """Poses of all actors at a time.
 

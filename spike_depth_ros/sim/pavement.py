@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 
+from spike_depth_ros.compiled import compiled
 from spike_depth_ros.sim.textures import INLINE, JIT, chance, noise, pulse, pulses, seen
 
 ASPHALT, PAINT, PAVING, GREEN, SOIL = range(5)
@@ -21,7 +21,7 @@ CROSSING_M = (2.0, 5.0)
 """A crosswalk lies this far from the edge of the junction, along the road."""
 
 
-@numba.njit(**INLINE)
+@compiled(**INLINE)
 def road_coordinates(ground, path, step_m, x_m, y_m):
     """Where a point lies relative to the main road and to the nearest side street.
 
@@ -58,7 +58,7 @@ def road_coordinates(ground, path, step_m, x_m, y_m):
     return s, d, cos, sin, along, across, side
 
 
-@numba.njit(**JIT)
+@compiled(**JIT)
 def _marks(layout, s, d, fs, fd, gap, half):
     """Share of paint of one road; `gap` is the distance to the nearest junction's edge."""
     clear = pulse(gap, 0.0, 1e6, fs)
@@ -81,7 +81,7 @@ def _marks(layout, s, d, fs, fd, gap, half):
     return min(paint, 1.0)
 
 
-@numba.njit(**INLINE)
+@compiled(**INLINE)
 def _meadow(levels, x, y, longest, middle, coarse, fine, lush):
     """Open country: parcels of their own tone and crop, tracks between them, bare spots."""
     blade = noise(levels, x * 9.0, y * 9.0 + 50, middle * 9.0)
@@ -101,7 +101,7 @@ def _meadow(levels, x, y, longest, middle, coarse, fine, lush):
     return 0.0, 0.0, 1.0 - bare, bare, max(gain, 0.1)
 
 
-@numba.njit(**INLINE)
+@compiled(**INLINE)
 def _asphalt(levels, layout, x, y, s, d, fd, middle, longest, fine, coarse):
     """Brightness of asphalt: grain, mended patches, wheel tracks, cracks."""
     age = layout[6]
@@ -115,7 +115,7 @@ def _asphalt(levels, layout, x, y, s, d, fd, middle, longest, fine, coarse):
     return 1.0 + 0.13 * fine + (0.05 + 0.11 * age) * coarse - mend - split + track
 
 
-@numba.njit(**INLINE)
+@compiled(**INLINE)
 def _slabs(s, d, fs, fd, longest):
     """Brightness of a paved walk: slabs of 0.6 m and their joints."""
     near = seen(longest / 0.6)
@@ -124,7 +124,7 @@ def _slabs(s, d, fs, fd, longest):
     return 1.0 - 0.35 * min(joint, 1.0) + near * (0.24 * tone - 0.12)
 
 
-@numba.njit(**INLINE)
+@compiled(**INLINE)
 def ground_pattern(levels, ground, path, step_m, x, y, dx, dy, cos_in, fp):
     """Shares of the ground's colours at a point.
 

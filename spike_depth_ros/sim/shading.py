@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numba
 import numpy as np
 
+from spike_depth_ros.compiled import compiled
 from spike_depth_ros.sim import geometry as geo
 from spike_depth_ros.sim.motion import Motion
 from spike_depth_ros.sim.pavement import ground_pattern
@@ -41,7 +41,7 @@ STREAK_LAYERS = ((0.0035, 26.0), (0.008, 15.0))
 """Rain: angular width of a streak's column [rad], and its speed down the image [lengths/s]."""
 
 
-@numba.njit(**INLINE)
+@compiled(**INLINE)
 def map_value(light, layer, x_m, y_m):
     """Bilinear value in [0, 1] of a light map; full sun and no lamp outside of it."""
     ny, nx = light.maps.shape[1:]
@@ -57,7 +57,7 @@ def map_value(light, layer, x_m, y_m):
     return (low * (1 - b) + high * b) / 255.0
 
 
-@numba.njit(**INLINE)
+@compiled(**INLINE)
 def sky(env, wx, wy, wz, time_s, out):
     """Sets `out` (C,) to the radiance of the sky in a world direction."""
     light, table, levels, pixel_rad = env.light, env.table, env.levels, env.pixel_rad
@@ -78,7 +78,7 @@ def sky(env, wx, wy, wz, time_s, out):
         out[c] = value if wz > -0.01 else 0.7 * table[HORIZON, c]
 
 
-@numba.njit(**INLINE)
+@compiled(**INLINE)
 def normal_of(shape, q, half, taper):
     """Unit normal in the solid's metric frame, and the face: axis 0, 1 or 2."""
     if shape == geo.BALL:
@@ -110,7 +110,7 @@ def normal_of(shape, q, half, taper):
     return nx / length, ny / length, nz / length, face
 
 
-@numba.njit(**INLINE)
+@compiled(**INLINE)
 def _surface_coordinates(shape, face, q, half, d, fp, facing):
     """Position on the surface (u, height v above the foot) [m] and the footprint along both."""
     if shape == geo.BALL:
@@ -130,7 +130,7 @@ def _surface_coordinates(shape, face, q, half, d, fp, facing):
     return u, v, fu, fv
 
 
-@numba.njit(**INLINE)
+@compiled(**INLINE)
 def surface(env, n, x, y, t, wx, wy, wz, norm, out):
     """Sets `out` (C,) to the light that a surface sends back along a ray, before the air."""
     scope, solids, motion, ground, light = env.scope, env.solids, env.motion, env.ground, env.light
@@ -193,14 +193,14 @@ def surface(env, n, x, y, t, wx, wy, wz, norm, out):
         out[c] = value + glow * colours[solid, 2, c]
 
 
-@numba.njit(**INLINE)
+@compiled(**INLINE)
 def headlight(x, below, facing, distance):
     """What the camera's own headlights send on a surface: a low beam with a soft upper edge."""
     low = min(max(0.5 + 9.0 * below, 0.12), 1.0)
     return low * facing / ((1 + (2 * x) ** 4) * (1.0 + distance * distance / 60.0))
 
 
-@numba.njit(**INLINE)
+@compiled(**INLINE)
 def blob_shadow(blobs, x_m, y_m):
     """Light that is left under and beside moving things; `blobs` (K, 7), see `shadow_blobs`."""
     left = 1.0
@@ -214,7 +214,7 @@ def blob_shadow(blobs, x_m, y_m):
     return left
 
 
-@numba.njit(**INLINE)
+@compiled(**INLINE)
 def rain_streak(density, elevation, azimuth, time_s):
     """Brightness that falling drops add in a direction."""
     total = 0.0
@@ -232,7 +232,7 @@ def rain_streak(density, elevation, azimuth, time_s):
     return total
 
 
-@numba.njit(**INLINE)
+@compiled(**INLINE)
 def through_air(light, table, distance, cos_sun, sun_seen, streak, out):
     """Applies haze, the sun's veil and rain to the radiance `out` (C,) of a ray."""
     clear = np.exp(-light.fog_per_m * distance) if distance < 1e5 else 1.0
@@ -245,7 +245,7 @@ def through_air(light, table, distance, cos_sun, sun_seen, streak, out):
         out[c] += streak * 0.16 * (table[HORIZON, c] + 0.06 * table[LAMPS, c] * light.night)
 
 
-@numba.njit(**JIT)
+@compiled(**JIT)
 def shade(env, turn, time_s, rays, tiles, tile_px, depth, row, out):
     """Sets `out` (H, W, C) in some tiles, from what `visibility.trace` found."""
     across = rays.columns.shape[0]

@@ -11,25 +11,19 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-import numba
 import numpy as np
 
+from spike_depth_ros.compiled import compiled
 from spike_depth_ros.sim import geometry as geo
 
 NOISE_SIZE = 256
 JIT: dict[str, Any] = {
-    'cache': True,
-    'nogil': True,
     'error_model': 'numpy',
     'fastmath': {'contract', 'nsz', 'arcp', 'reassoc'},
     # Reference counts of every array that a pixel reads would cost five times the shading.
     '_nrt': False,
 }
-"""How all shading code is compiled: it owns no arrays.
-
-numba's cache looks at the file of the outermost function only: who edits a pattern deletes
-`sim/__pycache__`, or sees the old one.
-"""
+"""How all shading code is compiled: it owns no arrays."""
 
 INLINE: dict[str, Any] = JIT | {'forceinline': True}
 """For what is given the scene: a call would push some hundred array fields, for every pixel."""
@@ -65,7 +59,7 @@ def noise_levels() -> np.ndarray:
     return np.concatenate(levels).astype(np.float32)
 
 
-@numba.njit(**JIT)
+@compiled(**JIT)
 def noise(levels, u, v, footprint):
     """Trilinear noise at (u, v) in texels of the finest level; `footprint` in texels."""
     start, size, scale = 0, NOISE_SIZE, 1.0
@@ -84,7 +78,7 @@ def noise(levels, u, v, footprint):
     return fine + (2.0 * footprint - 3.0) * (coarse - fine)
 
 
-@numba.njit(**JIT)
+@compiled(**JIT)
 def _bilinear(levels, start, size, u, v):
     u, v = u - 0.5, v - 0.5
     fu, fv = np.floor(u), np.floor(v)
@@ -96,7 +90,7 @@ def _bilinear(levels, start, size, u, v):
     return low * (1 - b) + high * b
 
 
-@numba.njit(**JIT)
+@compiled(**JIT)
 def chance(i, j, seed):
     """A number in [0, 1) that is fixed for a pair of integers and a seed."""
     h = np.uint32(np.uint32(i) * np.uint32(0x9E3779B1)) ^ np.uint32(j) * np.uint32(0x85EBCA77)
@@ -107,7 +101,7 @@ def chance(i, j, seed):
     return (h >> np.uint32(8)) * (1.0 / (1 << 24))
 
 
-@numba.njit(**JIT)
+@compiled(**JIT)
 def pulse(x, low, high, width):
     """Share of the footprint [x - width/2, x + width/2] that lies in [low, high]."""
     width = max(width, 1e-4)
@@ -115,7 +109,7 @@ def pulse(x, low, high, width):
     return min(max(covered / width, 0.0), 1.0)
 
 
-@numba.njit(**JIT)
+@compiled(**JIT)
 def pulses(x, duty, width):
     """As `pulse`, for the intervals [k, k + duty] of all integers k."""
     width = max(width, 1e-4)
@@ -124,13 +118,13 @@ def pulses(x, duty, width):
     return ((fb - fa) * duty + min(b - fb, duty) - min(a - fa, duty)) / width
 
 
-@numba.njit(**JIT)
+@compiled(**JIT)
 def seen(cells):
     """1 while a cell is much larger than the footprint of `cells` cells, 0 when it is smaller."""
     return min(max(1.5 - 1.5 * cells, 0.0), 1.0)
 
 
-@numba.njit(**JIT)
+@compiled(**JIT)
 def _facade(levels, u, v, fu, fv, detail, face):
     """Windows in storeys. detail: window pitch [m], storey [m], share of glass, seed."""
     if face == 2:
@@ -164,7 +158,7 @@ def _facade(levels, u, v, fu, fv, detail, face):
     return 1.0 - glass, wall * (1 - glass) + pane * glass, 0.35 * glass, lit
 
 
-@numba.njit(**JIT)
+@compiled(**JIT)
 def _paint(levels, u, v, fu, fv, detail, face):
     """Car body. detail: door pitch [m], height of the dark sill [m], spare, seed."""
     door = detail[0]
@@ -176,7 +170,7 @@ def _paint(levels, u, v, fu, fv, detail, face):
     return 1.0 - dark, 1.0 + dirt, 0.14 * (1 - dark) if face != 2 else 0.28, 0.0
 
 
-@numba.njit(**JIT)
+@compiled(**JIT)
 def _glass(levels, u, v, fu, fv, detail, face):
     """Car windows between pillars of the second colour. detail: pitch [m], 0 for one pane."""
     if face == 2:
@@ -187,7 +181,7 @@ def _glass(levels, u, v, fu, fv, detail, face):
     return 1.0 - pillar, shade, 0.22 * (1 - pillar) + 0.08, 0.0
 
 
-@numba.njit(**JIT)
+@compiled(**JIT)
 def _foliage(levels, u, w, v, fu, fv, detail):
     """Leaves: strong contrast at two scales. detail: leaf size [m], contrast, spare, seed.
 
@@ -200,7 +194,7 @@ def _foliage(levels, u, w, v, fu, fv, detail):
     return min(max(0.5 + 0.6 * clump, 0.0), 1.0), min(max(gain, 0.1), 3.0), 0.0, 0.0
 
 
-@numba.njit(**JIT)
+@compiled(**JIT)
 def _brick(levels, u, v, fu, fv, detail):
     """Bricks or slabs with joints. detail: length [m], height [m], joint share, seed."""
     y = v / detail[1]
@@ -213,7 +207,7 @@ def _brick(levels, u, v, fu, fv, detail):
     return 1.0 - joint, 1.0 + tint + grain + 0.08 * noise(levels, u * 5, v * 5, fu * 5), 0.0, 0.0
 
 
-@numba.njit(**JIT)
+@compiled(**JIT)
 def _sign(levels, u, v, fu, fv, detail, face):
     """A board with a border and glyph-like blocks. detail: width, height, glyph [m], seed."""
     edge = 0.06 * min(detail[0], detail[1])
@@ -226,7 +220,7 @@ def _sign(levels, u, v, fu, fv, detail, face):
     return 1.0 - inner * (1.0 - 0.85 * block) if face != 2 else 0.4, 1.0, 0.05, 0.0
 
 
-@numba.njit(**JIT)
+@compiled(**JIT)
 def _shelf(levels, u, v, fu, fv, detail):
     """Compartments of different brightness. detail: pitch u, pitch v [m], board share, seed."""
     x, y = u / detail[0], v / detail[1]
@@ -238,7 +232,7 @@ def _shelf(levels, u, v, fu, fv, detail):
     return 1.0 - hole, 1.0 + grain + hole * near * (1.8 * tone - 0.9), 0.04, 0.0
 
 
-@numba.njit(**JIT)
+@compiled(**JIT)
 def _plank(levels, u, v, fu, fv, detail):
     """Long grain with joints: wood, bark, roof tiles. detail: width [m], joint, contrast, seed."""
     plank = max(detail[0], 0.05)
@@ -249,7 +243,7 @@ def _plank(levels, u, v, fu, fv, detail):
     return 1.0 - 0.7 * joint, max(1.0 + tint + grain, 0.1), 0.02, 0.0
 
 
-@numba.njit(**JIT)
+@compiled(**JIT)
 def pattern(levels, material, face, u, w, v, fu, fv, detail, radius):
     """Evaluates a material; see the module's text.
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 import functools
 from typing import NamedTuple
 
-import numba
 import numpy as np
 
 from spike_depth_ros.camera import Camera
+from spike_depth_ros.compiled import compiled
 from spike_depth_ros.sim import motion as mo
 from spike_depth_ros.sim.geometry import BALL, BOX, CONE
 from spike_depth_ros.sim.intersect import (
@@ -93,7 +93,7 @@ def ray_table(camera: Camera, stride: int = 1) -> RayTable:
     return RayTable(xy, table[:columns], table[columns:], pixel)
 
 
-@numba.njit(cache=True, nogil=True, error_model='numpy')
+@compiled(error_model='numpy')
 def place_solids(solids, motion, time_s, eye, turn, rays, window, sun):
     """Brings the solids that may be seen at a time into the camera.
 
@@ -155,7 +155,7 @@ def place_solids(solids, motion, time_s, eye, turn, rays, window, sun):
     )
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _beside(edges, c, size):
     """True if a ball of radius `size` at `c` lies outside the wedges of the window's rays."""
     for axis in range(2):
@@ -167,7 +167,7 @@ def _beside(edges, c, size):
     return False
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _in_world(solids, poses, n, centre, axes):
     """Sets `centre` (3,) and `axes` (3, 3) to those of a solid at the time of `poses`."""
     actor = solids.actor[n]
@@ -190,7 +190,7 @@ def _in_world(solids, poses, n, centre, axes):
         axes[2, k] = lift * x + lean * y + z
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _rotated(turn, point, eye, c):
     """Sets `c` (3,) to a world point seen from the camera."""
     x, y, z = point[0] - eye[0], point[1] - eye[1], point[2] - eye[2]
@@ -198,7 +198,7 @@ def _rotated(turn, point, eye, c):
         c[i] = turn[0, i] * x + turn[1, i] * y + turn[2, i] * z
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _turned(turn, axes, m):
     """Sets `m` (3, 3) to half axes seen from the camera."""
     for k in range(3):
@@ -206,7 +206,7 @@ def _turned(turn, axes, m):
             m[i, k] = turn[0, i] * axes[0, k] + turn[1, i] * axes[1, k] + turn[2, i] * axes[2, k]
 
 
-@numba.njit(cache=True, nogil=True, error_model='numpy')
+@compiled(error_model='numpy')
 def _measured(c, axes, sun, inverse, origin, metric):
     """Sets the camera in unit space, and (3, 3): half sizes, sun and up in the metric frame."""
     for i in range(3):
@@ -216,7 +216,7 @@ def _measured(c, axes, sun, inverse, origin, metric):
         metric[0, i], metric[1, i], metric[2, i] = half, along_sun / half, axes[2, i] / half
 
 
-@numba.njit(cache=True, nogil=True, error_model='numpy')
+@compiled(error_model='numpy')
 def _inverted(m, out):
     """Sets `out` to the inverse of a (3, 3) matrix, by cofactors."""
     for i in range(3):
@@ -230,7 +230,7 @@ def _inverted(m, out):
             out[a, i] /= volume
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def shadow_blobs(motion, poses, eye, turn, sun):
     """Soft shadows of the moving things near the camera.
 
@@ -255,7 +255,7 @@ def shadow_blobs(motion, poses, eye, turn, sun):
     return blobs[:count]
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _span(spans, first, last, c, cz, m, mz):
     """First and past-last tile whose wedge of rays the solid's box may touch along one axis."""
     while first < last:
@@ -273,7 +273,7 @@ def _span(spans, first, last, c, cz, m, mz):
     return first, last
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _tile_lists(tiles, across, down):
     """For every tile, the rows of the scope that may touch it, nearest first.
 
@@ -296,7 +296,7 @@ def _tile_lists(tiles, across, down):
     return starts, members
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def trace(scope, solids, rays, tiles, depth, row):
     """Finds the first hit of every ray of some tiles.
 
@@ -330,7 +330,7 @@ def trace(scope, solids, rays, tiles, depth, row):
                 row[top + r, left + c] = who[k]
 
 
-@numba.njit(cache=True, nogil=True, error_model='numpy')
+@compiled(error_model='numpy')
 def _trace_tile(scope, solids, members, x, y, depth, winner):
     """Finds the first hit of each ray of one tile.
 

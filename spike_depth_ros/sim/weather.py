@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 
-import numba
 import numpy as np
 
+from spike_depth_ros.compiled import compiled
 from spike_depth_ros.sim import geometry as geo
 from spike_depth_ros.sim.geometry import Light, Solids
 from spike_depth_ros.sim.motion import mesh_height
@@ -110,7 +110,7 @@ def with_maps(
     return light._replace(grid=grid, maps=maps)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _shine(cells, grid, lamps_m):
     """Adds the light of lamps that hang over the ground: cos / r^2, 1 straight below."""
     for k in range(lamps_m.shape[0]):
@@ -128,7 +128,7 @@ def _shine(cells, grid, lamps_m):
                 cells[j, i] = np.uint8(min(value, 255.0))
 
 
-@numba.njit(cache=True, nogil=True, error_model='numpy')
+@compiled(error_model='numpy')
 def _cast_shadows(cells, grid, solids, heights_m, terrain, sun):
     """Darkens the cells from which the sun is hidden by a solid."""
     slope = 1.0 / max(sun[2], 0.08)
@@ -166,7 +166,7 @@ def _cast_shadows(cells, grid, solids, heights_m, terrain, sun):
                     cells[j, i] = dark
 
 
-@numba.njit(cache=True, nogil=True, error_model='numpy')
+@compiled(error_model='numpy')
 def _hides(shape, inverse, x, y, z, sun):
     """True if the ray from (x, y, z), seen from a solid's centre, to the sun meets the solid."""
     low, high = 0.0, 1e9

@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from spike_depth_ros.sim import geometry as geo
-from spike_depth_ros.sim import layout, motion, weather
+from spike_depth_ros.sim import motion, route, weather
 from spike_depth_ros.sim.build import Place, SolidList, terrain_patches
 from spike_depth_ros.sim.geometry import World
 from spike_depth_ros.sim.scenes.street import FLOORS
@@ -24,11 +24,11 @@ def build_flight(seed: int, duration_s: float) -> World:
     rng = np.random.Generator(np.random.PCG64(seed))
     fast = float(rng.uniform(5, 14))
     length = fast * (duration_s + 12) + 260
-    bends = layout.curvature_profile(rng, length, []) * float(rng.uniform(1.0, 2.2))
-    path = motion.trace_path(bends, layout.STEP_M, 0.0)
-    speed = layout.speed_profile(rng, path, duration_s, fast, 0.08)
-    waves = layout.terrain_waves(rng, float(rng.uniform(0.1, 0.6)), 90.0)
-    heights, terrain, keep = layout.terrain_mesh(waves, path[:, :2], REACH_M, CELL_M)
+    bends = route.curvature_profile(rng, length, []) * float(rng.uniform(1.0, 2.2))
+    path = motion.trace_path(bends, route.STEP_M, 0.0)
+    speed = route.speed_profile(rng, path, duration_s, fast, 0.08)
+    waves = route.terrain_waves(rng, float(rng.uniform(0.1, 0.6)), 90.0)
+    heights, terrain, keep = route.terrain_mesh(waves, path[:, :2], REACH_M, CELL_M)
     condition, light = weather.draw_weather(rng, 0.0)
     altitude = math.exp(float(rng.uniform(math.log(4.0), math.log(30.0))))
     solids = SolidList()
@@ -36,7 +36,7 @@ def build_flight(seed: int, duration_s: float) -> World:
     _scatter(solids, rng, path, heights, terrain, altitude)
     actors = _movers(solids, rng, path, heights, terrain)
     arrays = solids.solids()
-    moving = layout.motion_of(path, speed, (heights, terrain), waves, actors)
+    moving = route.motion_of(path, speed, (heights, terrain), waves, actors)
     light = weather.with_maps(light, arrays, heights, terrain, path[:, :2], np.zeros((0, 3)))
     return World('flight', seed, duration_s, condition, arrays, moving, _meadow(rng), light,
                  _mount(rng, altitude))  # fmt: skip
@@ -45,7 +45,7 @@ def build_flight(seed: int, duration_s: float) -> World:
 def _meadow(rng: np.random.Generator) -> geo.Ground:
     colour = FLOORS[int(rng.integers(len(FLOORS)))] * rng.uniform(0.8, 1.25, (5, 1))
     layout_row = np.array([0, 0, 0, 0, 0, 0, float(rng.uniform(0.1, 0.9)), 0])
-    return layout.plain_ground(layout_row, colour)
+    return route.plain_ground(layout_row, colour)
 
 
 def _scatter(

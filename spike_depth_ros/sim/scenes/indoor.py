@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from spike_depth_ros.sim import geometry as geo
-from spike_depth_ros.sim import layout, motion
+from spike_depth_ros.sim import motion, route
 from spike_depth_ros.sim.build import RGB, Place, SolidList
 from spike_depth_ros.sim.geometry import Light, World
 from spike_depth_ros.sim.things import indoors, vehicles
@@ -32,7 +32,7 @@ def build_indoor(seed: int, duration_s: float) -> World:
     fast = float(rng.uniform(0.6, 2.2))
     length = fast * (duration_s + 12) + 60
     rooms, path = _rooms(rng, length)
-    speed = layout.speed_profile(rng, path, duration_s, fast, 0.1)
+    speed = route.speed_profile(rng, path, duration_s, fast, 0.1)
     speed = speed - np.array([0.0, 12.0, 0.0])
     flat = np.array([path[:, 0].min() - 50, path[:, 1].min() - 50, 1e4])
     solids = SolidList()
@@ -42,9 +42,9 @@ def build_indoor(seed: int, duration_s: float) -> World:
         FURNITURE[room.kind](solids, rng, path, room)
     actors = _people(solids, rng, path, rooms)
     arrays = solids.solids()
-    moving = layout.motion_of(path, speed, (np.zeros((2, 2)), flat), np.zeros((0, 4)), actors)
+    moving = route.motion_of(path, speed, (np.zeros((2, 2)), flat), np.zeros((0, 4)), actors)
     condition, light = _light(rng)
-    ground = layout.plain_ground(np.zeros(8), np.zeros((5, 3)))
+    ground = route.plain_ground(np.zeros(8), np.zeros((5, 3)))
     return World('indoor', seed, duration_s, condition, arrays, moving, ground, light,
                  _mount(rng))  # fmt: skip
 
@@ -67,12 +67,12 @@ def _rooms(rng: Generator, length_m: float) -> tuple[list[_Room], np.ndarray]:
             hall = 2.2 * 1.5 * math.pi / 2 + 3.0
             rooms.append(_Room(s, s + hall, 0.0, 3.0, 'turn'))
             s += hall
-    return rooms, motion.trace_path(_curvature(s + 30, turns), layout.STEP_M, 0.0)
+    return rooms, motion.trace_path(_curvature(s + 30, turns), route.STEP_M, 0.0)
 
 
 def _curvature(length_m: float, turns: list[tuple[float, float, float]]) -> np.ndarray:
-    """As `layout.curvature_profile`, without bends between the turns: walls are straight."""
-    return layout.curvature_profile(np.random.Generator(np.random.PCG64(0)), length_m, turns, 0.0)
+    """As `route.curvature_profile`, without bends between the turns: walls are straight."""
+    return route.curvature_profile(np.random.Generator(np.random.PCG64(0)), length_m, turns, 0.0)
 
 
 class _Look(NamedTuple):
@@ -100,7 +100,7 @@ def _look(rng: Generator) -> _Look:
 
 
 def _frame(path: np.ndarray, s_m: float, d_m: float = 0.0, turn_rad: float = 0.0) -> Place:
-    x, y, heading, _ = motion.along(path, layout.STEP_M, s_m)
+    x, y, heading, _ = motion.along(path, route.STEP_M, s_m)
     x, y = x - d_m * math.sin(heading), y + d_m * math.cos(heading)
     return Place(x, y, 0.0, heading + turn_rad)
 

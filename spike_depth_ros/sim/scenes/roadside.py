@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from spike_depth_ros.sim import geometry as geo
-from spike_depth_ros.sim import layout, motion
+from spike_depth_ros.sim import motion, route
 from spike_depth_ros.sim.build import Place, SolidList
 from spike_depth_ros.sim.things import buildings, colours, furniture, plants, vehicles
 
@@ -49,7 +49,7 @@ class Road(NamedTuple):
 
     def place(self, s_m: float, d_m: float, turn_rad: float = 0.0, actor: int = -1) -> Place:
         """The frame at an offset to the left of the road, turned against its direction."""
-        x, y, heading, _ = motion.along(self.path, layout.STEP_M, s_m)
+        x, y, heading, _ = motion.along(self.path, route.STEP_M, s_m)
         x, y = x - d_m * math.sin(heading), y + d_m * math.cos(heading)
         z, gx, gy = motion.mesh_height(self.heights, self.terrain, x, y)
         return Place(x, y, z, heading + turn_rad, gx, gy, actor)
@@ -83,7 +83,7 @@ def draw_zones(rng: Generator, length_m: float) -> list[tuple[float, str]]:
 def furnish(solids: SolidList, road: Road, rng: Generator) -> np.ndarray:
     """Adds everything that stands along the road; returns (L, 3) lamps x, y, height [m]."""
     taken: list[tuple[float, float, float]] = []
-    ends = [zone[0] for zone in road.zones[1:]] + [len(road.path) * layout.STEP_M - 5]
+    ends = [zone[0] for zone in road.zones[1:]] + [len(road.path) * route.STEP_M - 5]
     for (start, kind), end in zip(road.zones, ends, strict=True):
         for side in (-1, 1):
             ZONES[kind](solids, road, rng, side, start, end, taken)
@@ -260,7 +260,7 @@ def _parked(solids: SolidList, road: Road, rng: Generator) -> None:
     full = float(rng.uniform(0.2, 0.9))
     for side in (-1, 1):
         s = 10.0
-        while s < len(road.path) * layout.STEP_M - 20:
+        while s < len(road.path) * route.STEP_M - 20:
             place = road.place(
                 s, side * (road.half_m - 1.0), 0.0 if side == road.hand else math.pi
             )
@@ -289,7 +289,7 @@ def _junctions(solids: SolidList, road: Road, rng: Generator) -> None:
 def _bridges(solids: SolidList, road: Road, rng: Generator) -> None:
     """Now and then a bridge leads over the road."""
     s = float(rng.uniform(100, 500))
-    while s < len(road.path) * layout.STEP_M - 60:
+    while s < len(road.path) * route.STEP_M - 60:
         if all(abs(s - b[6]) > 45 for b in road.side) and abs(road.path[int(s), 3]) < 0.005:
             place = road.place(s, 0.0, math.pi / 2)
             concrete = colours.pick(rng, ((0.36, 0.35, 0.33), (0.3, 0.25, 0.2)))
@@ -328,7 +328,7 @@ def _lamps(solids: SolidList, road: Road, rng: Generator) -> np.ndarray:
     lamps = []
     gap, tall = float(rng.uniform(22, 38)), float(rng.uniform(5, 9))
     both = rng.random() < 0.6
-    for k, s in enumerate(np.arange(12.0, len(road.path) * layout.STEP_M - 10, gap)):
+    for k, s in enumerate(np.arange(12.0, len(road.path) * route.STEP_M - 10, gap)):
         for side in (-1, 1) if both else (1 - 2 * (k % 2),):
             place = road.place(float(s), side * (road.half_m + 0.5), -side * math.pi / 2)
             if not road.clear(place.x_m, place.y_m, 0.1):

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from spike_depth_ros.sim import geometry as geo
-from spike_depth_ros.sim import layout, motion, weather
+from spike_depth_ros.sim import motion, route, weather
 from spike_depth_ros.sim.build import SolidList, terrain_patches
 from spike_depth_ros.sim.geometry import World
 from spike_depth_ros.sim.scenes import roadside, traffic
@@ -49,10 +49,10 @@ def build_street(seed: int, duration_s: float) -> World:
     length = fast * (duration_s + 12) + 300
     crossings = _crossings(rng, length)
     turns = [(c.s_m, c.radius_m, c.angle_rad) for c in crossings if c.angle_rad]
-    path = motion.trace_path(layout.curvature_profile(rng, length, turns), layout.STEP_M, 0.0)
-    speed = layout.speed_profile(rng, path, duration_s, fast, 0.12)
-    waves = layout.terrain_waves(rng, float(rng.choice([0.01, 0.06, 0.14])), 110.0)
-    heights, terrain, keep = layout.terrain_mesh(
+    path = motion.trace_path(route.curvature_profile(rng, length, turns), route.STEP_M, 0.0)
+    speed = route.speed_profile(rng, path, duration_s, fast, 0.12)
+    waves = route.terrain_waves(rng, float(rng.choice([0.01, 0.06, 0.14])), 110.0)
+    heights, terrain, keep = route.terrain_mesh(
         waves, path[:, :2], TERRAIN_REACH_M, TERRAIN_CELL_M
     )
     road = _road(rng, path, crossings, heights, terrain)
@@ -62,7 +62,7 @@ def build_street(seed: int, duration_s: float) -> World:
     lamps = roadside.furnish(solids, road, rng)
     actors = traffic.populate(solids, road, rng, speed, fast)
     arrays = solids.solids()
-    moving = layout.motion_of(path, speed, (heights, terrain), waves, actors)
+    moving = route.motion_of(path, speed, (heights, terrain), waves, actors)
     light = weather.with_maps(light, arrays, heights, terrain, path[:, :2], lamps)
     ground = _ground(rng, road)
     ego = _mount(rng, road)
@@ -96,7 +96,7 @@ def _road(
     parking = float(rng.choice([0.0, 2.1, 2.2]))
     sides = []
     for c in crossings:
-        x, y, heading, _ = motion.along(path, layout.STEP_M, c.s_m)
+        x, y, heading, _ = motion.along(path, route.STEP_M, c.s_m)
         half, reach = float(rng.uniform(2.8, 5.0)), float(rng.uniform(60, 130))
         low = -reach
         if c.angle_rad:
@@ -116,7 +116,7 @@ def _road(
         hand=-1 if rng.random() < 0.75 else 1,
         heights=heights,
         terrain=terrain,
-        zones=roadside.draw_zones(rng, len(path) * layout.STEP_M),
+        zones=roadside.draw_zones(rng, len(path) * route.STEP_M),
         crosswalks=bool(rng.random() < 0.7),
     )
 
@@ -126,7 +126,7 @@ def _ground(rng: np.random.Generator, road: Road) -> geo.Ground:
     span = road.path[:, :2].max(axis=0) + 60 - low
     grid = np.array([low[0], low[1], NEAREST_CELL_M])
     nx, ny = np.ceil(span / NEAREST_CELL_M).astype(int)
-    nearest = layout.nearest_roads(road.path, road.side, grid, ny, nx, NEAREST_REACH_M)
+    nearest = route.nearest_roads(road.path, road.side, grid, ny, nx, NEAREST_REACH_M)
     paved, edge_line = float(rng.random() < 0.75), float(rng.random() < 0.7)
     age = float(rng.uniform(0, 1))
     marks = (

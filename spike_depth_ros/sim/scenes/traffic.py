@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from spike_depth_ros.sim import layout, motion
+from spike_depth_ros.sim import motion, route
 from spike_depth_ros.sim.build import Place, SolidList
 from spike_depth_ros.sim.scenes.roadside import Road
 from spike_depth_ros.sim.things import vehicles
@@ -21,7 +21,7 @@ def populate(
 ) -> list[tuple]:
     """Adds the parts of everything that moves; returns (mode, course) of each actor."""
     actors: list[tuple] = []
-    length = len(road.path) * layout.STEP_M
+    length = len(road.path) * route.STEP_M
     own, density = road.hand * road.lane_m / 2, float(rng.uniform(0.2, 1.0))
     for _ in range(int(length / 35 * density)):
         pace = -float(rng.uniform(0.5, 1.1)) * fast_m_s
@@ -60,7 +60,7 @@ def _join(solids, actors, rng, kind, mode, course) -> None:
 
 def _walkers(solids: SolidList, actors: list, road: Road, rng: Generator) -> None:
     """People who walk to and fro on the pavements."""
-    for _ in range(int(len(road.path) * layout.STEP_M / 22 * rng.uniform(0.1, 1.0))):
+    for _ in range(int(len(road.path) * route.STEP_M / 22 * rng.uniform(0.1, 1.0))):
         s, reach = float(rng.uniform(20, len(road.path) - 40)), float(rng.uniform(8, 18))
         d = (1 if rng.random() < 0.5 else -1) * (
             road.half_m + road.walk_m * float(rng.uniform(0.3, 0.9))

@@ -1,12 +1,12 @@
-"""What outdoor scenes have in common: a drive through terrain, and the maps around its path."""
+"""The route that a drive takes, and the ground around it; what all scenes start from."""
 
 from __future__ import annotations
 
 import math
 
-import numba
 import numpy as np
 
+from spike_depth_ros.compiled import compiled
 from spike_depth_ros.sim import geometry as geo
 from spike_depth_ros.sim import motion as mo
 from spike_depth_ros.sim.geometry import quantised
@@ -104,7 +104,7 @@ def terrain_mesh(
     return heights, np.array([low[0], low[1], cell_m]), keep
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _stamp(keep, xy_m, low, cell_m, reach_m):
     """Marks the cells whose centre lies within `reach_m` of any point."""
     span = int(reach_m / cell_m) + 1
@@ -117,7 +117,7 @@ def _stamp(keep, xy_m, low, cell_m, reach_m):
                 keep[j, i] |= dx * dx + dy * dy < reach_m * reach_m
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def nearest_roads(path, side, grid, ny, nx, reach_m):
     """(2, ny, nx) int16: `Ground.nearest`, by stamping path samples and side streets."""
     nearest = np.full((2, ny, nx), -1, np.int16)
@@ -132,7 +132,7 @@ def nearest_roads(path, side, grid, ny, nx, reach_m):
     return nearest
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _claim(nearest, best, grid, span, x, y, label):
     ci, cj = int((x - grid[0]) / grid[2]), int((y - grid[1]) / grid[2])
     for j in range(max(cj - span, 0), min(cj + span + 1, nearest.shape[0])):

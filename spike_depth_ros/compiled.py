@@ -1,0 +1,44 @@
+"""Compiles kernels, and keeps machine code on disk that is never older than its source.
+
+numba's cache looks at the file of the outermost function alone: a kernel that calls one of
+another file would run with the old one after an update. Here all files of the folder count, so
+kernels call kernels of their own folder only.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numba
+
+
+def compiled(**options: Any) -> Callable[[Callable], Any]:
+    """Decorates a kernel: numba's njit without the GIL, cached on disk.
+
+    Args:
+        options: more of numba's own, such as `error_model` or `fastmath`.
+    """
+
+    def decorate(function: Callable) -> Any:
+        kernel = numba.njit(cache=True, nogil=True, **options)(function)
+        # where numba keeps what a cached kernel must be as fresh as; nowhere if it is switched off
+        index = getattr(getattr(kernel, '_cache', None), '_cache_file', None)
+        if index is not None:
+            folder = Path(function.__code__.co_filename).parent
+            index._source_stamp = (index._source_stamp, folder_digest(folder))
+        return kernel
+
+    return decorate
+
+
+@functools.cache
+def folder_digest(folder: Path) -> str:
+    """Digest of the Python files of a folder, as they are when it is first asked for."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.glob('*.py')):
+        digest.update(path.name.encode() + b'\0' + path.read_bytes() + b'\0')
+    return digest.hexdigest()

@@ -1,0 +1,79 @@
+"""Machine code on disk is never older than the source of any kernel it was made from."""
+
+import ast
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1] / 'spike_depth_ros'
+INNER = """
+from spike_depth_ros.compiled import compiled
+
+
+@compiled()
+def inner(x):
+    return x + {number}
+"""
+OUTER = """
+from inner import inner
+
+from spike_depth_ros.compiled import compiled
+
+
+@compiled()
+def outer(x):
+    return inner(x) * 10
+"""
+CALL = 'from outer import outer; print(outer(1), sum(outer.stats.cache_hits.values()))'
+
+
+def run(folder: Path, cache: Path | None = None) -> str:
+    """Result of `outer(1)` in a fresh process, and how much of it came from disk."""
+    environment = os.environ | {'PYTHONPATH': f'{folder}{os.pathsep}{ROOT.parent}'}
+    environment.pop('NUMBA_CACHE_DIR', None)
+    if cache is not None:
+        environment['NUMBA_CACHE_DIR'] = str(cache)
+    done = subprocess.run([sys.executable, '-c', CALL], env=environment, capture_output=True,
+                          text=True, check=True, cwd=folder)  # fmt: skip
+    return done.stdout.strip()
+
+
+@pytest.mark.parametrize('beside', [True, False], ids=['beside the source', 'elsewhere'])
+def test_a_change_in_another_file_is_noticed(tmp_path, beside):
+    """Beside the source, or where a read-only installation keeps it."""
+    folder = tmp_path / 'kernels'
+    folder.mkdir()
+    cache = None if beside else tmp_path / 'cache'
+    (folder / 'inner.py').write_text(INNER.format(number=2))
+    (folder / 'outer.py').write_text(OUTER)
+    assert run(folder, cache) == '30 0'
+    assert run(folder, cache) == '30 1'
+    (folder / 'inner.py').write_text(INNER.format(number=3))
+    assert run(folder, cache) == '40 0'
+    assert run(folder, cache) == '40 1'
+
+
+def is_kernel(node: ast.AST) -> bool:
+    decorators = getattr(node, 'decorator_list', ())
+    return any(name in ast.unparse(d) for d in decorators for name in ('compiled', 'njit'))
+
+
+def called(path: Path) -> set[str]:
+    """What the kernels of a file call: the names before any dot."""
+    kernels = [k for k in ast.walk(ast.parse(path.read_text(encoding='utf-8'))) if is_kernel(k)]
+    nodes = [node for kernel in kernels for line in kernel.body for node in ast.walk(line)]
+    calls = [node.func for node in nodes if isinstance(node, ast.Call)]
+    return {ast.unparse(call).partition('.')[0] for call in calls}
+
+
+@pytest.mark.parametrize('path', sorted(ROOT.rglob('*.py')), ids=lambda p: str(p.name))
+def test_kernels_call_kernels_of_their_own_folder(path):
+    names = called(path)
+    package = '.'.join(path.relative_to(ROOT.parent).parent.parts)
+    for node in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
+        if isinstance(node, ast.ImportFrom) and node.module.startswith('spike_depth_ros'):
+            used = {alias.asname or alias.name for alias in node.names} & names
+            assert not used or node.module == package or node.module.rpartition('.')[0] == package
