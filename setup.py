@@ -66,6 +66,8 @@ setup(
         share('launch', '*.launch.py'),
         share('config', '*.*'),
         share('config/train', '*.yaml'),
+        share('config/evaluate', '*.yaml'),
+        share('config/ablate', '*.yaml'),
         share('models', '*.*'),
     ],
     zip_safe=True,
