@@ -58,10 +58,18 @@ def test_one_belated_message_is_no_jump_but_three_are():
 
 def test_times_that_are_ros_times_stay_as_they_are():
     clock = RosTimeClock()
-    assert not clock.update(7, OFFSET)
-    assert clock.to_ros(OFFSET) == OFFSET
-    assert clock.update(7, OFFSET - S)
-    assert not clock.update(7, OFFSET - S + 1)
-    clock.reset()
-    assert not clock.update(7, 0)
     assert clock.to_ros(3) == 3
+    assert not clock.update(OFFSET + 7 * MS, OFFSET)  # stamped when the message was complete
+    assert clock.to_ros(OFFSET) == OFFSET
+    assert clock.update(OFFSET - S, OFFSET - S)
+    assert not clock.update(OFFSET - S + 1, OFFSET - S + 1)
+    assert (clock.jumps, clock.to_ros(OFFSET - S)) == (1, OFFSET - S)
+    clock.reset()
+    assert clock.to_ros(3) == 3
+
+
+def test_ros_times_follow_stamps_that_a_player_has_moved():
+    clock = RosTimeClock()
+    for k in range(3):
+        clock.update(OFFSET + k * MS, 5 * S + k * MS)
+    assert clock.to_ros(6 * S) == OFFSET + S

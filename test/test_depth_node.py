@@ -23,6 +23,7 @@ from graph import (
     event_array,
     overrides,
     says,
+    some_events,
 )
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
@@ -30,6 +31,7 @@ from rclpy.lifecycle import TransitionCallbackReturn
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from std_srvs.srv import SetBool, Trigger
 
+from spike_depth_ros.bags import BagWriter
 from spike_depth_ros.camera import Camera
 from spike_depth_ros.estimator import Estimator
 from spike_depth_ros.ros import depth_node
@@ -121,10 +123,27 @@ def test_legacy_array_is_found_by_its_type_and_carries_ros_time(graph, start):
     node = start()
     depth = graph.listen(Image, '/depth_node/depth/image')
     driver = Driver(graph, EventArray, event_array)
+    driver.now_ms = 1000
     driver.send(2 * WINDOW_MS)
     assert graph.spin_until(lambda: depth)
     assert node.events.type_name == 'dvs_msgs/msg/EventArray'
-    assert stamp_ns(depth[0]) == 20 * MS
+    assert stamp_ns(depth[0]) == 1020 * MS
+
+
+def test_a_legacy_bag_played_as_live_gives_present_stamps(graph, start, tmp_path):
+    with BagWriter(tmp_path / 'old') as writer:
+        for k in range(10):  # event times are those of the recording, and stay so
+            part = some_events(1000 + 5 * k, 1005 + 5 * k)
+            writer.add_raw('/dvs/events', 'dvs_msgs/msg/EventArray', 10**9 + 5 * k * MS,
+                           event_array(part))  # fmt: skip
+    start()
+    depth = graph.listen(Image, '/depth_node/depth/image')
+    before_ns = graph.camera.get_clock().now().nanoseconds
+    graph.add(ReplayNode(parameter_overrides=overrides(
+        {'path': str(tmp_path / 'old'), 'wait_for_subscriber_s': 10.0}
+    )))  # fmt: skip
+    assert graph.spin_until(lambda: depth)
+    assert before_ns < stamp_ns(depth[0]) <= graph.camera.get_clock().now().nanoseconds
 
 
 def test_qos_and_topics_match_the_rviz_configuration(graph, start):

@@ -225,6 +225,7 @@ def test_a_publisher_that_dies_and_returns(graph, start):
     other = Driver(
         graph, EventArray, event_array, graph.stranger()
     )  # it may even return as another type
+    other.now_ms = 1000
     del depth[:]
     other.send(2 * WINDOW_MS)
     assert graph.spin_until(lambda: depth)

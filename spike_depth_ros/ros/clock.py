@@ -104,22 +104,16 @@ class SensorClock:
 
 
 class RosTimeClock(SensorClock):
-    """For messages whose event times are ROS time already: the offset is zero."""
+    """For messages whose event times should be ROS time already: they are left as they are.
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.offset_ns = 0
+    Unless the stamps say otherwise: a player moves stamps to the present and leaves the events
+    their recorded times, and some drivers put in sensor time. The offset is then learnt.
+    """
 
-    def update(self, stamp_ns: int, sensor_ns: int) -> bool:
-        """Takes one message; True if time has run backwards."""
-        backward = self._newest_ns is not None and sensor_ns < self._newest_ns - MAX_BACKWARD_NS
-        self._newest_ns = sensor_ns if backward else max(sensor_ns, self._newest_ns or sensor_ns)
-        self.jumps += backward
-        return backward
-
-    def reset(self) -> None:
-        """Forgets the newest time."""
-        self._newest_ns = None
+    def to_ros(self, sensor_ns: int) -> int:
+        """See `SensorClock.to_ros`."""
+        is_ros_time = abs(self.offset_ns or 0) < JUMP_NS
+        return sensor_ns if is_ros_time else super().to_ros(sensor_ns)
 
 
 def first_time_ns(events: np.ndarray) -> int:
