@@ -7,6 +7,7 @@ whatever the length of the stream.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +17,12 @@ from spike_depth_ros.spikes import PixelMap, accumulate
 
 MAX_GAP_NS = 1_000_000_000
 """Longer silence than this, or a jump ahead by more, starts the stream anew."""
+
+MAX_OVERLAP = 128
+"""Most windows that an event may fall into: each of them is a spike tensor in memory."""
+
+LONG_PACKET = 4
+"""A packet that spans more windows is cut into slices, so that work does not grow as a square."""
 
 MAX_BACKWARD_NS = 50_000_000
 """Sensor time may step back this far (real sensors do, by microseconds) before it is a jump."""
@@ -60,6 +67,11 @@ class TimeWindower:
                 f'stride_ms is {stride_ns / 1e6:g}, expected more than 0 and at most the '
                 f'window of {window_ns / 1e6:g} ms: events between windows would be lost'
             )
+        if window_ns > MAX_OVERLAP * stride_ns:
+            raise ConfigError(
+                f'stride_ms is {stride_ns / 1e6:g}, expected at least 1/{MAX_OVERLAP} of the '
+                f'window of {window_ns / 1e6:g} ms: so many windows would be open at a time'
+            )
         self.jumps = 0
         self.late_events = 0
         self._pixels, self._steps = pixels, steps
@@ -73,39 +85,56 @@ class TimeWindower:
         self._newest_ns: int | None = None
         self._fresh = True
 
-    def push(self, events: np.ndarray) -> list[Window]:
-        """Takes the next events of the stream and returns the windows that they complete."""
-        windows: list[Window] = []
+    def push(self, events: np.ndarray) -> Iterator[Window]:
+        """Takes the next events of the stream and gives the windows that they complete.
+
+        The windows are made one by one, as they are asked for: ask for all of them.
+        """
         for piece, jumped in split_at_jumps(events, self._newest_ns):
             if jumped:
                 self.jumps += 1
                 self.reset()
-            windows += self._push_steady(piece)
-        return windows
+            for part in slices_of_time(piece, self._window_ns):
+                yield from self._push_steady(part)
 
-    def _push_steady(self, events: np.ndarray) -> list[Window]:
+    def _push_steady(self, events: np.ndarray) -> Iterator[Window]:
         times = events['t_ns']
-        first, newest = int(times.min()), int(times.max())
+        first = int(times.min())
+        before = first if self._newest_ns is None else self._newest_ns
+        newest = self._newest_ns = max(int(times.max()), before)
         if self._next_end_ns is None:
             whole = -(-(first + self._window_ns) // self._stride_ns)
             self._next_end_ns = whole * self._stride_ns
-        self._newest_ns = newest if self._newest_ns is None else max(newest, self._newest_ns)
-        while self._next_end_ns - self._window_ns <= self._newest_ns:
-            self._open.append(self._blank(self._next_end_ns))
-            self._next_end_ns += self._stride_ns
+        if not self._fresh and first < self._first_open_ns():
+            self.late_events += int(np.count_nonzero(times < self._first_open_ns()))
         for window in self._open:
-            accumulate(events, window.t0_ns, window.t1_ns, self._steps, self._pixels.height,
-                       self._pixels.width, self._pixels, out=window.spikes)  # fmt: skip
-            inside = (times >= window.t0_ns) & (times < window.t1_ns)
-            window.counts.append(int(np.count_nonzero(inside)))
-        if self._open and not self._fresh and first < self._open[0].t0_ns:
-            self.late_events += int(np.count_nonzero(times < self._open[0].t0_ns))
-        complete = []
-        while self._open and self._open[0].t1_ns <= self._newest_ns:
-            t0_ns, t1_ns, spikes, counts = self._open.popleft()
-            complete.append(Window(t0_ns, t1_ns, spikes, sum(counts), self._fresh))
-            self._fresh = False
-        return complete
+            self._add(events, window)
+        while self._open and self._open[0].t1_ns <= newest:
+            yield self._complete(self._open.popleft())
+        while self._next_end_ns - self._window_ns <= newest:
+            window = self._blank(self._next_end_ns)
+            self._next_end_ns += self._stride_ns
+            self._add(events, window)
+            if window.t1_ns <= newest:
+                yield self._complete(window)
+            else:
+                self._open.append(window)
+
+    def _first_open_ns(self) -> int:
+        """Start of the earliest window that still takes events."""
+        assert self._next_end_ns is not None
+        return self._open[0].t0_ns if self._open else self._next_end_ns - self._window_ns
+
+    def _add(self, events: np.ndarray, window: _Open) -> None:
+        accumulate(events, window.t0_ns, window.t1_ns, self._steps, self._pixels.height,
+                   self._pixels.width, self._pixels, out=window.spikes)  # fmt: skip
+        times = events['t_ns']
+        inside = (times >= window.t0_ns) & (times < window.t1_ns)
+        window.counts.append(int(np.count_nonzero(inside)))
+
+    def _complete(self, window: _Open) -> Window:
+        fresh, self._fresh = self._fresh, False
+        return Window(window.t0_ns, window.t1_ns, window.spikes, sum(window.counts), fresh)
 
     def _blank(self, end_ns: int) -> _Open:
         shape = (self._steps, 2, self._pixels.height, self._pixels.width)
@@ -141,20 +170,23 @@ class CountWindower:
         self._newest_ns: int | None = None
         self._fresh = True
 
-    def push(self, events: np.ndarray) -> list[Window]:
-        """Takes the next events of the stream and returns the windows that they complete."""
-        windows: list[Window] = []
+    def push(self, events: np.ndarray) -> Iterator[Window]:
+        """Takes the next events of the stream and gives the windows that they complete.
+
+        The windows are made one by one, as they are asked for: ask for all of them.
+        """
         for piece, jumped in split_at_jumps(events, self._newest_ns):
             if jumped:
                 self.jumps += 1
                 self.reset()
-            self._newest_ns = max(int(piece['t_ns'].max()), self._newest_ns or 0)
-            if self._start_ns is None:
-                self._start_ns = int(piece['t_ns'].min())
-            self._pending.append(piece)
-            while (window := self._cut()) is not None:
-                windows.append(window)
-        return windows
+            for start in range(0, len(piece), self._window_events):
+                part = piece[start : start + self._window_events]
+                self._newest_ns = max(int(part['t_ns'].max()), self._newest_ns or 0)
+                if self._start_ns is None:
+                    self._start_ns = int(piece['t_ns'].min())
+                self._pending.append(part)
+                while (window := self._cut()) is not None:
+                    yield window
 
     def _cut(self) -> Window | None:
         """Takes one window off the front of what is pending, if there is a whole one."""
@@ -204,3 +236,14 @@ def split_at_jumps(events: np.ndarray, newest_ns: int | None) -> list[tuple[np.n
     jumped = [False, *[True] * len(cuts)]
     pieces = zip(edges[:-1], edges[1:], jumped, strict=True)
     return [(events[a:b], jump) for a, b, jump in pieces if b > a]
+
+
+def slices_of_time(events: np.ndarray, window_ns: int) -> list[np.ndarray]:
+    """Cuts what spans many windows into slices of `LONG_PACKET` windows, in order of time."""
+    times = events['t_ns']
+    first, slice_ns = int(times.min()), LONG_PACKET * window_ns
+    if int(times.max()) - first <= slice_ns:
+        return [events]
+    ordered = events[np.argsort(times, kind='stable')]
+    edges = np.flatnonzero(np.diff((ordered['t_ns'] - first) // slice_ns)) + 1
+    return np.split(ordered, edges)

@@ -11,6 +11,7 @@ from spike_depth_ros.windows import (
     MAX_GAP_NS,
     CountWindower,
     TimeWindower,
+    slices_of_time,
     split_at_jumps,
 )
 
@@ -34,7 +35,7 @@ def random_stream(milliseconds, count, seed=0):
 def test_ends_lie_on_the_stride_and_windows_equal_accumulate():
     events = random_stream(100, 5000)
     windower = TimeWindower(PIXELS, steps=4, window_ns=20 * MS, stride_ns=5 * MS)
-    windows = windower.push(events)
+    windows = list(windower.push(events))
     first_end = -(-(int(events['t_ns'][0]) + 20 * MS) // (5 * MS)) * 5 * MS
     ends = [w.t1_ns for w in windows]
     assert ends == list(range(first_end, 100 * MS - 5 * MS + 1, 5 * MS))
@@ -50,7 +51,7 @@ def test_ends_lie_on_the_stride_and_windows_equal_accumulate():
 @given(cuts=st.lists(st.integers(0, 3000), max_size=12))
 def test_packets_do_not_matter(cuts):
     events = random_stream(60, 3000, seed=3)
-    whole = TimeWindower(PIXELS, 3, 10 * MS, 10 * MS).push(events)
+    whole = list(TimeWindower(PIXELS, 3, 10 * MS, 10 * MS).push(events))
     windower = TimeWindower(PIXELS, 3, 10 * MS, 10 * MS)
     pieces = []
     for part in np.split(events, sorted(cuts)):
@@ -65,7 +66,7 @@ def test_only_the_first_window_is_fresh_until_time_jumps():
     fresh = [w.fresh for w in windower.push(random_stream(50, 500))]
     assert fresh == [True, *[False] * (len(fresh) - 1)]
     back = stream(np.arange(0, 50 * MS - 1, MS // 2)[:100])
-    assert windower.push(back[:1]) == []  # 50 ms back at most: no jump yet
+    assert list(windower.push(back[:1])) == []  # 50 ms back at most: no jump yet
     ahead = stream(np.arange(0, 30 * MS, MS // 2) + 5 * 10**9)
     assert [w.fresh for w in windower.push(ahead)] == [True, False]
     assert windower.jumps == 1
@@ -76,17 +77,43 @@ def test_only_the_first_window_is_fresh_until_time_jumps():
 
 def test_late_events_are_counted():
     windower = TimeWindower(PIXELS, 1, 10 * MS, 10 * MS)
-    windower.push(stream([0, 5 * MS, 21 * MS]))
-    windower.push(stream([9 * MS, 22 * MS]))
+    assert len(list(windower.push(stream([0, 5 * MS, 21 * MS])))) == 2
+    assert list(windower.push(stream([9 * MS, 22 * MS]))) == []
     assert windower.late_events == 1
 
 
 def test_short_silence_gives_empty_windows_and_no_jump():
     windower = TimeWindower(PIXELS, 1, 10 * MS, 10 * MS)
-    windower.push(stream([0, 11 * MS]))
-    windows = windower.push(stream([45 * MS]))
+    assert len(list(windower.push(stream([0, 11 * MS])))) == 1
+    windows = list(windower.push(stream([45 * MS])))
     assert [w.event_count for w in windows] == [1, 0, 0]
     assert windower.jumps == 0
+
+
+def test_a_long_packet_gives_the_windows_of_many_short_ones_whatever_its_order():
+    events = random_stream(3000, 3000, seed=5)
+    short = TimeWindower(PIXELS, 2, 20 * MS, 10 * MS)
+    expected = [window for event in np.split(events, 3000) for window in short.push(event)]
+    rng = np.random.default_rng(0)  # out of order by less than 50 ms, which is no jump
+    shuffled = np.concatenate([rng.permutation(part) for part in np.split(events, 100)])
+    for order in (events, shuffled):
+        found = list(TimeWindower(PIXELS, 2, 20 * MS, 10 * MS).push(order))
+        assert len(found) == len(expected) > 290
+        for one, wanted in zip(found, expected, strict=True):
+            assert one[:2] + one[3:] == wanted[:2] + wanted[3:]
+            np.testing.assert_array_equal(one.spikes, wanted.spikes)
+
+
+def test_too_many_open_windows_are_refused():
+    TimeWindower(PIXELS, 1, 128 * MS, MS)
+    with pytest.raises(ConfigError, match='stride_ms is 1, expected at least 1/128 of the window'):
+        TimeWindower(PIXELS, 1, 129 * MS, MS)
+
+
+def test_slices_of_time_lose_nothing():
+    assert [len(part) for part in slices_of_time(stream([7, 3, 40]), 10)] == [3]
+    parts = slices_of_time(stream([100, 3, 40, 44, 43, 7]), 10)  # slices begin at 3, 43, 83
+    assert [part['t_ns'].tolist() for part in parts] == [[3, 7, 40], [43, 44], [100]]
 
 
 def test_stride_beyond_the_window_is_refused():
@@ -114,7 +141,7 @@ def test_count_windows_partition_the_stream(cuts, window_events):
 
 def test_a_quiet_scene_still_gets_count_windows():
     windower = CountWindower(PIXELS, 2, 1000, max_window_ns=20 * MS)
-    windows = windower.push(stream(np.arange(0, 61 * MS, MS)))
+    windows = list(windower.push(stream(np.arange(0, 61 * MS, MS))))
     assert [(w.t0_ns, w.t1_ns) for w in windows] == [
         (0, 20 * MS), (20 * MS, 40 * MS), (40 * MS, 60 * MS)]  # fmt: skip
     assert [w.event_count for w in windows] == [20, 20, 20]

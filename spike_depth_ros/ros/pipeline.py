@@ -210,13 +210,12 @@ class Pipeline:
         estimator = self._estimator_for(packet)
         if estimator is None:
             return
-        start_s = time.perf_counter()
-        windows = estimator.windower.push(decoded.events)
-        self.meters.took('accumulate', start_s)
         frame_id = self._wiring.parameters().frame_id or packet.frame_id or DEFAULT_FRAME
-        for window in windows:
+        start_s = time.perf_counter()
+        for window in estimator.windower.push(decoded.events):
             job = Job(window, estimator, self.clock.to_ros(window.t1_ns), frame_id)
             self.windows.put(job, arrived_s)
+        self.meters.took('accumulate', start_s)
 
     def _remember(self, events: np.ndarray) -> None:
         self.recent.append(events)
