@@ -81,6 +81,14 @@ class Camera:
         """True if any distortion coefficient is not zero."""
         return any(self.distortion)
 
+    def check_sensor(self, height: int, width: int) -> None:
+        """Raises a `CalibrationError` unless this is the camera of a `height` x `width` sensor."""
+        if (self.height, self.width) != (height, width):
+            raise CalibrationError(
+                f'calibration is for {self.width}x{self.height}, the events come from a '
+                f'{width}x{height} sensor: give the calibration of that sensor, at full size'
+            )
+
     def binned(self, factor: int) -> Camera:
         """The camera after `factor` x `factor` pixels have become one; partial blocks count."""
         return dataclasses.replace(
@@ -129,7 +137,7 @@ class Camera:
         else:
             criteria = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 40, 1e-8)
             # OpenCV 5 has given undistortPoints what was undistortPointsIter in OpenCV 4
-            solve = getattr(cv2, 'undistortPointsIter', cv2.undistortPoints)
+            solve: Any = getattr(cv2, 'undistortPointsIter', cv2.undistortPoints)
             undistorted = solve(
                 points, self.matrix, coefficients, R=np.eye(3), P=np.eye(3), criteria=criteria
             )

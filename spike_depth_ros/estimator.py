@@ -12,25 +12,29 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from spike_depth_ros.camera import CalibrationError, Camera
+from spike_depth_ros.camera import Camera
 from spike_depth_ros.config import ConfigError, DepthRange, SpikeConfig, require
 from spike_depth_ros.engine import ENGINES, Engine
 from spike_depth_ros.model.checkpoint import Checkpoint
 from spike_depth_ros.spikes import PixelMap, pixel_map
-from spike_depth_ros.windows import CountWindower, TimeWindower, Window
+from spike_depth_ros.windows import CountWindower, TimeWindower, Window, check_cuts
 
 GOOD_RATIO = 1.25
 """Confidence is the probability that depth is right within this factor (the delta < 1.25)."""
 
 WINDOW_MODES = ('time', 'count')
 
+MAX_COUNT_WINDOW = 4
+"""A window of mode count that does not fill up is cut after so many window lengths."""
+
 
 class DepthFrame(NamedTuple):
     """What is known about depth at one instant, on the image part of the network's grid.
 
     Depth is along the optical axis [m] with the marks of REP 117: NaN no answer, +inf beyond
-    range, -inf too close. Confidence is the probability that the answer is right: within a
-    factor `GOOD_RATIO` for a finite depth, truly beyond range for +inf.
+    range, -inf too close. Confidence is the probability that the network is right: within a
+    factor `GOOD_RATIO` where it gives a depth (also one that the limits turn into a mark), truly
+    beyond range where it sees none.
     """
 
     stamp_ns: int  # end of the window, sensor time
@@ -45,8 +49,9 @@ class EstimatorOptions:
     Attributes:
         window_mode: 'time' cuts windows of equal length, 'count' of equal numbers of events.
         window_ms: length of a time window; 0 for the checkpoint's.
-        stride_ms: time from one depth map to the next; 0 for the window's length.
-        window_events: number of events in a count window.
+        stride_ms: time from one depth map to the next in mode time; 0 for the window's length.
+        window_events: number of events in a window of mode count, which is cut all the same
+            when it lasts `MAX_COUNT_WINDOW` times `window_ms`.
         streaming: membrane state is carried from window to window, each covering one stride.
         rectify: undistort events by the calibration, so that depth is of the ideal pinhole.
         min_depth_m: nearer answers become -inf.
@@ -158,11 +163,8 @@ class Estimator:
     ) -> None:
         self.options = options or EstimatorOptions()
         self.checkpoint = checkpoint
-        if camera is not None and (camera.height, camera.width) != (sensor_height, sensor_width):
-            raise CalibrationError(
-                f'calibration is for {camera.width}x{camera.height}, '
-                f'the events come from a {sensor_width}x{sensor_height} sensor'
-            )
+        if camera is not None:
+            camera.check_sensor(sensor_height, sensor_width)
         rectifying = camera if self.options.rectify else None
         self.pixels = pixel_map(sensor_height, sensor_width, checkpoint.spikes, rectifying)
         self.camera = None
@@ -217,6 +219,19 @@ class Estimator:
         self._last_end_ns = None
 
 
+def cut_times_ns(spikes: SpikeConfig, options: EstimatorOptions) -> tuple[int, int]:
+    """Length of a window, and time from one to the next: zeros are as the checkpoint says [ns].
+
+    Raises:
+        ConfigError: the stride is longer than the window, or very much shorter.
+    """
+    window_ms = options.window_ms or spikes.window_ms
+    window_ns, stride_ns = round(window_ms * 1e6), round((options.stride_ms or window_ms) * 1e6)
+    if options.window_mode == 'time' and not options.streaming:
+        check_cuts(window_ns, stride_ns)
+    return window_ns, stride_ns
+
+
 def make_windower(
     pixels: PixelMap, spikes: SpikeConfig, options: EstimatorOptions
 ) -> TimeWindower | CountWindower:
@@ -225,13 +240,12 @@ def make_windower(
     When streaming, a window covers one stride, in as many steps of the trained length as fit.
 
     Raises:
-        ConfigError: the stride is longer than the window.
+        ConfigError: see `cut_times_ns`.
     """
-    window_ms = options.window_ms or spikes.window_ms
-    stride_ms = options.stride_ms or window_ms
-    window_ns, stride_ns = round(window_ms * 1e6), round(stride_ms * 1e6)
+    window_ns, stride_ns = cut_times_ns(spikes, options)
     if options.window_mode == 'count':
-        return CountWindower(pixels, spikes.steps, options.window_events, 4 * window_ns)
+        max_window_ns = MAX_COUNT_WINDOW * window_ns
+        return CountWindower(pixels, spikes.steps, options.window_events, max_window_ns)
     if not options.streaming:
         return TimeWindower(pixels, spikes.steps, window_ns, stride_ns)
     steps = max(1, round(spikes.steps * stride_ns / window_ns))

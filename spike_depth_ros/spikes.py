@@ -146,11 +146,7 @@ def _round_up(value: int, multiple: int) -> int:
 
 def _rectified_coordinates(height: int, width: int, camera: Camera) -> np.ndarray | None:
     """(H, W, 2) columns and rows in the rectified image, or None if nothing moves."""
-    if (camera.height, camera.width) != (height, width):
-        raise CalibrationError(
-            f'calibration is for {camera.width}x{camera.height}, '
-            f'the events come from a {width}x{height} sensor'
-        )
+    camera.check_sensor(height, width)
     if not camera.is_distorted:
         return None
     rays = camera.rays()[..., :2]

@@ -62,16 +62,7 @@ class TimeWindower:
     """
 
     def __init__(self, pixels: PixelMap, steps: int, window_ns: int, stride_ns: int) -> None:
-        if not 0 < stride_ns <= window_ns:
-            raise ConfigError(
-                f'stride_ms is {stride_ns / 1e6:g}, expected more than 0 and at most the '
-                f'window of {window_ns / 1e6:g} ms: events between windows would be lost'
-            )
-        if window_ns > MAX_OVERLAP * stride_ns:
-            raise ConfigError(
-                f'stride_ms is {stride_ns / 1e6:g}, expected at least 1/{MAX_OVERLAP} of the '
-                f'window of {window_ns / 1e6:g} ms: so many windows would be open at a time'
-            )
+        check_cuts(window_ns, stride_ns)
         self.jumps = 0
         self.late_events = 0
         self._pixels, self._steps = pixels, steps
@@ -210,6 +201,21 @@ class CountWindower:
         window = Window(self._start_ns, end_ns, spikes, count, self._fresh)
         self._pending, self._start_ns, self._fresh = [events[~ours]], end_ns, False
         return window
+
+
+def check_cuts(window_ns: int, stride_ns: int) -> None:
+    """Raises a `ConfigError` unless windows of that length, a stride apart, can be cut."""
+    stride, window = f'{stride_ns / 1e6:g}', f'{window_ns / 1e6:g} ms'
+    if not 0 < stride_ns <= window_ns:
+        raise ConfigError(
+            f'stride_ms is {stride}, expected more than 0 and at most the window of {window}: '
+            'events between windows would be lost'
+        )
+    if window_ns > MAX_OVERLAP * stride_ns:
+        raise ConfigError(
+            f'stride_ms is {stride}, expected at least 1/{MAX_OVERLAP} of the window of {window}: '
+            'so many windows would be open at a time'
+        )
 
 
 def split_at_jumps(events: np.ndarray, newest_ns: int | None) -> list[tuple[np.ndarray, bool]]:

@@ -104,6 +104,10 @@ def test_impossible_changes_are_refused_with_a_reason(start):
     assert 'min_confidence' in refused[0].reason
     assert 'unconfigured' in refused[1].reason
     assert node.parameters.min_confidence == 0.0
+    (refused,) = node.set_parameters(overrides({'stride_ms': 25.0}))  # the checkpoint's is 20 ms
+    assert (
+        'stride_ms is 25, expected more than 0 and at most the window of 20 ms' in refused.reason
+    )
 
 
 def test_nothing_is_computed_that_nobody_subscribes_to(graph, start):

@@ -43,6 +43,7 @@ CAMERA = Camera(WIDTH, HEIGHT, 60.0, 60.0, 31.5, 23.5, 'plumb_bob', (0.05, 0.0, 
     ('camera_info_url', 'file:///nowhere.yaml', 'cannot read the calibration'),
     ('camera_info_url', 'package://nobodys_package/eye.yaml', 'not installed here'),
     ('min_depth_m', 50.0, 'min_depth_m'),
+    ('stride_ms', 25.0, 'at most the window of 20 ms'),
 ])  # fmt: skip
 def test_what_can_fail_fails_in_configure_and_can_be_mended(graph, start, name, value, words):
     default = getattr(depth_node.DepthParameters, name)

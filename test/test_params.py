@@ -137,7 +137,7 @@ def test_impossible_values_at_the_start_are_refused(graph, values, reason):
 
 
 def judged(configured=True, **values):
-    return params.judge(DepthParameters(), overrides(values), configured)
+    return params.judge(DepthParameters(), overrides(values), configured, DepthParameters.check)
 
 
 def test_changes_are_judged():

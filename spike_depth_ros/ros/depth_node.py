@@ -27,7 +27,7 @@ from std_srvs.srv import SetBool, Trigger
 from spike_depth_ros.camera import CalibrationError, Camera, read_calibration
 from spike_depth_ros.config import shipped
 from spike_depth_ros.engine import ENGINES
-from spike_depth_ros.estimator import Estimator, EstimatorOptions
+from spike_depth_ros.estimator import Estimator, EstimatorOptions, cut_times_ns
 from spike_depth_ros.model.checkpoint import load_checkpoint
 from spike_depth_ros.ros import params
 from spike_depth_ros.ros.depth_parameters import DepthParameters
@@ -118,7 +118,7 @@ class DepthNode(LifecycleNode):
         self.parameters = params.read(self, DepthParameters)
         self.health.publish()  # the last word until all is loaded: 'the node is configuring'
         try:
-            self.parameters.check()
+            self._check(self.parameters)
             self._load()
         except CONFIGURE_ERRORS as error:
             self.last_error = f'cannot configure: {error}'
@@ -200,6 +200,7 @@ class DepthNode(LifecycleNode):
         path = parameters.checkpoint or shipped(DEFAULT_CHECKPOINT)
         self.checkpoint_path = Path(path).expanduser()
         self.checkpoint = load_checkpoint(self.checkpoint_path)
+        self._check(parameters)
         self.get_logger().info(
             f'preparing engine {parameters.engine} and kernels; the first time takes a while'
         )
@@ -367,7 +368,13 @@ class DepthNode(LifecycleNode):
         self.add_post_set_parameters_callback(self._take_parameters)
 
     def _judge_parameters(self, changes: list[Parameter]) -> SetParametersResult:
-        return params.judge(self.parameters, changes, configured=self.state != 'unconfigured')
+        configured = self.state != 'unconfigured'
+        return params.judge(self.parameters, changes, configured, self._check)
+
+    def _check(self, parameters: DepthParameters) -> None:
+        parameters.check()
+        if self.checkpoint is not None:
+            cut_times_ns(self.checkpoint.spikes, parameters.estimator_options())
 
     def _take_parameters(self, changes: list[Parameter]) -> None:
         self.parameters = params.read(self, DepthParameters)

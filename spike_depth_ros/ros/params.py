@@ -7,7 +7,7 @@ test with the commented files in `config/`.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, TypeVar
 
 from rcl_interfaces.msg import (
@@ -114,13 +114,16 @@ def whole_numbers_as_floats(table: type, changes: list[Parameter]) -> list[Param
     return [converted(change) for change in changes]
 
 
-def judge(current: Any, changes: list[Parameter], configured: bool) -> SetParametersResult:
+def judge(
+    current: P, changes: list[Parameter], configured: bool, check: Callable[[P], None]
+) -> SetParametersResult:
     """For `add_on_set_parameters_callback`: is this change possible, and if not, why?
 
     Args:
         current: the table's values before the change.
         changes: what is asked for; names from elsewhere are let through.
         configured: only live parameters may change.
+        check: raises a ValueError if the values of the whole table contradict each other.
     """
     table = type(current)
     ours = {c.name: c.value for c in changes if c.name in specs(table)}
@@ -135,7 +138,7 @@ def judge(current: Any, changes: list[Parameter], configured: bool) -> SetParame
             return SetParametersResult(successful=False, reason=reason)
     try:
         if ours:
-            dataclasses.replace(current, **ours).check()
+            check(dataclasses.replace(current, **ours))  # type: ignore[type-var]
     except ValueError as error:
         return SetParametersResult(successful=False, reason=str(error))
     return SetParametersResult(successful=True)

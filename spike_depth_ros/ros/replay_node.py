@@ -73,7 +73,7 @@ class ReplayNode(Node):
         self.parameters = params.read(self, ReplayParameters)
         self.parameters.check()
         self.add_on_set_parameters_callback(
-            lambda changes: params.judge(self.parameters, changes, configured=True)
+            lambda changes: params.judge(self.parameters, changes, True, ReplayParameters.check)
         )
         self.pace: Pace | None = None
         self.failure = ''
