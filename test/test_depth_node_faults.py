@@ -39,7 +39,6 @@ CAMERA = Camera(WIDTH, HEIGHT, 60.0, 60.0, 31.5, 23.5, 'plumb_bob', (0.05, 0.0, 
 
 @pytest.mark.parametrize(('name', 'value', 'words'), [
     ('checkpoint', '/nowhere.safetensors', '/nowhere.safetensors'),
-    ('engine', 'steam', "engine is 'steam', expected one of"),
     ('camera_info_url', 'file:///nowhere.yaml', 'cannot read the calibration'),
     ('camera_info_url', 'package://nobodys_package/eye.yaml', 'not installed here'),
     ('min_depth_m', 50.0, 'min_depth_m'),

@@ -188,10 +188,6 @@ class DepthNode(LifecycleNode):
 
     def _load(self) -> None:
         parameters = self.parameters
-        if parameters.engine not in ENGINES:
-            raise ParameterError(
-                f'engine is {parameters.engine!r}, expected one of {", ".join(sorted(ENGINES))}'
-            )
         if parameters.event_type != 'auto':
             message_class(parameters.event_type)
         self.camera = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 
+from spike_depth_ros.engine import ENGINES
 from spike_depth_ros.estimator import WINDOW_MODES, EstimatorOptions
 from spike_depth_ros.pictures import COLOR_MAPS
 from spike_depth_ros.ros.messages import CLOUD_FIELDS
@@ -35,7 +36,11 @@ class DepthParameters:
         'Where inference runs; auto: a CUDA GPU if there is one.',
         choices=('auto', 'cpu', 'cuda'),
     )
-    engine: str = parameter('torch', 'What runs the network.')
+    engine: str = parameter(
+        'torch',
+        'What runs the network; auto: what a short measurement finds fastest, remembered.',
+        choices=tuple(ENGINES),
+    )
     num_threads: int = parameter(
         0, 'CPU threads of the inference; 0: all cores but one.', low=0, high=256
     )
@@ -54,13 +59,17 @@ class DepthParameters:
     )
     stride_ms: float = parameter(
         0.0,
-        'Sensor time from one depth map to the next [ms]; 0: the length of the window.',
+        'From one depth map to the next in mode time [ms]; 0: the length of the window.',
         low=0.0,
         high=10_000.0,
         live=True,
     )
     window_events: int = parameter(
-        30_000, 'Events in a window of mode count.', low=100, high=100_000_000, live=True
+        30_000,
+        'Events in a window of mode count; it is cut all the same after 4 times window_ms.',
+        low=100,
+        high=100_000_000,
+        live=True,
     )
     streaming: bool = parameter(
         False, 'Carry the membrane state of the network from window to window.', live=True
