@@ -116,7 +116,7 @@ def _mean(values: np.ndarray) -> float:
 
 
 def _errors(answer: np.ndarray, truth: np.ndarray) -> dict[str, float]:
-    """The figures of one frame; reference/paper section 5 and Eigen et al., NeurIPS 2014."""
+    """The figures of one frame (Eigen et al., NeurIPS 2014); `sq_rel_gt2` as E2Depth has it."""
     error = np.abs(answer - truth)
     log = np.log(answer) - np.log(truth)
     relative = error / truth
