@@ -44,10 +44,19 @@ def write_report(folder: Path, recording: Recording, drive: str, made: bool) -> 
         write_picture(folder / f'{name}.png', picture)
     overview = [pictures[name] for name in OVERVIEW if name in pictures]
     write_picture(folder / 'demo.png', beside(overview, height_px=overview[0].shape[0]))
-    write_video(folder / 'demo.webm', _frames(recording), max(1.0, figures['maps_per_s']))
+    figures['no_video_because'] = _write_video(folder, recording, figures['maps_per_s'])
     (folder / 'demo.json').write_text(json.dumps(figures, indent=2) + '\n', encoding='utf-8')
     _write_html(folder, figures, pictures, made)
     return figures
+
+
+def _write_video(folder: Path, recording: Recording, maps_per_s: float) -> str:
+    """Writes demo.webm; says why there is none where this OpenCV cannot encode it."""
+    try:
+        write_video(folder / 'demo.webm', _frames(recording), max(1.0, maps_per_s))
+    except OSError as error:
+        return str(error)
+    return ''
 
 
 def measure(recording: Recording) -> dict[str, Any]:
@@ -76,7 +85,8 @@ def measure(recording: Recording) -> dict[str, Any]:
             metrics.update(depth_m, confidence, truth_m)
         computed = metrics.compute()
         figures['truth_maps'] = len(pairs)
-        figures['error'] = {name: round(float(computed[name]), 4) for name in ERRORS}
+        errors = {name: round(float(computed[name]), 4) for name in ERRORS}
+        figures['error'] = {name: value for name, value in errors.items() if np.isfinite(value)}
     return figures
 
 
@@ -165,9 +175,12 @@ def _write_html(folder: Path, figures: dict[str, Any], shown: Iterable[str], mad
         ('dropped messages', figures['dropped_messages']),
     ]  # fmt: skip
     moment = row(figure(f'{name}.png', CAPTIONS[name]) for name in CAPTIONS if name in shown)
+    video = figure('demo.webm', 'Events, depth and, if there is one, truth.')
+    if figures['no_video_because']:
+        video = paragraph(f'No video: {figures["no_video_because"]}.')
     sections = [
         section('One moment', moment),
-        section('The drive', figure('demo.webm', 'Events, depth and, if there is one, truth.')),
+        section('The drive', video),
         section('Speed', table(('figure', 'value'), rates)),
     ]
     if 'error' in figures:
