@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 EVENT_DTYPE = np.dtype([('t_ns', '<i8'), ('x', '<u2'), ('y', '<u2'), ('p', 'u1')])
 """One event: sensor time [ns], column and row [px], polarity in {0, 1}. Packed, 13 bytes."""
@@ -37,6 +38,11 @@ def read_only(array: np.ndarray) -> np.ndarray:
     """Marks `array` read-only and returns it: events are shared between threads, never edited."""
     array.flags.writeable = False
     return array
+
+
+def seconds_to_ns(seconds: ArrayLike) -> np.ndarray:
+    """float64 seconds to int64 ns by whole us: a double tells today's time to 0.24 us."""
+    return np.rint(np.asarray(seconds, np.float64) * 1e6).astype(np.int64) * 1000
 
 
 def make_events(t_ns, x, y, p) -> np.ndarray:

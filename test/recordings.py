@@ -3,12 +3,15 @@
 import struct
 from pathlib import Path
 
+import cv2
 import h5py
 import numpy as np
+import yaml
+from rosbags.highlevel import AnyReader
 from rosbags.rosbag1 import Writer as Ros1Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
-from spike_depth_ros.bags import BagWriter, open_source
+from spike_depth_ros.bags import BagWriter, EventsH5Writer, open_source
 from spike_depth_ros.bags.packets import with_epoch
 from spike_depth_ros.events import EVENT_DTYPE, make_events
 from spike_depth_ros.wire import EventStream
@@ -201,6 +204,8 @@ def write_m3ed(path: Path, events: np.ndarray) -> None:
             file[f'prophesee/left/{name}'] = events[name]
         file['prophesee/left/t'] = events['t_ns'] // 1000
         file['prophesee/left/calib/resolution'] = [W, H]
+        file['prophesee/left/calib/intrinsics'] = [30.0, 31.0, 19.0, 6.0]
+        file['prophesee/left/calib/distortion_coeffs'] = [-0.1, 0.02, 0.001, 0.002]
 
 
 def write_mvsec(path: Path, events: np.ndarray) -> None:
@@ -209,3 +214,56 @@ def write_mvsec(path: Path, events: np.ndarray) -> None:
     rows[:, 3] = rows[:, 3] * 2 - 1
     with h5py.File(path, 'w') as file:
         file['davis/left/events'] = rows
+
+
+def write_h5(path: Path, events: np.ndarray) -> Path:
+    with EventsH5Writer(path, H, W) as file:
+        file.add(events)
+    return path
+
+
+def dsec_folder(folder: Path, events: np.ndarray) -> Path:
+    """A sequence as DSEC lays it out, tiny; a quarter turn between the two cameras."""
+    left = folder / 'events' / 'left'
+    left.mkdir(parents=True)
+    write_h5(left / 'events.h5', events)
+    stamps_us = [EPOCH_NS // 1000 + ms * 1000 for ms in (2, 7)]
+    for sub, name, pixels in (
+        ('images', 'left/rectified', np.full((6, 8, 3), (1, 2, 3), np.uint8)),
+        ('disparity', 'event', np.array([[0, 256, 512]], np.uint16)),
+    ):
+        (folder / sub / name).mkdir(parents=True)
+        text = '\n'.join(map(str, stamps_us))
+        (folder / sub / 'timestamps.txt').write_text(text, encoding='utf-8')
+        for k in range(2):
+            assert cv2.imwrite(str(folder / sub / name / f'{k:06d}.png'), pixels)
+    calibration = {
+        'intrinsics': {
+            'cam0': {'camera_matrix': [20.0, 21.0, 19.5, 5.5], 'resolution': [W, H],
+                     'distortion_coeffs': [-0.1, 0.01, 0.0, 0.0]},
+            'camRect0': {'camera_matrix': [22.0, 22.0, 19.0, 5.0], 'resolution': [W, H]},
+            'camRect1': {'camera_matrix': [30.0, 30.0, 4.0, 3.0], 'resolution': [8, 6]},
+        },
+        'extrinsics': {
+            'T_10': [[0, -1, 0, 0.5], [1, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]],
+            'R_rect0': np.eye(3).tolist(),
+            'R_rect1': np.eye(3).tolist(),
+        },
+        'disparity_to_depth': {
+            'cams_03': [[1, 0, 0, -19.0], [0, 1, 0, -5.0], [0, 0, 0, 22.0], [0, 0, 2.0, 0]]
+        },
+    }  # fmt: skip
+    (folder / 'calibration').mkdir()
+    text = yaml.safe_dump(calibration)
+    (folder / 'calibration' / 'cam_to_cam.yaml').write_text(text, encoding='utf-8')
+    return folder
+
+
+def read_all(path) -> dict:
+    """Every message of a bag by topic, as another reader gives it: [(stamp, message)]."""
+    found: dict = {}
+    with AnyReader([path]) as reader:
+        for connection, stamp_ns, data in reader.messages():
+            message = reader.deserialize(data, connection.msgtype)
+            found.setdefault(connection.topic, []).append((stamp_ns, message))
+    return found

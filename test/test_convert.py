@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 
-import cv2
 import h5py
 import numpy as np
 import pytest
@@ -15,18 +14,20 @@ from recordings import (
     H,
     W,
     as_table,
+    dsec_folder,
     dumb_events,
     events_in,
     hard_events,
+    read_all,
     some_events,
     write_bag,
+    write_h5,
     write_mvsec,
     write_ros1,
     young,
 )
-from rosbags.highlevel import AnyReader
 
-from spike_depth_ros.bags import BagError, BagWriter, EventsH5Writer, convert_to, open_source
+from spike_depth_ros.bags import BagError, BagWriter, convert_to, open_source
 from spike_depth_ros.bags.packets import Packetiser
 from spike_depth_ros.cli import main
 
@@ -36,28 +37,12 @@ def convert(source, target, topic=None, **options):
         return convert_to(opened, target, **options)
 
 
-def write_h5(path: Path, events: np.ndarray) -> Path:
-    with EventsH5Writer(path, H, W) as file:
-        file.add(events)
-    return path
-
-
 def h5_table(path: Path) -> np.ndarray:
     """(N, 4) t_ns, x, y, p of an events.h5, column by column."""
     with h5py.File(path) as file:
         t_us = file['events/t'][:].astype(np.int64) + file['t_offset'][()]
         x, y, p = (file[f'events/{name}'][:].astype(np.int64) for name in 'xyp')
     return np.stack([t_us * 1000, x, y, p], axis=1)
-
-
-def read_all(path) -> dict:
-    """Every message of a bag by topic, as another reader gives it: [(stamp, message)]."""
-    found: dict = {}
-    with AnyReader([path]) as reader:
-        for connection, stamp_ns, data in reader.messages():
-            message = reader.deserialize(data, connection.msgtype)
-            found.setdefault(connection.topic, []).append((stamp_ns, message))
-    return found
 
 
 @pytest.mark.parametrize('storage', ['mcap', 'sqlite3'])
@@ -144,43 +129,6 @@ def test_raw(tmp_path, header, target):
     done = convert(tmp_path / 'a.raw', tmp_path / target)
     assert (done.events, dict(done.dropped)) == (len(events), {})
     np.testing.assert_array_equal(events_in(tmp_path / target), events)
-
-
-def dsec_folder(folder: Path, events: np.ndarray) -> Path:
-    """A sequence as DSEC lays it out, tiny; a quarter turn between the two cameras."""
-    left = folder / 'events' / 'left'
-    left.mkdir(parents=True)
-    write_h5(left / 'events.h5', events)
-    stamps_us = [EPOCH_NS // 1000 + ms * 1000 for ms in (2, 7)]
-    for sub, name, pixels in (
-        ('images', 'left/rectified', np.full((6, 8, 3), (1, 2, 3), np.uint8)),
-        ('disparity', 'event', np.array([[0, 256, 512]], np.uint16)),
-    ):
-        (folder / sub / name).mkdir(parents=True)
-        text = '\n'.join(map(str, stamps_us))
-        (folder / sub / 'timestamps.txt').write_text(text, encoding='utf-8')
-        for k in range(2):
-            assert cv2.imwrite(str(folder / sub / name / f'{k:06d}.png'), pixels)
-    calibration = {
-        'intrinsics': {
-            'cam0': {'camera_matrix': [20.0, 21.0, 19.5, 5.5], 'resolution': [W, H],
-                     'distortion_coeffs': [-0.1, 0.01, 0.0, 0.0]},
-            'camRect0': {'camera_matrix': [22.0, 22.0, 19.0, 5.0], 'resolution': [W, H]},
-            'camRect1': {'camera_matrix': [30.0, 30.0, 4.0, 3.0], 'resolution': [8, 6]},
-        },
-        'extrinsics': {
-            'T_10': [[0, -1, 0, 0.5], [1, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]],
-            'R_rect0': np.eye(3).tolist(),
-            'R_rect1': np.eye(3).tolist(),
-        },
-        'disparity_to_depth': {
-            'cams_03': [[1, 0, 0, -19.0], [0, 1, 0, -5.0], [0, 0, 0, 22.0], [0, 0, 2.0, 0]]
-        },
-    }  # fmt: skip
-    (folder / 'calibration').mkdir()
-    text = yaml.safe_dump(calibration)
-    (folder / 'calibration' / 'cam_to_cam.yaml').write_text(text, encoding='utf-8')
-    return folder
 
 
 def test_dsec_folder(tmp_path):

@@ -1,7 +1,7 @@
 """Recordings of events, whatever their format: read, written and turned into one another."""
 
 from spike_depth_ros.bags.bag_writer import BagWriter
-from spike_depth_ros.bags.convert import Conversion, convert_to
+from spike_depth_ros.bags.convert import Conversion, convert_to, is_h5
 from spike_depth_ros.bags.h5_writer import EventsH5Writer
 from spike_depth_ros.bags.open import open_source
 from spike_depth_ros.bags.source import BagError, EventSource, RawMessage, Topic
@@ -16,6 +16,7 @@ __all__ = [
     'RawMessage',
     'Topic',
     'convert_to',
+    'is_h5',
     'open_source',
     'summarise',
 ]

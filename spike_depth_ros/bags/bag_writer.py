@@ -25,6 +25,7 @@ from spike_depth_ros.wire import Packet
 
 if TYPE_CHECKING:
     from rosbags.interfaces import Connection, Qos
+    from rosbags.typesys.store import Typestore
 
 STORAGES = ('mcap', 'sqlite3')
 
@@ -152,7 +153,7 @@ class BagWriter:
             type_name: its ROS 2 type.
             stamp_ns: when [ns].
             cdr: its bytes.
-            definition: ros2msg text of a type that is not a standard one.
+            definition: ros2msg text of its type, as it was recorded; None for a standard one.
         """
         if topic not in self._connections:
             self._connections[topic] = self._connect(topic, type_name, definition)
@@ -192,21 +193,31 @@ class BagWriter:
         self.close() if kind is None else self.abort()
 
     def _connect(self, topic: str, type_name: str, definition: str | None) -> Connection | None:
-        from rosbags.typesys import TypesysError, get_types_from_msg
-
-        if type_name not in self._store.fielddefs:
-            try:
-                types = get_types_from_msg(definition or '', type_name)
-            except TypesysError:
-                types = {}
-            if not types.get(type_name, ((), ()))[1]:
-                return None
-            known = self._store.fielddefs
-            self._store.register({k: v for k, v in types.items() if k not in known})
+        store = self._store_of(type_name, definition)
+        if type_name not in store.fielddefs:
+            return None
         profiles = [_latched()] if topic == '/tf_static' else []
         return self._writer.add_connection(
-            topic, type_name, typestore=self._store, offered_qos_profiles=profiles
+            topic, type_name, typestore=store, offered_qos_profiles=profiles
         )
+
+    def _store_of(self, type_name: str, definition: str | None) -> Typestore:
+        """A store that knows a type as it was recorded: distributions differ in some."""
+        from rosbags.typesys import Stores, TypesysError, get_types_from_msg, get_typestore
+
+        try:
+            types = get_types_from_msg(definition or '', type_name)
+        except TypesysError:
+            types = {}
+        if not types.get(type_name, ((), ()))[1]:
+            return self._store
+        known = self._store.fielddefs
+        if all(known[k][1] == fields for k, (_, fields) in types.items() if k in known):
+            self._store.register({k: v for k, v in types.items() if k not in known})
+            return self._store
+        recorded = get_typestore(Stores.EMPTY)
+        recorded.register({k: v for k, v in types.items() if k not in recorded.fielddefs})
+        return recorded
 
 
 def _latched() -> Qos:

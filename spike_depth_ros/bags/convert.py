@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from spike_depth_ros.bags.bag_writer import BagWriter
@@ -30,12 +30,18 @@ class Conversion:
     Attributes:
         events: events written.
         messages: messages written, by topic; empty for an events.h5.
-        dropped: what the source holds and the target does not, and how many of it.
+        dropped: what the source holds and the target does not, and how many of it; messages
+            of other topics are counted over all of the source, whatever part was asked for.
     """
 
     events: int = 0
     messages: dict[str, int] = dataclasses.field(default_factory=dict)
     dropped: Counter[str] = dataclasses.field(default_factory=Counter)
+
+
+def is_h5(target: str | Path) -> bool:
+    """Whether a target's name asks for an events.h5 rather than a rosbag2 folder."""
+    return Path(target).suffix in _H5_SUFFIXES
 
 
 def convert_to(
@@ -50,7 +56,8 @@ def convert_to(
     """Converts a recording; memory does not depend on its length.
 
     Event times stay exact to the microsecond (mono: to the nanosecond), in the same order;
-    messages that have the encoding already are copied byte for byte.
+    messages that have the encoding already are copied byte for byte. A rosbag2 folder gets all
+    topics, those of other event cameras in the same encoding; an events.h5 the chosen one alone.
 
     Args:
         source: the recording, open.
@@ -71,7 +78,7 @@ def convert_to(
             f'{target.suffix!r}; or one that ends in .h5'
         )
     span = (start_ns, duration_ns)
-    if target.suffix in _H5_SUFFIXES:
+    if is_h5(target):
         return _to_h5(source, target, span, progress)
     return _to_bag(source, BagWriter(target, storage, encoding), encoding, span, progress)
 
@@ -84,18 +91,20 @@ def _to_bag(
     progress: Progress,
 ) -> Conversion:
     done = Conversion()
-    stream = EventStream(source.event_topic.type)
+    streams = {t.name: EventStream(t.type) for t in source.topics if t.type in EVENT_TYPES}
+    definitions = {t.name: source.definition(t.type) for t in source.topics}
     with writer:
         for message in source.messages([topic.name for topic in source.topics], *span):
-            if message.topic == source.event_topic.name:
-                _write_events(writer, message, stream, encoding, done)
+            stream = streams.get(message.topic)
+            if stream is None:
+                writer.add_raw(*message, definitions[message.topic])
             else:
-                writer.add_raw(*message, source.definition(message.type))
+                _write_events(writer, message, stream, encoding, done)
             progress(source.progress(), done.events)
     done.messages = writer.counts
     for topic, count in writer.undefined.items():
         done.dropped[f'messages of {topic}, whose type nobody defines'] += count
-    return _with_losses(done, stream)
+    return _with_losses(done, streams.values())
 
 
 def _write_events(
@@ -132,16 +141,17 @@ def _to_h5(
     done.events = writer.count
     done.dropped['events before the first one'] += writer.early
     for topic in source.topics:
-        if topic.type not in EVENT_TYPES:
+        if topic.name != source.event_topic.name:
             done.dropped[f'messages of {topic.name}'] += topic.messages or 0
-    return _with_losses(done, stream)
+    return _with_losses(done, [stream])
 
 
-def _with_losses(done: Conversion, stream: EventStream) -> Conversion:
-    """Adds what the decoder could not use."""
-    for name in _LOSSES:
-        done.dropped[name.replace('_', ' ')] += getattr(stream.counts, name)
-    for reason, count in stream.skipped.items():
-        done.dropped[f'unreadable event messages ({reason})'] += count
+def _with_losses(done: Conversion, streams: Iterable[EventStream]) -> Conversion:
+    """Adds what the decoders could not use."""
+    for stream in streams:
+        for name in _LOSSES:
+            done.dropped[name.replace('_', ' ')] += getattr(stream.counts, name)
+        for reason, count in stream.skipped.items():
+            done.dropped[f'unreadable event messages ({reason})'] += count
     done.dropped = +done.dropped
     return done

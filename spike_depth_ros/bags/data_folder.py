@@ -1,4 +1,4 @@
-"""Data sets whose events come with images, depth and calibration: DSEC's folder, MVSEC's files.
+"""Data sets whose events come with more: the files of DSEC, MVSEC and M3ED.
 
 What stands in files of its own there becomes topics here, so that converting or replaying one
 is the same as with a bag. A part that is missing is a topic that is missing.
@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from spike_depth_ros.bags.h5_file import H5FileSource, seconds_to_ns
+from spike_depth_ros.bags.h5_file import H5FileSource
 from spike_depth_ros.bags.messages import (
     CAMERA_INFO,
     IMAGE,
@@ -25,6 +25,7 @@ from spike_depth_ros.bags.messages import (
 )
 from spike_depth_ros.bags.source import FRAME_ID, BagError, RawMessage, Topic
 from spike_depth_ros.camera import Camera
+from spike_depth_ros.events import seconds_to_ns
 
 RECTIFIED_FRAME_ID = 'event_camera_rectified_optical_frame'
 COLOUR_FRAME_ID = 'camera_rectified_optical_frame'
@@ -199,6 +200,33 @@ class MvsecSource(DataSetSource):
         ]
         found.append(self._static_series(RECTIFIED_FRAME_ID, cameras.rotation.T, np.zeros(3)))
         return found
+
+
+class M3edSource(DataSetSource):
+    """An M3ED `NAME_data.h5`: the left Prophesee camera and its calibration."""
+
+    def __init__(self, path: str | Path, topic: str | None = None, encoding: str = 'evt3') -> None:
+        """Opens the file.
+
+        Raises:
+            BagError: unreadable, or its calibration is damaged.
+        """
+        super().__init__(Path(path), topic, encoding)
+
+    def _find_series(self) -> list[Series]:
+        names = ('intrinsics', 'distortion_coeffs', 'resolution')
+        group = 'prophesee/left/calib'
+        if not all(f'{group}/{name}' in self.events.file for name in names):
+            return []
+        lens, distortion, size = (
+            self.events.file[f'{group}/{name}'][:].tolist() for name in names
+        )
+        try:
+            (fx, fy, cx, cy), (width, height) = lens, map(int, size)
+            camera = Camera(width, height, fx, fy, cx, cy, 'plumb_bob', tuple(distortion))
+        except (TypeError, ValueError) as error:
+            raise BagError(f'{self.path}: {group} is no calibration: {error}') from error
+        return [self._camera_series('/event_camera/camera_info', FRAME_ID, camera)]
 
 
 class _DsecCameras:

@@ -20,7 +20,7 @@ from spike_depth_ros.bags.source import (
     choose_event_topic,
 )
 from spike_depth_ros.codecs import MAX_SENSOR_PX
-from spike_depth_ros.events import EVENT_DTYPE, read_only
+from spike_depth_ros.events import EVENT_DTYPE, read_only, seconds_to_ns
 
 READ_EVENTS = 1 << 19
 _DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError, IndexError, AttributeError)
@@ -29,6 +29,9 @@ _DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError, IndexError, A
 
 class EventFile:
     """The events of an HDF5 file as if they were one array, read slice by slice.
+
+    This is for reading a file of any layout from its start to its end, by one process;
+    `data.dsec.EventsH5` finds windows at random by `ms_to_idx`, in data loaders that fork.
 
     Attributes:
         layout: whose file it is: 'dsec', 'm3ed' or 'mvsec'.
@@ -47,16 +50,9 @@ class EventFile:
         import hdf5plugin  # noqa: F401 - registers Blosc with HDF5
 
         self.path = path
+        self.layout = layout_of(path)
+        self.file = h5py.File(path, 'r')
         try:
-            self.file = h5py.File(path, 'r')
-        except OSError as error:
-            raise BagError(f'cannot read {path} as HDF5: {error}') from error
-        try:
-            found = [name for name, layout in LAYOUTS.items() if layout.probe in self.file]
-            if not found:
-                probes = [layout.probe for layout in LAYOUTS.values()]
-                raise BagError(f'{path} has no events: expected one of the data sets {probes}')
-            self.layout = found[0]
             self._columns = LAYOUTS[self.layout].columns(self.file)
             self.geometry = LAYOUTS[self.layout].geometry(self.file, path)
             if not all(1 <= size <= MAX_SENSOR_PX for size in self.geometry):
@@ -163,11 +159,6 @@ def _mvsec_columns(file: Any) -> Columns:
     return Columns(len(table), read)
 
 
-def seconds_to_ns(seconds: np.ndarray) -> np.ndarray:
-    """float64 seconds to int64 ns by whole us: a double tells today's time to 0.24 us."""
-    return np.rint(np.asarray(seconds, np.float64) * 1e6).astype(np.int64) * 1000
-
-
 def _dsec_geometry(file: Any, path: Path) -> tuple[int, int]:
     """The size that the file tells, else that of the rectification map beside it, else DSEC's."""
     import h5py
@@ -189,6 +180,25 @@ def _m3ed_geometry(file: Any, path: Path) -> tuple[int, int]:
         return 720, 1280
     width, height = (int(v) for v in file[calibration][:2])
     return height, width
+
+
+def layout_of(path: Path) -> str:
+    """Whose file it is: a key of `LAYOUTS`.
+
+    Raises:
+        BagError: not HDF5, or of no known layout.
+    """
+    import h5py
+
+    try:
+        with h5py.File(path, 'r') as file:
+            found = [name for name, layout in LAYOUTS.items() if layout.probe in file]
+    except _DAMAGE as error:
+        raise BagError(f'cannot read {path} as HDF5: {error}') from error
+    if not found:
+        probes = [layout.probe for layout in LAYOUTS.values()]
+        raise BagError(f'{path} has no events: expected one of the data sets {probes}')
+    return found[0]
 
 
 LAYOUTS: dict[str, Layout] = {

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from spike_depth_ros.bags.data_folder import DsecFolderSource, MvsecSource
-from spike_depth_ros.bags.h5_file import H5FileSource
+from spike_depth_ros.bags.data_folder import DsecFolderSource, M3edSource, MvsecSource
+from spike_depth_ros.bags.h5_file import H5FileSource, layout_of
 from spike_depth_ros.bags.raw_file import RawFileSource
 from spike_depth_ros.bags.rosbag import (
     STORAGE_SUFFIXES,
@@ -20,14 +20,28 @@ _EXPECTED = (
 )
 
 
-def open_source(path: str | Path, topic: str | None = None, encoding: str = 'evt3') -> EventSource:
+_H5_SOURCES: dict[str, type[H5FileSource]] = {
+    'dsec': H5FileSource,
+    'm3ed': M3edSource,
+    'mvsec': MvsecSource,
+}
+
+
+def open_source(
+    path: str | Path,
+    topic: str | None = None,
+    encoding: str = 'evt3',
+    any_of_several: bool = False,
+) -> EventSource:
     """Opens a recording of events.
 
     Args:
         path: ROS 1 .bag; rosbag2 folder, .db3 or .mcap (each also .zstd); DSEC sequence folder;
-            events.h5 of DSEC or M3ED; MVSEC `*_data.hdf5`; Prophesee .raw.
+            events.h5 of DSEC; M3ED `*_data.h5`; MVSEC `*_data.hdf5`; Prophesee .raw.
         topic: topic of the events; None if there is only one.
         encoding: of the packets that are made from an HDF5 file, 'evt3' or 'mono'.
+        any_of_several: of a bag with several topics of events take the first, instead of asking
+            for one: for who reads them all.
 
     Returns:
         The source, open; use it as a context manager.
@@ -39,21 +53,22 @@ def open_source(path: str | Path, topic: str | None = None, encoding: str = 'evt
     if not path.exists():
         raise BagError(f'nothing at {path}: expected {_EXPECTED}')
     if path.is_dir():
-        return _open_folder(path, topic, encoding)
+        return _open_folder(path, topic, encoding, any_of_several)
     suffix = storage_suffix(path)
     if suffix == '.bag' or suffix in STORAGE_SUFFIXES:
-        return RosbagSource(path, topic)
+        return RosbagSource(path, topic, any_of_several)
     if suffix == '.raw':
         return RawFileSource(path, topic)
     if suffix in ('.h5', '.hdf5'):
-        opener = MvsecSource if path.stem.endswith('_data') else H5FileSource
-        return opener(path, topic, encoding)
+        return _H5_SOURCES[layout_of(path)](path, topic, encoding)
     raise BagError(f'{path} is not a recording: expected {_EXPECTED}')
 
 
-def _open_folder(path: Path, topic: str | None, encoding: str) -> EventSource:
+def _open_folder(
+    path: Path, topic: str | None, encoding: str, any_of_several: bool
+) -> EventSource:
     if (path / 'metadata.yaml').is_file() or storage_files(path):
-        return RosbagSource(path, topic)
+        return RosbagSource(path, topic, any_of_several)
     if (path / 'events' / 'left' / 'events.h5').is_file():
         return DsecFolderSource(path, topic, encoding)
     raise BagError(f'{path} is a folder, but not a recording: expected {_EXPECTED}')

@@ -56,8 +56,10 @@ _CDR_ROW = np.dtype(
 class RosbagSource(EventSource):
     """A ROS 1 or ROS 2 bag. ROS 1 messages come out as the CDR of the ROS 2 type."""
 
-    def __init__(self, path: str | Path, topic: str | None = None) -> None:
-        """Opens the bag.
+    def __init__(
+        self, path: str | Path, topic: str | None = None, any_of_several: bool = False
+    ) -> None:
+        """Opens the bag; the arguments are those of `open_source`.
 
         Raises:
             BagError: not a bag, damaged, or without the topic of events.
@@ -66,12 +68,12 @@ class RosbagSource(EventSource):
         self._stack = contextlib.ExitStack()
         try:
             with _damage(self.path):
-                self._open(topic)
+                self._open(topic, any_of_several)
         except BaseException:
             self._stack.close()
             raise
 
-    def _open(self, topic: str | None) -> None:
+    def _open(self, topic: str | None, any_of_several: bool) -> None:
         is_ros1 = self.path.suffix == '.bag'
         self.kind = 'rosbag1' if is_ros1 else 'rosbag2'
         opener = _open_ros1 if is_ros1 else _open_ros2
@@ -85,7 +87,7 @@ class RosbagSource(EventSource):
             if connection.msgdef.format.name == 'MSG':
                 self._definitions[connection.msgtype] = connection.msgdef.data
         self.topics = tuple(Topic(*key, count) for key, count in sorted(counts.items()))
-        self.event_topic = choose_event_topic(self.topics, topic, self.path)
+        self.event_topic = choose_event_topic(self.topics, topic, self.path, any_of_several)
         if sum(counts.values()):
             filled = [r for r in self._readers if r.message_count]
             self.start_ns = min(r.start_time for r in filled)
@@ -121,6 +123,8 @@ class RosbagSource(EventSource):
 
     def definition(self, type_name: str) -> str | None:
         """See `EventSource.definition`."""
+        if self._translate is not None:
+            return self._translate.definition(type_name)
         return self._definitions.get(type_name)
 
     def close(self) -> None:
@@ -224,27 +228,40 @@ def _decompressed(path: Path, stack: contextlib.ExitStack) -> Path:
 
 
 class _Ros1Translator:
-    """ROS 1 bytes of one message to the CDR of the ROS 2 type of the same name."""
+    """ROS 1 bytes of one message to the CDR of the ROS 2 type of the same name.
+
+    Some types have gained fields since, such as the variance of a Range: these become 0.
+    """
 
     def __init__(self, definitions: dict[str, str]) -> None:
-        from rosbags.typesys import get_types_from_msg
+        from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
-        self._store = new_typestore()
+        self._store, self._recorded = new_typestore(), get_typestore(Stores.EMPTY)
         for name, text in definitions.items():
-            if name not in self._store.fielddefs:
-                types = get_types_from_msg(text, name)
-                known = self._store.fielddefs
-                self._store.register({k: v for k, v in types.items() if k not in known})
+            types = get_types_from_msg(text, name)
+            for store in (self._store, self._recorded):
+                known = store.fielddefs
+                store.register({k: v for k, v in types.items() if k not in known})
+        self._cache: dict[str, object] = {}
         self._special: dict[str, Callable[[bytes], bytes]] = {
             name: ros1_event_array
             for name, parser in EVENT_TYPES.items()
             if parser is parse_event_array
         }
 
+    def definition(self, type_name: str) -> str:
+        """What it makes of the definition that the bag embeds."""
+        return self._store.generate_msgdef(type_name, ros_version=2)[0]
+
     def __call__(self, type_name: str, data: bytes) -> bytes | memoryview:
+        from rosbags.convert.converter import is_same_wireformat, migrate_bytes
+
         if type_name in self._special:
             return self._special[type_name](data)
-        return self._store.ros1_to_cdr(data, type_name)
+        if is_same_wireformat(self._recorded, self._store, type_name, type_name):
+            return self._store.ros1_to_cdr(data, type_name)
+        return migrate_bytes(self._recorded, self._store, type_name, type_name, self._cache, data,
+                             src_is2=False, dst_is2=True)  # fmt: skip
 
 
 def ros1_event_array(data: bytes) -> bytes:

@@ -106,8 +106,16 @@ class EventSource(abc.ABC):
         self.close()
 
 
-def choose_event_topic(topics: Collection[Topic], wanted: str | None, path: Path) -> Topic:
+def choose_event_topic(
+    topics: Collection[Topic], wanted: str | None, path: Path, any_of_several: bool = False
+) -> Topic:
     """The topic to take events from: the one asked for, else the only one.
+
+    Args:
+        topics: all that the recording has.
+        wanted: name of the one asked for, or None.
+        path: the recording, for the sentence of an error.
+        any_of_several: take the first of several, since the caller reads them all.
 
     Raises:
         BagError: no such topic, not a topic of events, none, or several to choose from.
@@ -126,7 +134,7 @@ def choose_event_topic(topics: Collection[Topic], wanted: str | None, path: Path
     found = [t for t in topics if t.type in EVENT_TYPES]
     if not found:
         raise BagError(f'{path} holds no events: it has {listing}; expected {list(EVENT_TYPES)}')
-    if len(found) > 1:
+    if len(found) > 1 and not any_of_several:
         names = ', '.join(t.name for t in found)
         raise BagError(f'{path} has {len(found)} event topics: choose one of {names} with --topic')
     return found[0]

@@ -33,11 +33,9 @@ def summarise(
         progress: called with the share that is done and the events so far.
 
     Returns:
-        JSON-ready: where it lies, its topics and its sensor; `messages`, `events`, `on`, `off`,
-        `triggers`; times of events in us of the sensor clock (`t_first_us`, `t_last_us`,
-        `span_us`); their sum after the first (`sum_t_rel_us`) and that of events and triggers
-        (`sum_t_cd_plus_trig_us`), exact; rates, the longest silence; what was lost or skipped.
-        A time is None if there is no event.
+        JSON-ready: where it lies, its topics and its sensor; counts; times of events in us of the
+        sensor clock, and their exact sums (see `_Times`); rates, the longest silence; what was
+        lost or skipped. A time is None if there is no event.
     """
     stream = EventStream(source.event_topic.type)
     times = _Times()
@@ -85,7 +83,11 @@ def summarise(
 
 
 class _Times:
-    """Sums and extremes of event times, kept exact: int64 in a packet, Python's beyond."""
+    """Sums and extremes of event times, kept exact: int64 in a packet, Python's beyond.
+
+    `sum_t_rel_us` is the sum of the times of events after the first of them,
+    `sum_t_cd_plus_trig_us` the sum of the absolute times of events and triggers.
+    """
 
     def __init__(self) -> None:
         self._state = np.array([_EMPTY.max, _EMPTY.min, _EMPTY.min, 0, 0, _EMPTY.min, 0], np.int64)

@@ -19,19 +19,20 @@ def convert(
     """Turns a recording into a rosbag2 folder, or into an events.h5 as DSEC has it.
 
     Event times stay exact to the microsecond, and what the target cannot hold is reported.
-    Images, calibrations, depth and transforms go along where the source has them.
+    Images, calibrations, depth, transforms and all other topics go along into a rosbag2 folder.
 
     Args:
-        source: ROS 1 or ROS 2 bag, DSEC folder, events.h5, MVSEC *_data.hdf5 or Prophesee .raw.
+        source: ROS 1 or ROS 2 bag, DSEC folder, events.h5, M3ED *_data.h5, MVSEC *_data.hdf5 or
+            Prophesee .raw.
         target: folder to write; a name that ends in .h5 for an events.h5.
         storage: of a rosbag2 folder.
         encoding: of its events: evt3 takes 2-5 bytes each, mono 8 bytes and keeps nanoseconds.
-        topic: topic of the events, where the source has several.
+        topic: topic of the events for an events.h5, where the source has several.
         start: skip so many seconds.
         duration: stop after so many seconds.
         json: print what was done as JSON.
     """
-    from spike_depth_ros.bags import convert_to, open_source
+    from spike_depth_ros.bags import convert_to, is_h5, open_source
     from spike_depth_ros.cli.progress import progress_bar
     from spike_depth_ros.config import require
 
@@ -39,7 +40,7 @@ def convert(
     require(duration is None or duration > 0, 'duration', duration, 'more than 0 seconds')
     duration_ns = None if duration is None else round(duration * 1e9)
     with (
-        open_source(source, topic or None, encoding) as opened,
+        open_source(source, topic or None, encoding, not is_h5(target)) as opened,
         progress_bar('convert') as progress,
     ):
         done = convert_to(

@@ -19,8 +19,8 @@ def info(
     All of a recording is decoded once. Times of events are those of the sensor's clock.
 
     Args:
-        path: ROS 1 or ROS 2 bag, DSEC folder, events.h5, MVSEC *_data.hdf5, Prophesee .raw, or
-            the .safetensors file of a checkpoint.
+        path: ROS 1 or ROS 2 bag, DSEC folder, events.h5, M3ED *_data.h5, MVSEC *_data.hdf5,
+            Prophesee .raw, or the .safetensors file of a checkpoint.
         topic: topic of the events, where the recording has several.
         start: skip so many seconds.
         duration: stop after so many seconds.

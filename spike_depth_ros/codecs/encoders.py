@@ -140,11 +140,20 @@ def _check(events: np.ndarray, max_x: int, max_y: int, encoding: str) -> None:
         raise EncodeError(f'events are {events.ndim}-d {events.dtype}, expected 1-d EVENT_DTYPE')
     if not len(events):
         return
-    x, y, p = (int(events[field].max()) for field in ('x', 'y', 'p'))
+    x, y, p = _greatest(events)
     if x > max_x or y > max_y or p > 1:
         raise EncodeError(
             f'{encoding} holds x <= {max_x}, y <= {max_y}, p <= 1; got up to x {x}, y {y}, p {p}'
         )
+
+
+@compiled()
+def _greatest(events):
+    """The greatest x, y and p."""
+    x = y = p = 0
+    for i in range(events.shape[0]):
+        x, y, p = max(x, events[i]['x']), max(y, events[i]['y']), max(p, events[i]['p'])
+    return x, y, p
 
 
 @compiled()

@@ -105,6 +105,9 @@ def read_split(split: str) -> tuple[str, ...]:
 class EventsH5:
     """Events of an `events.h5`, by time and in any order; memory does not depend on its length.
 
+    This is for windows at random, in data loaders that fork; `bags.h5_file.EventFile` reads
+    files of several layouts from their start to their end.
+
     Args:
         path: the file.
         advice: what to download if it is missing or damaged.

@@ -27,7 +27,7 @@ from spike_depth_ros.data.sample import (
     nearest_stamp,
     spikes_of,
 )
-from spike_depth_ros.events import make_events
+from spike_depth_ros.events import make_events, seconds_to_ns
 from spike_depth_ros.spikes import PixelMap, pixel_map
 
 SITE = 'https://daniilidis-group.github.io/mvsec/download/'
@@ -124,7 +124,7 @@ class MvsecSequence:
         self._calibration = read_mvsec_calibration(
             _locate(root, scene, f'camchain-imucam-{scene}.yaml')
         )
-        self.stamps_ns = _to_ns(self._truth.whole('davis/left/depth_image_rect_ts'))
+        self.stamps_ns = seconds_to_ns(self._truth.whole('davis/left/depth_image_rect_ts'))
         if (np.diff(self.stamps_ns) <= 0).any():
             raise self._truth.damaged('has depth times that do not rise')
         self.window_ns = config.spikes.window_ns
@@ -135,7 +135,7 @@ class MvsecSequence:
         """Time of the first event."""
         if not self._count:
             raise self._data.damaged('holds no events')
-        return int(_to_ns(self._time_s(0)))
+        return int(seconds_to_ns(self._time_s(0)))
 
     @functools.cached_property
     def pixels(self) -> PixelMap:
@@ -176,7 +176,7 @@ class MvsecSequence:
 
     @functools.cached_property
     def _image_stamps_ns(self) -> np.ndarray:
-        return _to_ns(self._data.whole('davis/left/image_raw_ts'))
+        return seconds_to_ns(self._data.whole('davis/left/image_raw_ts'))
 
     def _pieces(self, t0_ns: int, t1_ns: int) -> Iterator[np.ndarray]:
         start, stop = self._index_at(t0_ns), self._index_at(t1_ns)
@@ -187,7 +187,7 @@ class MvsecSequence:
             inside = (x >= 0) & (x < camera.width) & (y >= 0) & (y < camera.height)
             if not inside.all():
                 raise self._data.damaged(f'holds events off the sensor after event {first}')
-            t_ns = _to_ns(table[:, 2])
+            t_ns = seconds_to_ns(table[:, 2])
             yield make_events(t_ns, x.astype(np.uint16), y.astype(np.uint16), table[:, 3] > 0)
 
     def _index_at(self, t_ns: int) -> int:
@@ -195,7 +195,7 @@ class MvsecSequence:
         low, high = 0, self._count
         while low < high:
             middle = (low + high) // 2
-            if _to_ns(self._time_s(middle)) < t_ns:
+            if seconds_to_ns(self._time_s(middle)) < t_ns:
                 low = middle + 1
             else:
                 high = middle
@@ -243,11 +243,6 @@ def read_mvsec_calibration(path: Path) -> MvsecCalibration:
         raise DatasetError(
             f'{path} is not a calibration of MVSEC ({error!r}): get it from {SITE}'
         ) from error
-
-
-def _to_ns(seconds: Any) -> Any:
-    """Whole microseconds, as the sensor gave them: a double tells today's time to 0.24 us."""
-    return np.rint(np.asarray(seconds, np.float64) * 1e6).astype(np.int64) * 1000
 
 
 def _locate(root: Path, scene: str, file: str) -> Path:
