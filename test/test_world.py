@@ -49,6 +49,13 @@ def test_geometry_is_quantised(world):
         assert (array / QUANTUM == np.round(array / QUANTUM)).all()
 
 
+def test_kernels_meet_one_memory_layout(world):
+    """A second one would be compiled into a second machine code, with roundings of its own."""
+    some = world.only(np.arange(len(world.solids.shape)) % 2 == 0)
+    for solids in (world.solids, some.solids):
+        assert all(column.flags.c_contiguous and column.flags.writeable for column in solids)
+
+
 def test_every_solid_has_a_volume(world):
     volume = np.linalg.det(world.solids.axes_m)
     assert (np.abs(volume) > 1e-9).all()

@@ -83,7 +83,7 @@ class SolidList:
         ).reshape(count, 3, 3)  # fmt: skip
         centre = np.einsum('nij,nj->ni', frame, rows[:, 10:13]) + rows[:, 3:6]
         integer = rows[:, :3].astype(np.int32)
-        return Solids(
+        columns = Solids(
             shape=integer[:, 0],
             material=integer[:, 1],
             actor=integer[:, 2],
@@ -93,6 +93,9 @@ class SolidList:
             detail=rows[:, 21:25],
             colour=rows[:, 25:34].reshape(count, 3, 3),
         )
+        # laid out as `World.only` gives them: a second layout would be a second machine code of
+        # the same kernels, whose roundings differ
+        return Solids(*map(np.ascontiguousarray, columns))
 
 
 def terrain_patches(

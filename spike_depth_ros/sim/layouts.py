@@ -18,6 +18,8 @@ from typing import NamedTuple
 import numpy as np
 
 from spike_depth_ros.bags import BagWriter, EventsH5Writer
+from spike_depth_ros.bags.messages import quaternion
+from spike_depth_ros.bags.source import FRAME_ID
 from spike_depth_ros.camera import Camera
 from spike_depth_ros.config import require
 from spike_depth_ros.sim.sensors import EventCameraConfig
@@ -36,7 +38,6 @@ SKY_M = 1000.0
 SPIKE_FRAMES = 128
 """Frames of the spike camera per depth map."""
 
-FRAME_ID = 'event_camera_optical_frame'
 TF_HZ = 100
 
 
@@ -173,10 +174,7 @@ def rectify_map(rig: Rig) -> np.ndarray:
 
 
 def dsec_calibration(rig: Rig) -> str:
-    """The text of `cam_to_cam.yaml`: cameras 0 to 3 from left event to right event.
-
-    The right cameras are not simulated; they stand where the stereo pairs have them.
-    """
+    """The text of `cam_to_cam.yaml`: the right cameras 2 and 3 stand there, but see nothing."""
     import yaml
 
     lens, event, colour = rig.sensor.camera, rig.truth.camera, rig.colour.camera
@@ -374,18 +372,6 @@ def rotation(x_rad: float, y_rad: float, z_rad: float) -> np.ndarray:
     import cv2
 
     return cv2.Rodrigues(np.array([x_rad, y_rad, z_rad], np.float64))[0]
-
-
-def quaternion(matrix: np.ndarray) -> np.ndarray:
-    """(4,) x, y, z, w of a rotation (Bar-Itzhack, J. Guid. Control Dyn. 2000, version 1)."""
-    m = matrix
-    skew = np.array([m[2, 1] - m[1, 2], m[0, 2] - m[2, 0], m[1, 0] - m[0, 1]])
-    k = np.zeros((4, 4))
-    k[:3, :3] = m + m.T - np.trace(m) * np.eye(3)
-    k[:3, 3] = k[3, :3] = skew
-    k[3, 3] = np.trace(m)
-    vector = np.linalg.eigh(k)[1][:, -1]
-    return vector if vector[3] >= 0 else -vector
 
 
 def _made(folder: Path) -> Path:

@@ -116,6 +116,7 @@ def open_work(out: Path, plan: Plan) -> Path | None:
     text = json.dumps(dataclasses.asdict(plan), indent=2) + '\n'
     if final.exists():
         if _text(final / NOTE) == text:
+            shutil.rmtree(work, ignore_errors=True)  # of a run that was stopped while tidying up
             return None
         raise RecordError(
             f'{final} exists and was made otherwise: remove it, or choose another folder or seed'
