@@ -1,6 +1,7 @@
 """Synthetic clips: they follow from integers, and go through the pipeline of the node."""
 
 import dataclasses
+import inspect
 import json
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from spike_depth_ros.cli.demo import demo
 from spike_depth_ros.config import ConfigError, SpikeConfig
 from spike_depth_ros.data import DATASETS
 from spike_depth_ros.data.clip_file import merge_steps
@@ -63,6 +65,16 @@ def test_splits_never_share_a_world():
     assert clip_keys(in_folder('.', first_world=5))[0][0] == TRAIN_SEEDS[5]
     with pytest.raises(ConfigError, match='worlds'):
         in_folder('.', split='test', worlds=len(SPLITS['test']), first_world=1)
+
+
+def test_no_world_is_in_two_splits_and_the_demo_in_none():
+    assert {
+        'train': range(0, 1_000_000),
+        'validation': range(1_000_000, 1_100_000),
+        'test': range(2_000_000, 2_100_000),
+    } == SPLITS
+    shown = inspect.signature(demo).parameters['seed'].default
+    assert not any(shown in seeds for seeds in SPLITS.values())
 
 
 def test_a_plan_follows_from_its_integers_and_varies():

@@ -28,7 +28,8 @@ def demo(
         source: bag, DSEC folder, events.h5 or .raw; empty: a synthetic drive made for this.
         out: folder of the report.
         seconds: how much of the drive to play.
-        seed: world of the synthetic drive; not among those that the network was trained on.
+        seed: world of the synthetic drive; the default belongs to none of the ranges for
+            training, validation and test (0 to 2,099,999).
         params: parameters file of the nodes; empty: the one that comes with the package.
         checkpoint: path of a checkpoint; empty: the one that comes with the package.
         calibration: calibration file of the camera; empty: the drive's camera_info topic.
