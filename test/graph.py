@@ -124,10 +124,12 @@ def event_array(events):
 class Driver:
     """A camera driver: publishes packets of 5 ms each."""
 
-    def __init__(self, graph, message_type=EventPacket, pack=event_packet, node=None):
+    def __init__(
+        self, graph, message_type=EventPacket, pack=event_packet, node=None, qos=BEST_EFFORT
+    ):
         self.graph, self.pack, self.now_ms = graph, pack, 0
         node = node or graph.camera
-        self.publisher = node.create_publisher(message_type, 'events', BEST_EFFORT)
+        self.publisher = node.create_publisher(message_type, 'events', qos)
 
     def ready(self):
         return self.graph.spin_until(lambda: self.publisher.get_subscription_count() > 0)

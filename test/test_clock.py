@@ -44,6 +44,14 @@ def test_sensor_time_that_falls_is_a_jump():
     assert (clock.jumps, clock.to_ros(2 * S)) == (1, OFFSET + 11 * S)
 
 
+def test_sensor_time_that_leaps_alone_is_a_jump_and_silence_is_none():
+    clock = SensorClock()
+    clock.update(OFFSET + 1 * S, 1 * S)
+    assert not clock.update(OFFSET + 9 * S, 9 * S)  # a static scene: both clocks went on
+    assert clock.update(OFFSET + 10 * S, 500 * S)
+    assert (clock.jumps, clock.to_ros(500 * S)) == (1, OFFSET + 10 * S)
+
+
 def test_one_belated_message_is_no_jump_but_three_are():
     clock = SensorClock()
     for k in range(5):

@@ -13,11 +13,14 @@ from cv_bridge import CvBridge
 from depth_node_fixtures import WINDOW_MS
 from diagnostic_msgs.msg import DiagnosticArray
 from dvs_msgs.msg import EventArray
+from event_camera_msgs.msg import EventPacket
 from graph import (
+    BEST_EFFORT,
     EPOCH_NS,
     FRAME,
     HEIGHT,
     MS,
+    RELIABLE,
     WIDTH,
     Driver,
     event_array,
@@ -28,6 +31,7 @@ from graph import (
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 from rclpy.lifecycle import TransitionCallbackReturn
+from rclpy.qos import ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from std_srvs.srv import SetBool, Trigger
 
@@ -165,6 +169,29 @@ def test_qos_and_topics_match_the_rviz_configuration(graph, start):
             assert shown == getattr(qos, policy).name.lower()
         assert topic['Depth'] == qos.depth
         assert display['Class'].split('/')[1] == types[topic['Value']]
+
+
+def test_qos_can_be_overridden(graph, start):
+    overridden = {'/events.subscription.reliability': 'reliable',
+                  '/events.subscription.depth': '7',
+                  '/depth_node/depth/image.publisher.reliability': 'best_effort'}  # fmt: skip
+    given = [f'qos_overrides.{name}:={value}' for name, value in overridden.items()]
+    node = start(cli_args=['--ros-args', *(word for item in given for word in ('-p', item))])
+    depth = graph.listen(Image, '/depth_node/depth/image', BEST_EFFORT)
+    for _ in range(2):
+        graph.camera.create_publisher(EventPacket, 'events', RELIABLE)
+        assert graph.spin_until(lambda: node.events.type_name)
+        (taken,) = graph.camera.get_subscriptions_info_by_topic('/events')
+        assert taken.qos_profile.reliability == ReliabilityPolicy.RELIABLE
+        assert node.get_parameter('qos_overrides./events.subscription.depth').value == 7
+        offered = {n: p.qos_profile.reliability for n, p in node.outputs.publishers.items()}
+        assert offered.pop('depth') == ReliabilityPolicy.BEST_EFFORT
+        assert set(offered.values()) == {ReliabilityPolicy.RELIABLE}, 'of that topic alone'
+        assert node.trigger_deactivate() == node.trigger_cleanup() == SUCCESS
+        assert node.trigger_configure() == node.trigger_activate() == SUCCESS
+    driver = Driver(graph, qos=RELIABLE)
+    driver.send(2 * WINDOW_MS)
+    assert graph.spin_until(lambda: depth)
 
 
 def test_real_recording_passes_without_a_loss(graph, start, real_events):

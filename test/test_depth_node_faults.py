@@ -171,6 +171,47 @@ def test_messages_that_are_of_no_use_are_counted_and_named(graph, start):
     assert node.pipeline.stream.counts.out_of_bounds > 0
 
 
+def test_packets_without_events_change_nothing(graph, start):
+    node = start()
+    depth = graph.listen(Image, '/depth_node/depth/image')
+    driver = Driver(graph)
+    empty = event_packet(some_events(0, 5), payload=np.empty(0, np.uint8))
+    for _ in range(2):
+        driver.send(WINDOW_MS)
+        driver.publisher.publish(empty)
+    driver.send(5)
+    assert graph.spin_until(lambda: len(depth) == 2)
+    assert node.pipeline.stream.packets == 11
+    assert (node.pipeline.faults, node.pipeline.clock.jumps) == (0, 0)
+    assert [stamp_ns(d) - EPOCH_NS for d in depth] == [20 * MS, 40 * MS]
+
+
+def test_a_legacy_array_out_of_order_gives_the_depth_of_the_sorted_one(graph, start):
+    node = start()
+    depth = graph.listen(Image, '/depth_node/depth/image')
+    events = some_events(1000, 1025)
+    shuffled = np.random.default_rng(0).permutation(events)
+    driver = Driver(graph, EventArray, event_array)
+    assert driver.ready()
+    driver.publisher.publish(event_array(shuffled))
+    assert graph.spin_until(lambda: depth)
+    assert node.pipeline.stream.counts.backward_steps > 0
+    assert node.pipeline.estimator.windower.late_events == 0
+    window = node.pipeline.last.job.window
+    assert window.event_count == np.count_nonzero(events['t_ns'] < 1020 * MS)
+    assert stamp_ns(depth[0]) == window.t1_ns == 1020 * MS
+
+
+def test_one_message_of_many_windows(graph, start):
+    node = start(window_queue=1000)
+    depth = graph.listen(Image, '/depth_node/depth/image')
+    driver = Driver(graph)
+    assert driver.ready()
+    driver.publisher.publish(event_packet(some_events(0, 1005, count=20_000)))
+    assert graph.spin_until(lambda: len(depth) == 50)
+    assert node.pipeline.windows.dropped == 0
+
+
 def test_sensor_time_that_jumps_back_starts_anew(graph, start):
     node = start()
     depth = graph.listen(Image, '/depth_node/depth/image')

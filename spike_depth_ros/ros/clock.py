@@ -60,8 +60,9 @@ class SensorClock:
         backward = self._newest_ns is not None and sensor_ns < self._newest_ns - MAX_BACKWARD_NS
         difference = stamp_ns - sensor_ns
         far = self.offset_ns is not None and abs(difference - self.offset_ns) > JUMP_NS
+        leapt = self._newest_ns is not None and sensor_ns - self._newest_ns > JUMP_NS
         self._outliers = self._outliers + 1 if far else 0
-        jumped = backward or self._outliers >= JUMP_MESSAGES
+        jumped = backward or (far and leapt) or self._outliers >= JUMP_MESSAGES
         if jumped:
             self.reset()
             self.jumps += 1

@@ -15,12 +15,6 @@ from rclpy.subscription import Subscription
 from spike_depth_ros.camera import CalibrationError
 from spike_depth_ros.wire import EVENT_TYPES
 
-EVENT_QOS = QoSProfile(
-    history=HistoryPolicy.KEEP_LAST, depth=1000, reliability=ReliabilityPolicy.BEST_EFFORT
-)
-"""What the camera drivers publish with; a best-effort subscription accepts every publisher."""
-
-
 PACKAGE_SCHEME = 'package://'
 
 
@@ -60,6 +54,16 @@ def local_path(url: str) -> str:
         return f'{get_package_share_directory(package)}/{file}'
     except (LookupError, OSError, ValueError) as error:
         raise CalibrationError(f'{url!r} is of a package that is not installed here') from error
+
+
+def event_qos() -> QoSProfile:
+    """What the camera drivers publish with; a best-effort subscription accepts every publisher.
+
+    A new one each time, for rclpy writes overrides from parameters into it.
+    """
+    return QoSProfile(
+        history=HistoryPolicy.KEEP_LAST, depth=1000, reliability=ReliabilityPolicy.BEST_EFFORT
+    )
 
 
 class EventInput:
@@ -134,7 +138,7 @@ class EventInput:
             message,
             'events',
             self._on_message,
-            EVENT_QOS,
+            event_qos(),
             raw=True,
             qos_overriding_options=QoSOverridingOptions.with_default_policies(),
         )

@@ -51,14 +51,15 @@ class Outputs:
         self._next_s: dict[str, float] = {}
         self._rays_of: Camera | None = None
         self._rays = np.empty(0, np.float32)
-        qos = QoSProfile(
-            history=HistoryPolicy.KEEP_LAST, depth=queue, reliability=RELIABILITY[reliability]
-        )
         self.publishers: dict[str, LifecyclePublisher] = {
             name: node.create_lifecycle_publisher(
                 output.type,
                 output.topic,
-                qos,
+                QoSProfile(  # one each, for rclpy writes overrides from parameters into it
+                    history=HistoryPolicy.KEEP_LAST,
+                    depth=queue,
+                    reliability=RELIABILITY[reliability],
+                ),
                 qos_overriding_options=QoSOverridingOptions.with_default_policies(),
             )
             for name, output in OUTPUTS.items()
