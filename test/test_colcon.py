@@ -11,15 +11,20 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 NOT_SOURCE = ('.git', '.venv', 'build', 'install', 'log', 'out', '*.egg-info', '__pycache__',
               '.*_cache', '.hypothesis')  # fmt: skip
+OF_RUNS = ('data', 'runs')  # at the top; the package has a folder data as well
 COLCON = Path(sys.executable).parent / 'colcon'
+
+
+def not_source(folder, names):
+    at_the_top = set(OF_RUNS) if Path(folder) == ROOT else set()
+    return at_the_top & set(names) | shutil.ignore_patterns(*NOT_SOURCE)(folder, names)
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not COLCON.exists(), reason='colcon is not installed')
 def test_colcon_builds_and_installs_the_package(tmp_path):
-    ignore = shutil.ignore_patterns(*NOT_SOURCE)
     source = tmp_path / 'src' / 'spike_depth_ros'
-    shutil.copytree(ROOT, source, ignore=ignore)
+    shutil.copytree(ROOT, source, ignore=not_source)
     path = f'{COLCON.parent}{os.pathsep}{os.environ["PATH"]}'
     built = subprocess.run(
         [COLCON, '--log-base', 'log', 'build', '--base-paths', 'src', '--event-handlers',
