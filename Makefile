@@ -16,7 +16,7 @@ $(READY): setup.py $(wildcard interfaces/*.* interfaces/*/* interfaces/*/msg/*)
 setup: $(READY) ## make .venv, with ROS 2 from PyPI unless one is sourced
 
 demo: $(READY) ## run the nodes on a drive (BAG=path plays yours), report in out/demo
-	$(BIN)/spike_depth demo --out out/demo $(if $(BAG),--source $(BAG)) $(ARGS)
+	$(BIN)/spike_depth demo --out out/demo $(if $(BAG),--source '$(BAG)') $(ARGS)
 
 test: $(READY) ## the fast tests
 	$(BIN)/python -m pytest $(ARGS)
@@ -36,7 +36,10 @@ format: $(READY) ## let ruff write the format
 	$(BIN)/ruff format .
 
 bench: $(READY) ## speed, as tables: ingest, inference, node, training step
-	for name in ingest infer node train; do $(BIN)/spike_depth bench $$name $(ARGS); done
+	$(BIN)/spike_depth bench ingest $(ARGS)
+	$(BIN)/spike_depth bench infer models/default.safetensors $(ARGS)
+	$(BIN)/spike_depth bench node $(ARGS)
+	$(BIN)/spike_depth bench train $(ARGS)
 
 clean: ## remove what was built
 	rm -rf $(VENV) build install log out
