@@ -157,3 +157,10 @@ def test_refuses_a_place_that_cannot_be_written(tmp_path):
     (tmp_path / 'file').write_text('in the way')
     with pytest.raises(CheckpointError, match='cannot write'):
         save_checkpoint(tmp_path / 'file' / 'net.safetensors', untrained_checkpoint('tiny'))
+
+
+def test_nothing_in_the_package_unpickles():
+    for file in (SHIPPED.parents[1] / 'spike_depth_ros').rglob('*.py'):
+        source = file.read_text(encoding='utf-8')
+        for word in ('import pickle', 'torch.load(', 'allow_pickle=True'):
+            assert word not in source, f'{file} says {word}'

@@ -8,8 +8,11 @@ import numpy as np
 import pytest
 from sensor_msgs.msg import CameraInfo, PointField
 
+from spike_depth_ros.bags.data_folder import COLOUR_FRAME_ID, RECTIFIED_FRAME_ID
+from spike_depth_ros.bags.source import FRAME_ID
 from spike_depth_ros.camera import CalibrationError, Camera
 from spike_depth_ros.ros import messages
+from spike_depth_ros.ros.pipeline import DEFAULT_FRAME
 
 NAN, INF = np.nan, np.inf
 HEADER = messages.make_header(1_700_000_000_000_000_123, 'camera_optical_frame')
@@ -74,6 +77,18 @@ def test_camera_info_of_the_binned_rectified_grid():
 def test_camera_info_there_and_back():
     camera = Camera(346, 260, 250.0, 251.0, 172.0, 131.0, 'equidistant', (0.1, 0.2, 0.3, 0.4))
     assert messages.camera_from_info(messages.camera_info(HEADER, camera)) == camera
+
+
+def test_camera_info_without_distortion_is_of_the_plainest_model():
+    camera = Camera(346, 260, 250.0, 251.0, 172.0, 131.0, 'equidistant', (0.1, 0.2, 0.3, 0.4))
+    message = messages.camera_info(HEADER, camera.rectified())
+    assert (message.distortion_model, list(message.d)) == ('plumb_bob', [0.0] * 5)
+    assert not messages.camera_from_info(message).is_distorted
+
+
+def test_frames_that_nobody_named_are_optical():
+    assert {FRAME_ID, DEFAULT_FRAME} == {'event_camera_optical_frame'}
+    assert all(name.endswith('_optical_frame') for name in (RECTIFIED_FRAME_ID, COLOUR_FRAME_ID))
 
 
 @pytest.mark.parametrize('fields', [{'binning_x': 2}, {'width': 10, 'height': 10}])

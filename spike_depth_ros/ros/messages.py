@@ -149,8 +149,10 @@ def point_cloud(
 def camera_info(header: Header, camera: Camera) -> CameraInfo:
     """CameraInfo of the grid that `camera` describes: of the published depth image."""
     message = CameraInfo(header=header, height=camera.height, width=camera.width)
-    message.distortion_model = camera.distortion_model or 'plumb_bob'
-    message.d = list(camera.distortion) or [0.0] * 5
+    if camera.distortion:
+        message.distortion_model, message.d = camera.distortion_model, list(camera.distortion)
+    else:
+        message.distortion_model, message.d = 'plumb_bob', [0.0] * 5
     message.k = [camera.fx, 0.0, camera.cx, 0.0, camera.fy, camera.cy, 0.0, 0.0, 1.0]
     message.r = [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0]
     message.p = [camera.fx, 0.0, camera.cx, 0.0, 0.0, camera.fy, camera.cy, 0.0,
