@@ -73,13 +73,22 @@ def summarise(
         'off': counts.events - counts.on,
         'triggers': counts.triggers,
         **times.report(),
+        **_losses(stream),
+    }
+
+
+def _losses(stream: EventStream) -> dict[str, Any]:
+    """What was lost, skipped or odd on the way."""
+    odd = dataclasses.asdict(stream.counts)
+    for name in ('events', 'on', 'triggers'):
+        del odd[name]
+    return {
         'sequence_gaps': stream.gaps,
         'missing_packets': stream.missing,
         'restarts': stream.restarts,
         'skipped_messages': dict(stream.skipped),
-        **{name: value for name, value in dataclasses.asdict(counts).items()
-           if name not in ('events', 'on', 'triggers')},
-    }  # fmt: skip
+        **odd,
+    }
 
 
 class _Times:
