@@ -1,13 +1,26 @@
 """`spike_depth info` counts what other programs counted, and what can be counted by hand."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
-from recordings import EVENT_PACKET, H, W, events_of, some_events, write_bag, write_ros1
+from recordings import (
+    EVENT_PACKET,
+    H,
+    W,
+    events_of,
+    evt3_words,
+    some_events,
+    write_bag,
+    write_m3ed,
+    write_mvsec,
+    write_ros1,
+    young,
+)
 from safetensors.numpy import save_file
 
-from spike_depth_ros.bags import BagWriter, open_source, summarise
+from spike_depth_ros.bags import BagWriter, EventsH5Writer, open_source, summarise
 from spike_depth_ros.cli import flags_spelt_out, main
 from spike_depth_ros.cli.info import info
 from spike_depth_ros.codecs import encode_mono
@@ -123,6 +136,41 @@ def test_text(tmp_path, capsys):
     assert any('/dvs/image sensor_msgs/msg/Image 4' in line for line in lines)
 
 
+def write_dsec(path, events):
+    file = path / 'events' / 'left' / 'events.h5'
+    file.parent.mkdir(parents=True)
+    with EventsH5Writer(file, H, W) as writer:
+        writer.add(events)
+
+
+def write_raw(path, events):
+    header = '% format EVT3;height=12;width=40\n% end\n'
+    path.write_bytes(header.encode() + evt3_words(events))
+
+
+KINDS = {
+    'drive': ('rosbag2', write_bag),
+    'drive.bag': ('rosbag1', write_ros1),
+    'interlaken_00_c': ('dsec', write_dsec),
+    'scene_data.h5': ('m3ed', write_m3ed),
+    'indoor_flying1_data.hdf5': ('mvsec', write_mvsec),
+    'recording.raw': ('raw', write_raw),
+}
+
+
+@pytest.mark.parametrize('name', KINDS)
+def test_every_kind_of_recording_tells_the_same(name, tmp_path, capsys):
+    kind, write = KINDS[name]
+    events = young(some_events(500)) if kind == 'raw' else some_events(500)
+    write(tmp_path / name, events)
+    found = told(capsys, tmp_path / name)
+    assert found['events'] == 500
+    assert (found['on'], found['off']) == (events['p'].sum(), 500 - events['p'].sum())
+    assert found['span_us'] == (events['t_ns'][-1] - events['t_ns'][0]) // 1000
+    assert kind in found['kind']
+    assert found['topics']
+
+
 def test_checkpoint(tmp_path, capsys):
     path = tmp_path / 'tiny.safetensors'
     tensors = {'a': np.zeros((2, 3), np.float32), 'b': np.zeros(4, np.float32)}
@@ -146,11 +194,15 @@ def test_checkpoint(tmp_path, capsys):
     ('arguments', 'sentence'),
     [
         (['none'], 'nothing at none'),
+        (['none.safetensors'], 'cannot read the checkpoint none.safetensors'),
+        (['test'], 'test is a folder, but not a recording: expected a rosbag2 folder'),
+        (['setup.py'], 'setup.py is not a recording: expected a rosbag2 folder'),
         (['none', '--start=-1'], 'start is -1.0, expected 0 or more seconds'),
         (['none', '--duration=0'], 'duration is 0.0, expected more than 0 seconds'),
     ],
 )
-def test_mistakes(arguments, sentence, capsys):
+def test_mistakes(arguments, sentence, capsys, monkeypatch):
+    monkeypatch.chdir(Path(__file__).resolve().parents[1])
     with pytest.raises(SystemExit) as exit_code:
         main(['info', *arguments])
     assert exit_code.value.code == 1
