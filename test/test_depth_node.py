@@ -303,6 +303,16 @@ def test_diagnostics_say_that_it_is_being_configured(graph, start):
     ))  # fmt: skip
 
 
+def test_parameters_that_are_not_live_are_read_when_it_is_configured(graph, start):
+    node = start(configure=False, diagnostics_period_s=60.0)
+    arrays = graph.listen(DiagnosticArray, '/diagnostics')
+    changes = overrides({'diagnostics_period_s': 0.1, 'output_queue': 3, 'message_queue': 2})
+    assert all(result.successful for result in node.set_parameters(changes))
+    assert node.trigger_configure() == node.trigger_activate() == SUCCESS
+    assert node.outputs.publishers['depth'].qos_profile.depth == 3
+    assert graph.spin_until(lambda: len(arrays) >= 5)
+
+
 def test_a_manager_may_do_it(graph, start):
     node = start(configure=False)
     graph.spin_for(0.5)

@@ -136,17 +136,17 @@ def test_impossible_values_at_the_start_are_refused(graph, values, reason):
     assert str(refused.value) == reason
 
 
-def judged(configured=True, **values):
-    return params.judge(DepthParameters(), overrides(values), configured, DepthParameters.check)
+def judged(settled='is fixed for now', **values):
+    return params.judge(DepthParameters(), overrides(values), settled, DepthParameters.check)
 
 
 def test_changes_are_judged():
     assert judged(min_confidence=0.5).successful
     assert judged(not_ours=1).successful
-    assert judged(configured=False, checkpoint='x').successful
+    assert judged(settled='', checkpoint='x').successful
     fixed = judged(checkpoint='x')
     assert not fixed.successful
-    assert 'unconfigured' in fixed.reason
+    assert fixed.reason == 'checkpoint is fixed for now'
     assert judged(min_confidence=1.5).reason == 'min_confidence is 1.5, expected 0 to 1'
 
 

@@ -79,6 +79,12 @@ def test_start_duration_and_rate(graph, play, bag):
     assert node.pace.took_s >= 2 * node.pace.recorded_s == pytest.approx(0.06)
 
 
+def test_changes_while_it_plays_are_refused(graph, play, bag):
+    node = play(bag)
+    (refused,) = node.set_parameters(overrides({'rate': 2.0}))
+    assert refused.reason == 'rate is read when the node starts: start it anew'
+
+
 def test_loop_and_clock(graph, play, bag):
     got, times = graph.listen(EventPacket, 'events'), graph.listen(Clock, '/clock')
     node = play(bag, loop=True, clock=True, stamp='recorded', rate=2.0)

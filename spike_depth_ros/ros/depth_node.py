@@ -46,6 +46,7 @@ SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FA
 
 DEFAULT_CHECKPOINT = 'models/default.safetensors'
 
+SETTLED = 'is read when the node is configured: bring it to unconfigured (cleanup) first'
 WATCH_PERIOD_S = 0.2
 STOP_TIMEOUT_S = 5.0
 
@@ -100,7 +101,8 @@ class DepthNode(LifecycleNode):
         self.create_service(Trigger, '~/snapshot', self._on_snapshot)
         self.health = Health(self, self.create_publisher(DiagnosticArray, '/diagnostics', 10))
         steady = Clock(clock_type=ClockType.STEADY_TIME)  # goes on where /clock stands still
-        self.create_timer(self.parameters.diagnostics_period_s, self.health.publish, clock=steady)
+        period_s = self.parameters.diagnostics_period_s
+        self._health_timer = self.create_timer(period_s, self.health.publish, clock=steady)
         self.create_timer(WATCH_PERIOD_S, self._watch, clock=steady)
         self._jump_handle = self.get_clock().create_jump_callback(
             JumpThreshold(
@@ -116,6 +118,8 @@ class DepthNode(LifecycleNode):
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Loads everything that can fail; on failure says why and can be tried again."""
         self.parameters = params.read(self, DepthParameters)
+        self._health_timer.timer_period_ns = round(self.parameters.diagnostics_period_s * 1e9)
+        self._health_timer.reset()  # or the period begins when the present one has ended
         self.health.publish()  # the last word until all is loaded: 'the node is configuring'
         try:
             self._check(self.parameters)
@@ -364,8 +368,8 @@ class DepthNode(LifecycleNode):
         self.add_post_set_parameters_callback(self._take_parameters)
 
     def _judge_parameters(self, changes: list[Parameter]) -> SetParametersResult:
-        configured = self.state != 'unconfigured'
-        return params.judge(self.parameters, changes, configured, self._check)
+        settled = '' if self.state == 'unconfigured' else SETTLED
+        return params.judge(self.parameters, changes, settled, self._check)
 
     def _check(self, parameters: DepthParameters) -> None:
         parameters.check()

@@ -115,25 +115,22 @@ def whole_numbers_as_floats(table: type, changes: list[Parameter]) -> list[Param
 
 
 def judge(
-    current: P, changes: list[Parameter], configured: bool, check: Callable[[P], None]
+    current: P, changes: list[Parameter], settled: str, check: Callable[[P], None]
 ) -> SetParametersResult:
     """For `add_on_set_parameters_callback`: is this change possible, and if not, why?
 
     Args:
         current: the table's values before the change.
         changes: what is asked for; names from elsewhere are let through.
-        configured: only live parameters may change.
+        settled: why a parameter that is not live may not change now; empty if all may.
         check: raises a ValueError if the values of the whole table contradict each other.
     """
     table = type(current)
     ours = {c.name: c.value for c in changes if c.name in specs(table)}
     for name, value in ours.items():
         reason = reason_against(table, name, value)
-        if not reason and configured and not specs(table)[name].live:
-            reason = (
-                f'{name} is read when the node is configured: '
-                'bring it to unconfigured (cleanup) first'
-            )
+        if not reason and settled and not specs(table)[name].live:
+            reason = f'{name} {settled}'
         if reason:
             return SetParametersResult(successful=False, reason=reason)
     try:

@@ -33,6 +33,7 @@ SAME_BYTES = {'event_array_msgs/msg/EventArray': EVENT_PACKET}
 CAMERA_INFO = 'sensor_msgs/msg/CameraInfo'
 CLOCK_PERIOD_S = 0.01
 SAY_PERIOD_S = 5.0
+SETTLED = 'is read when the node starts: start it anew'
 
 FAULTS = (ValueError, OSError, RuntimeError)
 
@@ -73,7 +74,7 @@ class ReplayNode(Node):
         self.parameters = params.read(self, ReplayParameters)
         self.parameters.check()
         self.add_on_set_parameters_callback(
-            lambda changes: params.judge(self.parameters, changes, True, ReplayParameters.check)
+            lambda changes: params.judge(self.parameters, changes, SETTLED, ReplayParameters.check)
         )
         self.pace: Pace | None = None
         self.failure = ''
