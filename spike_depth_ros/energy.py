@@ -83,10 +83,6 @@ class EnergyReport:
         """Energy of the memory traffic, which no other figure here contains."""
         return (self.weight_bytes + self.membrane_bytes) * E_MEMORY_PJ_PER_BYTE
 
-    def power_mw(self, maps_hz: float) -> float:
-        """Mean power of the arithmetic at a rate of depth maps."""
-        return self.compute_pj() * 1e-9 * maps_hz
-
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready: totals, shares and all layers."""
         return {

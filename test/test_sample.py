@@ -9,12 +9,10 @@ from spike_depth_ros.data import DATASETS
 from spike_depth_ros.data.sample import (
     Clips,
     DatasetError,
-    Sample,
     bin_depth,
     bin_image,
     grid_meta,
     nearest_stamp,
-    pad_truth,
     spikes_of,
 )
 from spike_depth_ros.events import make_events
@@ -89,16 +87,6 @@ def test_bin_image_averages_blocks():
     assert binned.shape == (2, 2, 3)
     assert binned[0, 0, 0] == 15
     assert binned[1, 1, 0] == 40  # a partial block repeats its last row
-
-
-def test_pad_truth_marks_the_padding_as_unknown():
-    depth_m = np.ones((5, 6), np.float32)
-    sample = Sample(np.zeros((1, 2, 8, 8), np.uint8), depth_m, depth_m > 0, None, {})
-    padded, valid = pad_truth(sample)
-    assert padded.shape == valid.shape == (8, 8)
-    assert valid.sum() == 30
-    assert np.isnan(padded[5:]).all()
-    assert np.isnan(padded[:, 6:]).all()
 
 
 def test_nearest_stamp():

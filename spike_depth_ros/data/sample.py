@@ -231,17 +231,3 @@ def bin_image(image: np.ndarray, factor: int) -> np.ndarray:
     below, right = rows * factor - height, columns * factor - width
     padded = cv2.copyMakeBorder(image, 0, below, 0, right, cv2.BORDER_REPLICATE)
     return cv2.resize(padded, (columns, rows), interpolation=cv2.INTER_AREA)
-
-
-def pad_truth(sample: Sample) -> tuple[np.ndarray, np.ndarray]:
-    """Depth and validity at the size of the spike tensor; the padding is unknown and not valid.
-
-    Returns:
-        (H, W) float32 and (H, W) bool.
-    """
-    height, width = sample.spikes.shape[-2:]
-    margin = [(0, height - sample.depth_m.shape[0]), (0, width - sample.depth_m.shape[1])]
-    return (
-        np.pad(sample.depth_m, margin, constant_values=np.nan),
-        np.pad(sample.valid, margin, constant_values=False),
-    )

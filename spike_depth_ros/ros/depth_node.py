@@ -32,7 +32,7 @@ from spike_depth_ros.model.checkpoint import load_checkpoint
 from spike_depth_ros.ros import params
 from spike_depth_ros.ros.depth_parameters import DepthParameters
 from spike_depth_ros.ros.energy_meter import EnergyMeter
-from spike_depth_ros.ros.health import Health
+from spike_depth_ros.ros.health import UNTRAINED, Health
 from spike_depth_ros.ros.inputs import EventInput, local_path, message_class
 from spike_depth_ros.ros.messages import assumed_camera, camera_from_info
 from spike_depth_ros.ros.outputs import Outputs
@@ -214,7 +214,7 @@ class DepthNode(LifecycleNode):
         log = self.get_logger()
         log.info(f'{self.checkpoint_path} on {self.engine.device} by {self.parameters.engine}')
         if not self.checkpoint.trained:
-            log.warning('the checkpoint is untrained: its depth means nothing')
+            log.warning(UNTRAINED)
 
     def _start_pipeline(self, type_name: str) -> None:
         """A new topic type means new decoders: the former pipeline ends."""

@@ -96,7 +96,9 @@ class Health:
         if node.checkpoint is None or node.engine is None:
             return Report('engine', OK, 'not configured', {})
         estimator = None if node.pipeline is None else node.pipeline.estimator
-        calibration = 'given' if node.camera is not None else 'assumed: lens of the training'
+        hfov_deg = node.parameters.assumed_hfov_deg
+        lens = f'{hfov_deg:g} deg across' if hfov_deg else 'lens of the training'
+        calibration = f'assumed: {lens}' if node.camera is None else 'given'
         values: dict[str, Any] = {
             'checkpoint': node.checkpoint_path,
             'engine': node.parameters.engine,
