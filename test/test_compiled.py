@@ -27,16 +27,24 @@ from spike_depth_ros.compiled import compiled
 def outer(x):
     return inner(x) * 10
 """
+DEPTH = """
+from spike_depth_ros.sim.render import render
+from spike_depth_ros.sim.sensors import sensor_config
+from spike_depth_ros.sim.world import build_world
+import hashlib
+frame = render(build_world('flight', 2), sensor_config('64x48').camera, 1.5)
+print(hashlib.sha256(frame.depth_m.tobytes() + frame.radiance.tobytes()).hexdigest())
+"""
 CALL = 'from outer import outer; print(outer(1), sum(outer.stats.cache_hits.values()))'
 
 
-def run(folder: Path, cache: Path | None = None) -> str:
-    """Result of `outer(1)` in a fresh process, and how much of it came from disk."""
+def run(folder: Path, cache: Path | None = None, code: str = CALL) -> str:
+    """What some code prints in a fresh process; `CALL` tells what came from disk too."""
     environment = os.environ | {'PYTHONPATH': f'{folder}{os.pathsep}{ROOT.parent}'}
     environment.pop('NUMBA_CACHE_DIR', None)
     if cache is not None:
         environment['NUMBA_CACHE_DIR'] = str(cache)
-    done = subprocess.run([sys.executable, '-c', CALL], env=environment, capture_output=True,
+    done = subprocess.run([sys.executable, '-c', code], env=environment, capture_output=True,
                           text=True, check=True, cwd=folder)  # fmt: skip
     return done.stdout.strip()
 
@@ -54,6 +62,12 @@ def test_a_change_in_another_file_is_noticed(tmp_path, beside):
     (folder / 'inner.py').write_text(INNER.format(number=3))
     assert run(folder, cache) == '40 0'
     assert run(folder, cache) == '40 1'
+
+
+@pytest.mark.slow
+def test_kernels_just_compiled_round_as_those_loaded(tmp_path):
+    compiled_now, loaded = (run(tmp_path, tmp_path / 'cache', DEPTH) for _ in range(2))
+    assert compiled_now == loaded
 
 
 def is_kernel(node: ast.AST) -> bool:

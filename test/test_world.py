@@ -50,7 +50,7 @@ def test_geometry_is_quantised(world):
 
 
 def test_kernels_meet_one_memory_layout(world):
-    """A second one would be compiled into a second machine code, with roundings of its own."""
+    """For a second one the whole renderer would be compiled, and loaded, a second time."""
     some = world.only(np.arange(len(world.solids.shape)) % 2 == 0)
     for solids in (world.solids, some.solids):
         assert all(column.flags.c_contiguous and column.flags.writeable for column in solids)

@@ -93,8 +93,7 @@ class SolidList:
             detail=rows[:, 21:25],
             colour=rows[:, 25:34].reshape(count, 3, 3),
         )
-        # laid out as `World.only` gives them: a second layout would be a second machine code of
-        # the same kernels, whose roundings differ
+        # laid out as `World.only` gives them: for another layout all kernels are compiled again
         return Solids(*map(np.ascontiguousarray, columns))
 
 

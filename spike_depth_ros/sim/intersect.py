@@ -7,6 +7,8 @@ writes the depth and its number `n` into `winner`. The ray parameter is the z-de
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from spike_depth_ros.compiled import compiled
@@ -14,11 +16,19 @@ from spike_depth_ros.compiled import compiled
 NEAR_M = 0.05
 """Nothing nearer is drawn."""
 
-FAST = {'contract', 'reassoc', 'nsz', 'arcp'}
-"""Fast arithmetic that still respects NaN and infinity."""
+FAST: dict[str, Any] = {
+    'error_model': 'numpy',
+    'fastmath': {'contract', 'reassoc', 'nsz', 'arcp'},
+    'forceinline': True,
+}
+"""Fast arithmetic that still respects NaN and infinity.
+
+It rounds as it is optimised. Inlined, there is one copy of it; of a function that is called, the
+one that runs when kernels have just been compiled is not the one that is loaded later.
+"""
 
 
-@compiled(error_model='numpy', fastmath=FAST)
+@compiled(**FAST)
 def meet_box(origin, turn, taper, n, x, y, depth, winner):
     """Cube |q| <= 1 whose half widths shrink linearly by `taper` from bottom to top."""
     f = np.float32
@@ -57,7 +67,7 @@ def meet_box(origin, turn, taper, n, x, y, depth, winner):
         winner[i] = n if hit else winner[i]
 
 
-@compiled(error_model='numpy', fastmath=FAST)
+@compiled(**FAST)
 def meet_round(is_cone, origin, turn, taper, n, x, y, depth, winner):
     """Unit ball, or the cone x^2 + y^2 <= r(z)^2, |z| <= 1, r from 1 down to 1 - taper.
 
@@ -95,7 +105,7 @@ def meet_round(is_cone, origin, turn, taper, n, x, y, depth, winner):
         winner[i] = n if hit else winner[i]
 
 
-@compiled(error_model='numpy', fastmath=FAST)
+@compiled(**FAST)
 def meet_patch(origin, turn, taper, n, x, y, depth, winner):
     """Ground z = a x + b y + c x y over |x|, |y| <= 1: a quadratic, solved without loss."""
     f = np.float32
@@ -126,7 +136,7 @@ def meet_patch(origin, turn, taper, n, x, y, depth, winner):
         winner[i] = n if hit else winner[i]
 
 
-@compiled(fastmath={'nnan', 'nsz', 'reassoc'})
+@compiled(fastmath={'nnan', 'nsz', 'reassoc'}, forceinline=True)
 def greatest(depth):
     """The greatest of some depths; `depth.max()` looks for NaN and so does without SIMD."""
     most = depth[0]

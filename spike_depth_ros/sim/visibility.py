@@ -330,7 +330,7 @@ def trace(scope, solids, rays, tiles, depth, row):
                 row[top + r, left + c] = who[k]
 
 
-@compiled(error_model='numpy')
+@compiled(error_model='numpy', forceinline=True)
 def _trace_tile(scope, solids, members, x, y, depth, winner):
     """Finds the first hit of each ray of one tile.
 
