@@ -79,6 +79,12 @@ def test_start_duration_and_rate(graph, play, bag):
     assert node.pace.took_s >= 2 * node.pace.recorded_s == pytest.approx(0.06)
 
 
+def test_a_start_behind_the_end_is_told(graph, play, bag):
+    node = play(bag, start_s=9.0, loop=True, wait_for_subscriber_s=0.0)
+    assert graph.spin_until(node.finished.is_set)
+    assert 'holds no message from 9 s on: give a smaller start_s' in node.failure
+
+
 def test_changes_while_it_plays_are_refused(graph, play, bag):
     node = play(bag)
     (refused,) = node.set_parameters(overrides({'rate': 2.0}))

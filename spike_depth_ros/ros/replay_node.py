@@ -17,7 +17,7 @@ from rclpy.publisher import Publisher
 from rclpy.qos import HistoryPolicy, QoSProfile
 from rosgraph_msgs.msg import Clock
 
-from spike_depth_ros.bags import EventSource, RawMessage, Topic, open_source
+from spike_depth_ros.bags import BagError, EventSource, RawMessage, Topic, open_source
 from spike_depth_ros.ros import params
 from spike_depth_ros.ros.inputs import InputError, message_class
 from spike_depth_ros.ros.messages import make_time
@@ -148,8 +148,13 @@ class ReplayNode(Node):
     def _play(self, source: EventSource) -> None:
         while not self._stopping.is_set():
             self.pace = self._play_once(source)
+            if self.pace.messages == 0 and not self._stopping.is_set():
+                raise BagError(
+                    f'{source.path} holds no message from {self.parameters.start_s:g} s on: '
+                    'give a smaller start_s, or another recording'
+                )
             self.get_logger().info(self.pace.sentence(self.parameters.rate))
-            if not self.parameters.loop or self.pace.messages == 0:
+            if not self.parameters.loop:
                 return
 
     def _await_subscriber(self) -> None:
