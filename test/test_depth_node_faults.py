@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from depth_node_fixtures import WINDOW_MS
+from diagnostic_msgs.msg import DiagnosticArray
 from dvs_msgs.msg import EventArray
 from graph import (
     EPOCH_NS,
@@ -169,6 +170,17 @@ def test_messages_that_are_of_no_use_are_counted_and_named(graph, start):
     driver.send(2 * WINDOW_MS)
     assert graph.spin_until(lambda: depth)
     assert node.pipeline.stream.counts.out_of_bounds > 0
+
+
+def test_a_sensor_of_another_size_than_the_messages_say_is_told(graph, start):
+    start()
+    arrays = graph.listen(DiagnosticArray, '/diagnostics')
+    driver = Driver(graph, pack=lambda events: event_packet(events, height=HEIGHT // 2))
+    driver.send(WINDOW_MS)
+    assert graph.spin_until(lambda: any(
+        'events lie off the sensor' in status.message
+        for array in arrays for status in array.status
+    ))  # fmt: skip
 
 
 def test_packets_without_events_change_nothing(graph, start):

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from spike_depth_ros.ros.depth_node import DepthNode
 
 LARGE_DRIFT_PPM = 200.0
+MANY_STRAYS = 0.01
+"""Share of events off the sensor from which on its size must be wrong."""
 
 UNTRAINED = 'the checkpoint is untrained: its depth means nothing'
 
@@ -137,19 +139,23 @@ class Health:
             **counts,
         }
         publishers = len(self._node.events.publishers()) if self._node.events else 0
-        if publishers > 1:
-            mixed = f'{publishers} publishers share the topic: their events and clocks mix'
-            return Report('input', WARN, mixed, values)
         skipping = per_second.get('skipped', 0) > 0
-        if skipping and per_second.get('packets', 0) == 0:
-            return Report('input', ERROR, f'no message is usable: {stream.last_error}', values)
-        if skipping:
-            return Report('input', WARN, f'messages are skipped: {stream.last_error}', values)
-        if per_second.get('missing', 0) > 0:
-            return Report('input', WARN, 'packets are lost on the way here', values)
-        if abs(clock.drift_ppm) > LARGE_DRIFT_PPM:
-            return Report('input', WARN, 'sensor clock and ROS clock drift apart', values)
-        return Report('input', OK, f'{values["events/s"]} events/s', values)
+        strays = per_second.get('off the sensor', 0)
+        reasons = (
+            (publishers > 1, WARN,
+             f'{publishers} publishers share the topic: their events and clocks mix'),
+            (skipping and per_second.get('packets', 0) == 0, ERROR,
+             f'no message is usable: {stream.last_error}'),
+            (skipping, WARN, f'messages are skipped: {stream.last_error}'),
+            (strays > MANY_STRAYS * (strays + per_second.get('events', 0)), WARN,
+             'events lie off the sensor: do the messages name its true height and width?'),
+            (per_second.get('missing', 0) > 0, WARN, 'packets are lost on the way here'),
+            (abs(clock.drift_ppm) > LARGE_DRIFT_PPM, WARN,
+             'sensor clock and ROS clock drift apart'),
+            (True, OK, f'{values["events/s"]} events/s'),
+        )  # fmt: skip
+        level, sentence = next(reason[1:] for reason in reasons if reason[0])
+        return Report('input', level, sentence, values)
 
     def _work_report(self, pipeline: Pipeline) -> Report:
         meters, per_second, last = pipeline.meters, self._per_second, pipeline.last
@@ -198,6 +204,7 @@ def _totals(pipeline: Pipeline) -> dict[str, float]:
         'packets': stream.packets,
         'skipped': sum(stream.skipped.values()),
         'missing': stream.missing,
+        'off the sensor': stream.counts.out_of_bounds,
         'frames': meters.frames,
         'dropped': pipeline.windows.dropped + pipeline.messages.dropped,
         'faults': pipeline.faults,
