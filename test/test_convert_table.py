@@ -174,9 +174,16 @@ def users_messages() -> dict:
 def users_bag(tmp_path) -> Path:
     with Ros1Writer(tmp_path / 'rig.bag') as writer:
         for k, (topic, (kind, message)) in enumerate(users_messages().items()):
-            connection = writer.add_connection(topic, kind, typestore=STORE)
+            latching = 1 if topic == '/log' else None
+            connection = writer.add_connection(topic, kind, typestore=STORE, latching=latching)
             writer.write(connection, 100 + k, STORE.serialize_ros1(message, kind))
     return tmp_path / 'rig.bag'
+
+
+def copied(source: Path, target: Path) -> Path:
+    with open_source(source, any_of_several=True) as opened:
+        convert_to(opened, target, 'sqlite3')
+    return target
 
 
 def test_a_users_ros1_bag(users_bag, tmp_path):
@@ -199,6 +206,9 @@ def test_a_users_ros1_bag(users_bag, tmp_path):
     assert message['/depth'].data.view('<f4')[0] == 1.5
     assert message['/tf'].transforms[0].transform.translation.z == 3
     assert (message['/log'].msg, message['/log'].line) == ('bias set', 12)
+    for recording in (tmp_path / 'bag', copied(tmp_path / 'bag', tmp_path / 'copy')):
+        with open_source(recording, any_of_several=True) as opened:
+            assert [topic.name for topic in opened.topics if topic.latched] == ['/log']
 
 
 def test_one_camera_of_a_users_bag_as_h5(users_bag, tmp_path):

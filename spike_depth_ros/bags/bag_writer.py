@@ -145,6 +145,7 @@ class BagWriter:
         stamp_ns: int,
         cdr: bytes | memoryview,
         definition: str | None = None,
+        latched: bool = False,
     ) -> None:
         """Appends a message that is packed already.
 
@@ -154,9 +155,10 @@ class BagWriter:
             stamp_ns: when [ns].
             cdr: its bytes.
             definition: ros2msg text of its type, as it was recorded; None for a standard one.
+            latched: whether the topic gives its last message to whoever comes late.
         """
         if topic not in self._connections:
-            self._connections[topic] = self._connect(topic, type_name, definition)
+            self._connections[topic] = self._connect(topic, type_name, definition, latched)
         connection = self._connections[topic]
         if connection is None:
             self.undefined[topic] = self.undefined.get(topic, 0) + 1
@@ -192,11 +194,13 @@ class BagWriter:
     ) -> None:
         self.close() if kind is None else self.abort()
 
-    def _connect(self, topic: str, type_name: str, definition: str | None) -> Connection | None:
+    def _connect(
+        self, topic: str, type_name: str, definition: str | None, latched: bool
+    ) -> Connection | None:
         store = self._store_of(type_name, definition)
         if type_name not in store.fielddefs:
             return None
-        profiles = [_latched()] if topic == '/tf_static' else []
+        profiles = [_latched()] if latched or topic == '/tf_static' else []
         return self._writer.add_connection(
             topic, type_name, typestore=store, offered_qos_profiles=profiles
         )
@@ -221,7 +225,7 @@ class BagWriter:
 
 
 def _latched() -> Qos:
-    """What /tf_static is published with: whoever comes late still gets it."""
+    """What /tf_static, a map or a robot's description is published with."""
     from rosbags.interfaces import (
         Qos,
         QosDurability,

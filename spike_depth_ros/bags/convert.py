@@ -92,12 +92,12 @@ def _to_bag(
 ) -> Conversion:
     done = Conversion()
     streams = {t.name: EventStream(t.type) for t in source.topics if t.type in EVENT_TYPES}
-    definitions = {t.name: source.definition(t.type) for t in source.topics}
+    nature = {t.name: (source.definition(t.type), t.latched) for t in source.topics}
     with writer:
         for message in source.messages([topic.name for topic in source.topics], *span):
             stream = streams.get(message.topic)
             if stream is None:
-                writer.add_raw(*message, definitions[message.topic])
+                writer.add_raw(*message, *nature[message.topic])
             else:
                 _write_events(writer, message, stream, encoding, done)
             progress(source.progress(), done.events)

@@ -135,11 +135,8 @@ class DsecFolderSource(DataSetSource):
         if maps is not None:
 
             def depth(index: int, stamp_ns: int) -> memoryview:
-                disparity = _read_image(maps[1][index]).astype(np.float32) / 256
-                with np.errstate(divide='ignore'):
-                    depth_m = calibration.q23 / (disparity * calibration.q32)
-                depth_m[disparity <= 0] = np.nan
-                return image_cdr(stamp_ns, RECTIFIED_FRAME_ID, depth_m.astype(np.float32))
+                depth_m = calibration.depth_m(_read_image(maps[1][index]))
+                return image_cdr(stamp_ns, RECTIFIED_FRAME_ID, depth_m)
 
             found.append(Series(TRUTH_TOPIC, IMAGE, maps[0], depth))
             found.append(_info_series(TRUTH_INFO_TOPIC, RECTIFIED_FRAME_ID, maps[0],

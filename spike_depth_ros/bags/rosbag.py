@@ -80,13 +80,19 @@ class RosbagSource(EventSource):
         self._readers = opener(self.path, self._stack)
         self._readers.sort(key=lambda reader: reader.start_time)
         counts: dict[tuple[str, str], int] = {}
+        latched: set[str] = set()
         self._definitions: dict[str, str] = {}
         for connection in self._connections():
             key = (connection.topic, connection.msgtype)
             counts[key] = counts.get(key, 0) + connection.msgcount
+            if _is_latched(connection):
+                latched.add(connection.topic)
             if connection.msgdef.format.name == 'MSG':
                 self._definitions[connection.msgtype] = connection.msgdef.data
-        self.topics = tuple(Topic(*key, count) for key, count in sorted(counts.items()))
+        self.topics = tuple(
+            Topic(name, kind, count, name in latched)
+            for (name, kind), count in sorted(counts.items())
+        )
         self.event_topic = choose_event_topic(self.topics, topic, self.path, any_of_several)
         if sum(counts.values()):
             filled = [r for r in self._readers if r.message_count]
@@ -151,6 +157,15 @@ class RosbagSource(EventSource):
                 return None
             return packet.height, packet.width
         return None
+
+
+def _is_latched(connection: Connection) -> bool:
+    from rosbags.interfaces import ConnectionExtRosbag1, QosDurability
+
+    if isinstance(connection.ext, ConnectionExtRosbag1):
+        return bool(connection.ext.latching)
+    offered = connection.ext.offered_qos_profiles
+    return any(profile.durability == QosDurability.TRANSIENT_LOCAL for profile in offered)
 
 
 @contextlib.contextmanager

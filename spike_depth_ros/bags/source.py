@@ -32,6 +32,7 @@ class Topic(NamedTuple):
     name: str
     type: str
     messages: int | None  # None where only reading it all would tell
+    latched: bool = False  # whoever comes late still gets the last message
 
 
 class RawMessage(NamedTuple):

@@ -57,7 +57,9 @@ def summarise(
     return {
         'path': str(source.path),
         'kind': source.kind,
-        'topics': [topic._asdict() for topic in source.topics],
+        'topics': [
+            {'name': t.name, 'type': t.type, 'messages': t.messages} for t in source.topics
+        ],
         'topic': source.event_topic.name,
         'type': source.event_topic.type,
         'encoding': ', '.join(sorted(encodings)) or None,

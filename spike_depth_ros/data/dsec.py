@@ -213,14 +213,11 @@ class DsecSequence:
             raise DatasetError(f'{self._folder}: {error}; {advice}') from error
 
     def depth_m(self, index: int) -> np.ndarray:
-        """Metres of map `index`: Q[2][3] / (disparity * Q[3][2]), NaN where it is 0."""
+        """Metres of map `index`, NaN where nothing was measured."""
         path = self._disparities[index]
         camera = self._calibration.camera
         raw = _read_png(path, np.uint16, (camera.height, camera.width), 'train_disparity.zip')
-        numerator, inverse_baseline = self._calibration.q23, self._calibration.q32
-        with np.errstate(divide='ignore'):
-            depth_m = np.float32(numerator / inverse_baseline * 256) / raw.astype(np.float32)
-        return np.where(raw > 0, depth_m, np.float32(np.nan))
+        return self._calibration.depth_m(raw)
 
     def image(self, stamp_ns: int) -> np.ndarray | None:
         """The colour image nearest in time, as the rectified event camera would see it."""
@@ -288,6 +285,16 @@ class DsecCalibration:
     q23: float
     q32: float
     image_to_event: np.ndarray
+
+    def depth_m(self, code: np.ndarray) -> np.ndarray:
+        """Metres: Q[2][3] / (disparity * Q[3][2]), NaN where there is no disparity.
+
+        Args:
+            code: (H, W) uint16, disparity in 1/256 px, 0 unknown.
+        """
+        with np.errstate(divide='ignore'):
+            depth_m = np.float32(self.q23 / self.q32 * 256) / code.astype(np.float32)
+        return np.where(code > 0, depth_m, np.float32(np.nan))
 
 
 def read_dsec_calibration(path: Path) -> DsecCalibration:
