@@ -54,7 +54,9 @@ class Camera:
         if not np.isfinite(numbers).all():
             raise CalibrationError(f'calibration holds numbers that are not finite: {numbers}')
         if self.width < 1 or self.height < 1:
-            raise CalibrationError(f'calibration is for a {self.width}x{self.height} image')
+            raise CalibrationError(
+                f'calibration is for a {self.width}x{self.height} image: is it calibrated?'
+            )
         if self.fx <= 0 or self.fy <= 0:
             raise CalibrationError(
                 f'focal length is ({self.fx}, {self.fy}) px, expected > 0: is it calibrated?'
@@ -189,5 +191,8 @@ def read_calibration(path: str | Path) -> Camera:
     try:
         values = yaml.safe_load(file.read_text(encoding='utf-8'))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise CalibrationError(f'cannot read the calibration {str(file)!r}: {error}') from error
+        raise CalibrationError(
+            f'cannot read the calibration {str(file)!r}: {error}; expected a YAML file as '
+            'camera_calibration writes it'
+        ) from error
     return camera_from_calibration(values, str(file))

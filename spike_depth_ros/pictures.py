@@ -111,7 +111,7 @@ def beside(pictures: Iterable[np.ndarray], height_px: int = 260, gap_px: int = 4
 def write_picture(path: Path, picture: np.ndarray) -> None:
     """Writes an RGB picture; the suffix says the format."""
     if not cv2.imwrite(str(path), picture[..., ::-1]):
-        raise OSError(f'cannot write the picture {str(path)!r}')
+        raise OSError(f'cannot write the picture {str(path)!r}: is its folder there and writable?')
 
 
 def write_video(path: Path, pictures: Iterable[np.ndarray], fps: float) -> None:

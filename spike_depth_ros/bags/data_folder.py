@@ -329,5 +329,5 @@ def _read_image(path: Path) -> np.ndarray:
 
     image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
     if image is None:
-        raise BagError(f'{path} is not a readable image')
+        raise BagError(f'{path} is not a readable image: copy it anew')
     return image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)

@@ -194,7 +194,7 @@ def layout_of(path: Path) -> str:
         with h5py.File(path, 'r') as file:
             found = [name for name, layout in LAYOUTS.items() if layout.probe in file]
     except _DAMAGE as error:
-        raise BagError(f'cannot read {path} as HDF5: {error}') from error
+        raise BagError(f'cannot read {path} as HDF5, is it complete? {error}') from error
     if not found:
         probes = [layout.probe for layout in LAYOUTS.values()]
         raise BagError(f'{path} has no events: expected one of the data sets {probes}')

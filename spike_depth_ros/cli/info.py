@@ -62,7 +62,10 @@ def _checkpoint(path: str) -> dict[str, Any]:
             metadata = file.metadata() or {}
             shapes = [file.get_slice(name).get_shape() for name in file.keys()]  # noqa: SIM118
     except (OSError, SafetensorError) as error:
-        raise BagError(f'cannot read the checkpoint {path}: {error}') from error
+        raise BagError(
+            f'cannot read the checkpoint {path}: {error}; expected a .safetensors file that '
+            '`spike_depth train` has written'
+        ) from error
     parameters = 0
     for shape in shapes:
         count = 1

@@ -53,7 +53,10 @@ def local_path(url: str) -> str:
     try:
         return f'{get_package_share_directory(package)}/{file}'
     except (LookupError, OSError, ValueError) as error:
-        raise CalibrationError(f'{url!r} is of a package that is not installed here') from error
+        raise CalibrationError(
+            f'{url!r} is of a package that is not installed here: source the workspace that has '
+            'it, or give a path'
+        ) from error
 
 
 def event_qos() -> QoSProfile:
