@@ -14,7 +14,6 @@ from spike_depth_ros.sim.drive import (
     clip,
     exposed,
     picture,
-    window_sample,
     world_of,
 )
 from spike_depth_ros.sim.event_camera import EventCamera
@@ -63,16 +62,10 @@ def test_the_seed_decides_everything(two_windows):
     assert not np.array_equal(two_windows[0].events, other[0].events)
 
 
-def test_a_window_is_a_clip_of_one():
-    sample = window_sample('street', 3, 2.02, window_ms=20.0, sensor=TINY)
-    first = clip('street', 3, 2.0, windows=1, window_ms=20.0, sensor=TINY)[0]
-    assert np.array_equal(sample.events, first.events)
-
-
 def test_depth_and_image_may_be_asked_for_in_another_view():
     config = sensor_config(TINY)
     view = config.camera.rectified()
-    sample = window_sample('street', 3, 2.02, 20.0, config, view)
+    (sample,) = clip('street', 3, 2.0, 1, 20.0, config, view)
     assert sample.view == view
     truth = picture(world_of('street', 3), view, 2.02)
     np.testing.assert_array_equal(sample.depth_m, truth.depth_m)

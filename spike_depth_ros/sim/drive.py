@@ -226,20 +226,6 @@ def log_average(luminance: np.ndarray) -> float:
     return float(np.exp(np.log(np.maximum(luminance, 1e-4)).mean()))
 
 
-def window_sample(
-    scene: str,
-    seed: int,
-    time_s: float,
-    window_ms: float = 50.0,
-    sensor: str | EventCameraConfig = 'davis346',
-    view: Camera | None = None,
-    max_step_px: float = 1.0,
-) -> WindowSample:
-    """One window that ends at `time_s`; arguments as `clip`."""
-    start_s = time_s - window_ms * 1e-3
-    return clip(scene, seed, start_s, 1, window_ms, sensor, view, max_step_px)[0]
-
-
 def clip(
     scene: str,
     seed: int,

@@ -120,12 +120,6 @@ def image_flow(
     return (moved * (camera.fx / step_s, camera.fy / step_s)).astype(np.float32)
 
 
-def flow_bound(world: World, camera: Camera, time_s: float, percentile: float = 98.0) -> float:
-    """The image speed [px/s] that `percentile` per cent of the pixels stay below."""
-    flow = image_flow(world, camera, time_s)
-    return float(np.nanpercentile(np.hypot(flow[..., 0], flow[..., 1]), percentile))
-
-
 def in_sight(world: World, camera: Camera, time_s: float) -> np.ndarray:
     """(N,) bool: which solids some pixel sees at a time.
 
