@@ -147,6 +147,7 @@ def test_other_messages(tmp_path):
     assert found['/tf_static'].transforms[0].transform.translation.z == 3
     assert found['/tf'].transforms[0].transform.rotation.x == 1
     assert [q.durability.name for q in qos['/tf_static']] == ['TRANSIENT_LOCAL']
+    assert qos['/tf_static'][0].depth >= 100, 'static transforms add up over messages'
     with pytest.raises(BagError, match='holds no events'):
         open_source(tmp_path / 'drive')
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from rosbags.typesys.store import Typestore
 
 STORAGES = ('mcap', 'sqlite3')
+STATIC_DEPTH = 1000
 
 
 class BagWriter:
@@ -200,7 +201,10 @@ class BagWriter:
         store = self._store_of(type_name, definition)
         if type_name not in store.fielddefs:
             return None
-        profiles = [_latched()] if latched or topic == '/tf_static' else []
+        static = (
+            topic == '/tf_static'
+        )  # whose messages add up, so all of them must reach latecomers
+        profiles = [_latched(STATIC_DEPTH if static else 1)] if latched or static else []
         return self._writer.add_connection(
             topic, type_name, typestore=store, offered_qos_profiles=profiles
         )
@@ -224,7 +228,7 @@ class BagWriter:
         return recorded
 
 
-def _latched() -> Qos:
+def _latched(depth: int) -> Qos:
     """What /tf_static, a map or a robot's description is published with."""
     from rosbags.interfaces import (
         Qos,
@@ -238,7 +242,7 @@ def _latched() -> Qos:
     forever = QosTime(9223372036, 854775807)
     return Qos(
         QosHistory.KEEP_LAST,
-        1,
+        depth,
         QosReliability.RELIABLE,
         QosDurability.TRANSIENT_LOCAL,
         forever,
