@@ -260,6 +260,20 @@ def test_two_cameras_on_one_topic_are_told(graph, start):
     ))  # fmt: skip
 
 
+def test_the_log_says_once_why_there_is_no_depth_and_when_it_comes(graph, start, capfd):
+    start()
+    depth = graph.listen(Image, '/depth_node/depth/image')
+    graph.spin_for(0.5)  # several reports
+    log = capfd.readouterr().err
+    assert log.count('no depth: nobody publishes /events') == 1
+    driver = Driver(graph)
+    for _ in range(3):
+        driver.send(2 * WINDOW_MS)
+        graph.spin_for(0.2)
+    assert depth
+    assert capfd.readouterr().err.count('depth maps/s') == 1
+
+
 def test_diagnostics_say_what_the_node_does(graph, start):
     node = start(energy_period_s=0.001)
     arrays = graph.listen(DiagnosticArray, '/diagnostics')

@@ -20,7 +20,8 @@ from spike_depth_ros.ros.diagnostics import (
 
 GOOD = Flow(
     state='active', last_error='', enabled=True, publishers=1, topic='/events', subscribed=True,
-    topic_problem='', silent_s=0.1, wanted=True, obstacle='', frames_hz=20.0,
+    topic_problem='', silent_s=0.1, wanted=True, obstacle='', frame_age_s=0.1,
+    frames_hz=20.0,
 )  # fmt: skip
 
 
@@ -36,7 +37,8 @@ GOOD = Flow(
     ({'silent_s': 7.0}, WARN, 'no events for 7 s'),
     ({'wanted': False}, OK, 'nobody subscribes'),
     ({'obstacle': 'no calibration yet'}, ERROR, 'no calibration yet'),
-    ({'frames_hz': 0.0}, WARN, 'no window is complete'),
+    ({'frame_age_s': None}, WARN, 'no window is complete'),
+    ({'frame_age_s': 6.0}, WARN, 'no window is complete'),
     ({'publishers': 0, 'enabled': False, 'wanted': False}, ERROR, 'nobody publishes'),
 ])  # fmt: skip
 def test_the_first_reason_is_given(change, level, words):

@@ -94,6 +94,7 @@ class Flow(NamedTuple):
         silent_s: time since the last event; None before the first.
         wanted: True if anybody subscribes to an output.
         obstacle: why events do not become depth.
+        frame_age_s: time since the last depth frame; None before the first.
         frames_hz: depth frames per second now.
     """
 
@@ -107,6 +108,7 @@ class Flow(NamedTuple):
     silent_s: float | None
     wanted: bool
     obstacle: str
+    frame_age_s: float | None
     frames_hz: float
 
 
@@ -123,7 +125,8 @@ def flow_verdict(flow: Flow) -> tuple[bytes, str]:
          f'{silence} on {flow.topic}: is the scene static, the lens covered?'),
         (not flow.wanted, OK, 'idle: nobody subscribes to an output'),
         (bool(flow.obstacle), ERROR, flow.obstacle),
-        (flow.frames_hz == 0, WARN, 'events come in, but no window is complete yet'),
+        (flow.frame_age_s is None or flow.frame_age_s > SILENT_S, WARN,
+         'events come in, but no window is complete yet'),
     )  # fmt: skip
     for applies, level, sentence in reasons:
         if applies:

@@ -42,18 +42,19 @@ class Health:
         self._node, self._publisher = node, publisher
         self._rates = Rates()
         self._per_second: dict[str, float] = {}
-        self._event_total = 0.0
-        self._event_seen_s: float | None = None
+        self._seen: dict[str, tuple[float, float]] = {}  # total, when it grew
         self._said_dropped = 0
+        self._said_flowing: bool | None = None
 
     def publish(self) -> None:
         """Takes the rates since the last call and publishes all reports."""
         pipeline = self._node.pipeline
         totals = {} if pipeline is None else _totals(pipeline)
         self._per_second = self._rates.per_second(totals)
-        if totals.get('events', 0) != self._event_total:
-            self._event_seen_s = time.monotonic()
-        self._event_total = totals.get('events', 0)
+        for name in ('events', 'frames'):
+            total = totals.get(name, 0.0)
+            if total and total != self._seen.get(name, (0.0,))[0]:
+                self._seen[name] = (total, time.monotonic())
         reports = [self._flow_report(), self._engine_report()]
         if pipeline is not None:
             reports += [self._input_report(pipeline), self._work_report(pipeline)]
@@ -65,9 +66,6 @@ class Health:
     def verdict(self) -> tuple[bytes, str]:
         """Does depth come out, and if not, why?"""
         node, pipeline, events = self._node, self._node.pipeline, self._node.events
-        silent_s = None
-        if self._event_seen_s is not None:
-            silent_s = time.monotonic() - self._event_seen_s
         return flow_verdict(Flow(
             state=node.state,
             last_error=node.last_error,
@@ -76,11 +74,16 @@ class Health:
             topic=events.topic if events else '',
             subscribed=bool(events and events.type_name),
             topic_problem=events.problem if events else '',
-            silent_s=silent_s,
+            silent_s=self._age_s('events'),
             wanted=bool(node.outputs and node.outputs.wanted()),
             obstacle=pipeline.obstacle if pipeline else '',
+            frame_age_s=self._age_s('frames'),
             frames_hz=self._per_second.get('frames', 0.0),
         ))  # fmt: skip
+
+    def _age_s(self, name: str) -> float | None:
+        """Time since a total has grown; None if it never has."""
+        return time.monotonic() - self._seen[name][1] if name in self._seen else None
 
     def _flow_report(self) -> Report:
         node = self._node
@@ -91,7 +94,18 @@ class Health:
                 for p in list(node.outputs.publishers.values())
             }
         level, message = self.verdict()
+        if node.state == 'active':
+            self._say_flow(level == OK, message)
         return Report('output', level, message, values)
+
+    def _say_flow(self, flowing: bool, message: str) -> None:
+        """Tells the log when depth begins to come, and when it stops, with the reason."""
+        log = self._node.get_logger()
+        if flowing and not self._said_flowing:
+            log.info(message)
+        if not flowing and self._said_flowing is not False:
+            log.warning(message)
+        self._said_flowing = flowing
 
     def _engine_report(self) -> Report:
         node = self._node
