@@ -235,8 +235,8 @@ def split_at_jumps(events: np.ndarray, newest_ns: int | None) -> list[tuple[np.n
     start = low if newest_ns is None else newest_ns
     if low >= max(start, high) - MAX_BACKWARD_NS and high <= start + MAX_GAP_NS:
         return [(events, False)]
-    before = np.concatenate([[times[0] if newest_ns is None else newest_ns], times[:-1]])
-    step_ns = times - before
+    first = times[0] if newest_ns is None else newest_ns
+    step_ns = np.diff(times.astype(np.float64), prepend=float(first))  # int64 may run over
     cuts = np.flatnonzero((step_ns < -MAX_BACKWARD_NS) | (step_ns > MAX_GAP_NS))
     edges = [0, *cuts.tolist(), len(events)]
     jumped = [False, *[True] * len(cuts)]

@@ -20,6 +20,7 @@ from spike_depth_ros.events import Decoded
 
 LITTLE_ENDIAN_CDR = b'\x00\x01'
 MAX_STRING_BYTES = 1024
+MAX_TIME_NS = (1 << 62) - 1  # the year 2116; sums and differences of such times fit into int64
 ENCAPSULATION_BYTES = 4
 
 _STAMP_AND_LENGTH = struct.Struct('<iII')
@@ -74,8 +75,8 @@ def parse_event_packet(cdr: Any) -> Packet:
         raise _truncated(cdr) from error
     if is_bigendian:
         raise WireError('big_endian', 'packet says is_bigendian; only little-endian is known')
-    if time_base_ns >> 63:
-        raise WireError('time_base', f'time_base is {time_base_ns} ns, expected below 2^63')
+    if time_base_ns > MAX_TIME_NS:
+        raise WireError('time_base', f'time_base is {time_base_ns} ns, expected below 2^62')
     return Packet(stamp_ns, frame_id, height, width, seq, time_base_ns, encoding, payload)
 
 

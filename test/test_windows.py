@@ -159,3 +159,9 @@ def test_split_at_jumps_by_hand():
     assert jumped
     assert len(piece) == 1
     assert split_at_jumps(stream([]), 5) == []
+
+
+def test_times_at_the_ends_of_int64_are_jumps():
+    t = [2**63 - 2, -(2**63) + 5, -(2**63) + 6]
+    pieces = split_at_jumps(stream(t), None)
+    assert [(p['t_ns'].tolist(), j) for p, j in pieces] == [(t[:1], False), (t[1:], True)]

@@ -42,11 +42,11 @@ def same(one, two):
 def test_packet_and_rclpy_understand_each_other(frame_id, encoding):
     rclpy = pytest.importorskip('rclpy.serialization')
     messages = pytest.importorskip('event_camera_msgs.msg')
-    ours = packet(encoding, frame_id=frame_id, time_base_ns=2**62)
+    ours = packet(encoding, frame_id=frame_id, time_base_ns=2**61)
     message = messages.EventPacket()
     message.header.stamp.sec, message.header.stamp.nanosec = 7, 9
     message.header.frame_id = frame_id
-    message.height, message.width, message.seq, message.time_base = 48, 64, 3, 2**62
+    message.height, message.width, message.seq, message.time_base = 48, 64, 3, 2**61
     message.encoding, message.events = encoding, ours.payload.tolist()
     theirs = rclpy.serialize_message(message)
     # not byte for byte: rclpy leaves its padding uninitialised
@@ -97,7 +97,7 @@ BAD = {
     'truncated': lambda cdr: cdr[:-1],
     'big_endian': lambda _: big_endian(),
     'geometry': lambda _: pack_event_packet(packet(height=0)),
-    'time_base': lambda _: pack_event_packet(packet(time_base_ns=2**63)),
+    'time_base': lambda _: pack_event_packet(packet(time_base_ns=2**62)),
     'unknown_encoding': lambda _: pack_event_packet(packet('png')),
     'string': lambda _: pack_event_packet(packet(frame_id='x' * 5000)),
 }
@@ -120,7 +120,7 @@ def test_bad_messages_are_skipped_by_a_named_reason(reason):
     assert (stream.packets, stream.counts.events) == (1, 2)
 
 
-@pytest.mark.parametrize('size', ['0x48', '64x0', '16385x48', '64x16385'])
+@pytest.mark.parametrize('size', ['0x48', '64x0', '4097x48', '64x4097'])
 def test_impossible_geometry_is_refused(size):
     width, height = map(int, size.split('x'))
     with pytest.raises(WireError, match=f'sensor is {size} px'):

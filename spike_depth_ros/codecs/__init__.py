@@ -61,9 +61,8 @@ __all__ = [
     'evt3_state',
 ]
 
-MAX_SENSOR_PX = 16384
-"""Largest sensor height or width that is believed."""
-
+MAX_SENSOR_PX = 4096
+"""Largest sensor height or width that is believed: tables of that size still fit into memory."""
 
 SMALL_BYTES = 1 << 14
 """Payloads up to this size get room for the worst case; in larger ones it is counted first."""
