@@ -109,5 +109,14 @@ def ros_node(values, executable, parameters):
         emulate_tty=True,
         parameters=[values['params_file'], parameters],
         remappings=[('events', values['events']), ('camera_info', values['camera_info'])],
-        arguments=['--ros-args', '--log-level', f'{executable}:={values["log_level"]}'],
+        arguments=[
+            '--ros-args',
+            '--log-level',
+            f'{logger(values["namespace"], executable)}:={values["log_level"]}',
+        ],
     )
+
+
+def logger(namespace, node):
+    """Name of a node's logger: /robot/front and depth_node give robot.front.depth_node."""
+    return '.'.join(part for part in [*namespace.split('/'), node] if part)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from rclpy.node import Node
 
 from spike_depth_ros.ros.depth_parameters import DepthParameters
 from spike_depth_ros.ros.outputs import OUTPUTS
@@ -60,6 +61,26 @@ def test_launch_hands_on_parameters_that_the_nodes_have():
     given = {key.value for key in for_replay.keys}
     assert given <= of_replay
     assert {'path', 'rate', 'loop', 'clock', 'stamp'} <= given
+
+
+def function(name):
+    """A function of the launch file, by itself."""
+    (node,) = (n for n in TREE.body if isinstance(n, ast.FunctionDef) and n.name == name)
+    names = {}
+    exec(compile(ast.Module([node], []), str(LAUNCH), 'exec'), names)
+    return names[name]
+
+
+@pytest.mark.parametrize('namespace', ['', '/robot', 'robot/front/'])
+def test_log_level_is_for_the_logger_that_the_node_has(namespace, graph):
+    node = graph.add(Node('depth_node', namespace=namespace.rstrip('/')))
+    assert function('logger')(namespace, 'depth_node') == node.get_logger().name
+
+
+def test_words_that_mean_true():
+    assert [function('is_true')(text) for text in ('true', 'True', '1', 'false', '', 'no')] == [
+        True, True, True, False, False, False,
+    ]  # fmt: skip
 
 
 def test_launch_starts_executables_that_setup_installs():
