@@ -69,3 +69,11 @@ def test_without_a_verb_the_overview_is_shown(capsys):
         main([])
     assert end.value.code == 0
     assert overview() in capsys.readouterr().out
+
+
+def test_a_missing_package_is_named(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, 'safetensors', None)
+    with pytest.raises(SystemExit) as end:
+        main(['info', 'x.safetensors'])
+    assert end.value.code == 1
+    assert 'the package safetensors is not installed here' in capsys.readouterr().err

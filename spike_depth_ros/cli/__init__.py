@@ -121,3 +121,14 @@ def main(arguments: list[str] | None = None) -> None:
         logging.getLogger(__name__).debug('traceback', exc_info=True)
         print(f'spike_depth {name}: {error}', file=sys.stderr)
         sys.exit(1)
+    except ModuleNotFoundError as error:
+        logging.getLogger(__name__).debug('traceback', exc_info=True)
+        print(
+            f'spike_depth {name}: the package {error.name} is not installed here; `make setup` '
+            'brings all that is needed, ROS 2 included unless one is sourced',
+            file=sys.stderr,
+        )
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print(f'spike_depth {name}: interrupted', file=sys.stderr)
+        sys.exit(130)
