@@ -61,6 +61,15 @@ def test_packets_do_not_matter(cuts):
         np.testing.assert_array_equal(a.spikes, b.spikes)
 
 
+def test_when_the_stream_was_joined_does_not_matter():
+    events = random_stream(100, 5000, seed=4)
+    whole = {w.t1_ns: w for w in TimeWindower(PIXELS, 3, 20 * MS, 5 * MS).push(events)}
+    late = list(TimeWindower(PIXELS, 3, 20 * MS, 5 * MS).push(events[1234:]))
+    assert len(late) > 10
+    for window in late:
+        np.testing.assert_array_equal(window.spikes, whole[window.t1_ns].spikes)
+
+
 def test_only_the_first_window_is_fresh_until_time_jumps():
     windower = TimeWindower(PIXELS, 1, 10 * MS, 10 * MS)
     fresh = [w.fresh for w in windower.push(random_stream(50, 500))]
