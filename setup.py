@@ -56,7 +56,6 @@ setup(
     extras_require={
         'train': ['lightning', 'torchmetrics', 'tensorboard', 'transformers'],
         'engines': ['onnxruntime', 'onnx', 'onnxscript', 'openvino'],
-        'viewer': ['rerun-sdk'],
         'test': [
             'pytest',
             'pytest-timeout',
