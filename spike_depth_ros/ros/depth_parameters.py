@@ -37,7 +37,7 @@ class DepthParameters:
         choices=('auto', 'cpu', 'cuda'),
     )
     engine: str = parameter(
-        'torch',
+        'auto',
         'What runs the network; auto: what a short measurement finds fastest, remembered.',
         choices=tuple(ENGINES),
     )
