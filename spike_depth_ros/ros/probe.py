@@ -88,7 +88,8 @@ class Probe(Node):
             events_per_s = float(values.get('events/s', 0))
             if events_per_s > 0:
                 self.recording.events_per_s.append(events_per_s)
-                self.recording.said = {status.name: status.message for status in message.status}
+                if events_per_s > 0.5 * max(self.recording.events_per_s):  # not the drive's tail
+                    self.recording.said = {part.name: part.message for part in message.status}
 
 
 def _pixels(message: Image) -> np.ndarray:
