@@ -35,6 +35,7 @@ CONFIG = SyntheticConfig(
     spikes=SpikeConfig(window_ms=8, steps=2, max_width_px=32),
     stored_windows=2,
     stored_steps=4,
+    stored_width_px=32,
     scenes=('street',),
     sensors=('48x36',),
     sensor_weights=(),
@@ -132,6 +133,27 @@ def test_a_clip_is_the_simulators_seen_through_the_pipeline(rectified):
         assert sample.meta['contrast'] == plan.threshold_on
     assert sum(s.meta['event_count'] for s in samples) > 0
     assert samples[1].meta['stamp_ns'] - samples[0].meta['stamp_ns'] == 8_000_000
+
+
+def test_one_folder_serves_coarser_grids(made):
+    coarse = dataclasses.replace(made, images=True, spikes=SpikeConfig(8, 4, 12))
+    fine = dataclasses.replace(coarse, spikes=SpikeConfig(8, 4, 32))
+    for (sample,), (stored,) in zip(open_synthetic(coarse), open_synthetic(fine), strict=True):
+        assert sample.spikes.shape == (4, 2, 16, 16)
+        expected = np.zeros((4, 2, 16, 16), np.int64)
+        for place in np.argwhere(stored.spikes):
+            step, p, row, column = place
+            expected[step, p, row // 2, column // 2] += stored.spikes[tuple(place)]
+        np.testing.assert_array_equal(sample.spikes, np.minimum(expected, 255))
+        assert sample.depth_m.shape == sample.image.shape[:2] == (9, 12)
+        assert sample.depth_m[4, 10] == np.sort(stored.depth_m[8:10, 20:22].ravel())[1]
+        assert sample.meta['focal_px'] == stored.meta['focal_px'] / 2
+        assert sample.meta['cx_px'] == (stored.meta['cx_px'] - 0.5) / 2
+    assert open_synthetic(coarse).sizes() == [(16, 16)] * 4
+    with pytest.raises(ConfigError, match='at most the 32 on disk'):
+        dataclasses.replace(made, spikes=SpikeConfig(8, 4, 48))
+    with pytest.raises(ConfigError, match='a multiple of 2'):
+        open_synthetic(dataclasses.replace(made, spikes=SpikeConfig(8, 4, 16)))
 
 
 def test_what_comes_from_disk_is_what_was_rendered(made):

@@ -47,9 +47,12 @@ class SyntheticConfig:
         images: also load the colour images.
         cached_only: hand out what the folder has when it is opened; otherwise what is missing is
             made when it is asked for.
-        spikes: how events become spikes; its steps must divide `stored_steps`.
+        spikes: how events become spikes; its steps must divide `stored_steps`, and a sensor is
+            binned by a multiple of what `stored_width_px` bins it by.
         stored_windows: consecutive windows per clip on disk.
         stored_steps: time bins per window on disk.
+        stored_width_px: `max_width_px` of the grid on disk, so that one folder serves coarser
+            grids too.
         store_images: keep the colour images, for a teacher.
         scenes: of the simulator's scenes; none for all.
         scene_weights: how often each; none for equally often.
@@ -74,6 +77,7 @@ class SyntheticConfig:
     spikes: SpikeConfig = dataclasses.field(default_factory=SpikeConfig)
     stored_windows: int = 4
     stored_steps: int = 8
+    stored_width_px: int = 352
     store_images: bool = True
     scenes: tuple[str, ...] = ()
     scene_weights: tuple[float, ...] = ()
@@ -99,6 +103,8 @@ class SyntheticConfig:
         ):
             divides = wanted >= 1 and stored >= 1 and stored % wanted == 0
             require(divides, name, wanted, f'a divisor of the {stored} on disk')
+        width, limit = self.spikes.max_width_px, self.stored_width_px
+        require(width <= limit, 'spikes.max_width_px', width, f'at most the {limit} on disk')
         limits = f'0.01 to {self.max_threshold}, and that at most 2'
         fits = 0.01 <= self.min_threshold <= self.max_threshold <= 2
         require(fits, 'min_threshold', self.min_threshold, limits)
@@ -172,11 +178,11 @@ def _recipe(config: SyntheticConfig) -> dict[str, Any]:
     """What the bytes of a clip depend on, ready for JSON."""
     from spike_depth_ros.sim.world import SCENES
 
-    names = ('stored_windows', 'stored_steps', 'store_images', 'scene_weights', 'sensors',
-             'sensor_weights', 'min_threshold', 'max_threshold', 'zooms', 'rectified_part',
-             'max_step_px')  # fmt: skip
+    names = ('stored_windows', 'stored_steps', 'stored_width_px', 'store_images',
+             'scene_weights', 'sensors', 'sensor_weights', 'min_threshold', 'max_threshold',
+             'zooms', 'rectified_part', 'max_step_px')  # fmt: skip
     spikes = dataclasses.asdict(config.spikes)
-    spikes.pop('steps')
+    del spikes['steps'], spikes['max_width_px']
     return {
         'version': RECIPE_VERSION,
         'scenes': list(config.scenes or sorted(SCENES)),

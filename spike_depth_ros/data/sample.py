@@ -231,3 +231,27 @@ def bin_image(image: np.ndarray, factor: int) -> np.ndarray:
     below, right = rows * factor - height, columns * factor - width
     padded = cv2.copyMakeBorder(image, 0, below, 0, right, cv2.BORDER_REPLICATE)
     return cv2.resize(padded, (columns, rows), interpolation=cv2.INTER_AREA)
+
+
+def bin_sample(sample: Sample, factor: int, multiple_px: int) -> Sample:
+    """The sample of a grid that is coarser by k: the counts of k x k pixels are added.
+
+    Args:
+        sample: to bin.
+        factor: k.
+        multiple_px: what height and width of the new spike tensor are multiples of.
+    """
+    if factor == 1:
+        return sample
+    depth_m = bin_depth(sample.depth_m, factor)
+    steps, _, *padded = sample.spikes.shape
+    height, width = (-(-n // multiple_px) * multiple_px for n in depth_m.shape)
+    spikes = np.zeros((steps, 2, height * factor, width * factor), np.uint8)
+    rows, columns = (min(n, k * factor) for n, k in zip(padded, (height, width), strict=True))
+    spikes[..., :rows, :columns] = sample.spikes[..., :rows, :columns]
+    blocks = spikes.reshape(steps, 2, height, factor, width, factor)
+    counts = np.minimum(blocks.sum(axis=(3, 5), dtype=np.uint32), 255).astype(np.uint8)
+    centre = {key: (sample.meta[key] + 0.5) / factor - 0.5 for key in ('cx_px', 'cy_px')}
+    meta = sample.meta | centre | {'focal_px': sample.meta['focal_px'] / factor}
+    image = None if sample.image is None else bin_image(sample.image, factor)
+    return Sample(counts, depth_m, np.isfinite(depth_m), image, meta)

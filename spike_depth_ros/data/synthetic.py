@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from spike_depth_ros.camera import Camera
-from spike_depth_ros.config import SpikeConfig
+from spike_depth_ros.config import SpikeConfig, require
 from spike_depth_ros.data.clip_file import ClipWindows, read_clip_file, write_clip_file
 from spike_depth_ros.data.recipe import (
     TEST_SEEDS,
@@ -36,10 +36,11 @@ from spike_depth_ros.data.sample import (
     Sample,
     bin_depth,
     bin_image,
+    bin_sample,
     grid_meta,
     spikes_of,
 )
-from spike_depth_ros.spikes import PixelMap, pixel_map
+from spike_depth_ros.spikes import PixelMap, binning_factor, pixel_map
 
 __all__ = [
     'TEST_SEEDS',
@@ -60,7 +61,7 @@ def render_clip(config: SyntheticConfig, plan: ClipPlan) -> list[Sample]:
 
     sensor = _sensor(plan)
     view = sensor.camera.rectified() if plan.rectified else sensor.camera
-    spikes = dataclasses.replace(config.spikes, steps=config.stored_steps)
+    spikes = _stored(config)
     pixels = _pixels(sensor.camera, spikes, plan.rectified)
     windows = drive.clip(
         plan.scene,
@@ -96,6 +97,8 @@ class SyntheticClips(Sequence[list[Sample]]):
 
     def __init__(self, config: SyntheticConfig) -> None:
         check_recipe(config)
+        for sensor in config.sensors:
+            _coarser(config, sensor)
         self._config = config
         keys = clip_keys(config)
         if config.cached_only:
@@ -124,14 +127,16 @@ class SyntheticClips(Sequence[list[Sample]]):
         wanted = ClipWindows(
             first, first + config.clip_windows, config.spikes.steps, config.images
         )
-        return read_clip_file(path, wanted)
+        clip = read_clip_file(path, wanted)
+        factor = _coarser(config, plan_clip(config, *key).sensor)
+        return [bin_sample(sample, factor, config.spikes.multiple_px) for sample in clip]
 
     def sizes(self) -> list[tuple[int, int]]:
         """Height and width of the spike tensor of every clip, without reading any."""
         from spike_depth_ros.sim.sensors import sensor_config
 
-        grids = {name: _grid(sensor_config(name).camera, self._config.spikes)
-                 for name in self._config.sensors}  # fmt: skip
+        cameras = {name: sensor_config(name).camera for name in self._config.sensors}
+        grids = {name: _grid(camera, self._config.spikes) for name, camera in cameras.items()}
         sizes = [grids[plan_clip(self._config, *key).sensor] for key in self._keys]
         return [size for size in sizes for _ in range(self._parts)]
 
@@ -228,6 +233,24 @@ def _sensor(plan: ClipPlan) -> Any:
         shot_noise_hz=preset.shot_noise_hz * plan.noise,
         leak_hz=preset.leak_hz * plan.noise,
     )
+
+
+def _stored(config: SyntheticConfig) -> SpikeConfig:
+    """How events become the spikes on disk."""
+    return dataclasses.replace(
+        config.spikes, steps=config.stored_steps, max_width_px=config.stored_width_px
+    )
+
+
+def _coarser(config: SyntheticConfig, sensor: str) -> int:
+    """By how much the grid handed out is coarser than the one on disk."""
+    from spike_depth_ros.sim.sensors import sensor_config
+
+    width = sensor_config(sensor).camera.width
+    wanted, stored = (binning_factor(width, s) for s in (config.spikes, _stored(config)))
+    require(wanted % stored == 0, 'spikes.max_width_px', config.spikes.max_width_px,
+            f'one that bins {sensor} by a multiple of {stored}, as on disk')  # fmt: skip
+    return wanted // stored
 
 
 @functools.lru_cache(maxsize=32)
