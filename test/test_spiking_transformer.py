@@ -202,6 +202,40 @@ def test_folding_a_convolution():
     torch.testing.assert_close(layer.folded()(x), layer(x), atol=1e-5, rtol=1e-5)
 
 
+def gradients(output: torch.Tensor, *of: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    return torch.autograd.grad(
+        (output * torch.linspace(-1, 1, output.numel()).view_as(output)).sum(), of
+    )
+
+
+def test_a_resting_normalisation_learns_inside_its_convolution():
+    torch.manual_seed(0)
+    layer = ConvBN(6, 5, 3, stride=2, gain=1.7)
+    layer(torch.randn(8, 6, 9, 11) * 3 + 1)
+    layer.eval()
+    x = torch.randn(2, 6, 9, 11, requires_grad=True)
+    of = (x, *layer.parameters())
+    apart = layer.bn(layer.conv(x))
+    torch.testing.assert_close(layer(x), apart, atol=1e-5, rtol=1e-5)
+    for got, want in zip(gradients(layer(x), *of), gradients(apart, *of), strict=True):
+        torch.testing.assert_close(got, want, atol=1e-5, rtol=1e-5)
+
+
+def test_a_resting_normalisation_learns_inside_attention():
+    torch.manual_seed(0)
+    attention = SpikingSelfAttention(CONFIG)
+    qkv = (torch.rand(2, 3, 96, 4, 5) < 0.3).float().requires_grad_()
+    attention.attend(qkv * 1.5)
+    attention.eval()
+    of = (qkv, attention.norm.weight, attention.norm.bias)
+    got = attention.attend(qkv)
+    norm, attention.norm = attention.norm, nn.Identity()
+    apart = norm(attention.attend(qkv).flatten(0, 1)).view_as(got)
+    torch.testing.assert_close(got, apart, atol=1e-5, rtol=1e-5)
+    for one, other in zip(gradients(got, *of), gradients(apart, *of), strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
+
+
 def test_attention_in_linear_order_is_exact():
     # integers below 2^24: the order of the products cannot matter, not by one bit
     attention = SpikingSelfAttention(CONFIG)

@@ -6,6 +6,7 @@ import copy
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from spike_depth_ros.model import kernels
@@ -13,7 +14,10 @@ from spike_depth_ros.model.neurons import Neuron, Tape
 
 
 class ConvBN(nn.Module):
-    """A convolution without bias, then batch normalisation: in inference one convolution.
+    """A convolution without bias, then batch normalisation.
+
+    One convolution does it where the normalisation rests: in inference, and in the part of a
+    training run after which the statistics stand still.
 
     Args:
         in_channels: channels of the input.
@@ -36,26 +40,32 @@ class ConvBN(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) to (N, out_channels, ceil(H / stride), ceil(W / stride))."""
-        return self.bn(self.conv(x))
+        if self.bn.training:
+            return self.bn(self.conv(x))
+        return F.conv2d(x, *self._fold(), self.conv.stride, self.conv.padding)
 
     def folded(self) -> nn.Conv2d:
-        """The one convolution, with bias, that does the same in inference.
+        """The one convolution, with bias, that does the same in inference."""
+        weight, bias = self._fold()
+        conv = copy.deepcopy(self.conv)
+        conv.weight = nn.Parameter(weight.detach(), requires_grad=False)
+        conv.bias = nn.Parameter(bias.detach(), requires_grad=False)
+        return conv
 
-        w' = w * gamma / sqrt(var + eps), b' = beta - mean * gamma / sqrt(var + eps), computed
-        in double precision.
+    def _fold(self) -> tuple[Tensor, Tensor]:
+        """Weight and bias of both as one convolution: differentiable, in double precision.
+
+        w' = w * gamma / sqrt(var + eps), b' = beta - mean * gamma / sqrt(var + eps).
         """
         scale, shift = scale_and_shift(self.bn)
-        conv = copy.deepcopy(self.conv)
-        weight = self.conv.weight.detach().double() * scale[:, None, None, None]
-        conv.weight = nn.Parameter(weight.float(), requires_grad=False)
-        conv.bias = nn.Parameter(shift.float(), requires_grad=False)
-        return conv
+        weight = self.conv.weight.double() * scale[:, None, None, None]
+        return weight.float(), shift.float()
 
 
 class ScaleShift(nn.Module):
-    """What a batch normalisation is in inference: y = scale * x + shift per channel.
+    """What a batch normalisation is in inference: scale * x + shift per channel (C,).
 
-    Calling it adds the shift alone: whoever makes x has put the scale into a cheaper place.
+    Whoever makes x has a cheaper place for the scale, see `at_rest`.
     """
 
     scale: Tensor
@@ -64,20 +74,26 @@ class ScaleShift(nn.Module):
     def __init__(self, bn: nn.BatchNorm2d) -> None:
         super().__init__()
         scale, shift = scale_and_shift(bn)
-        self.register_buffer('scale', scale.float())
-        self.register_buffer('shift', shift.float())
+        self.register_buffer('scale', scale.detach().float())
+        self.register_buffer('shift', shift.detach().float())
 
-    def forward(self, scaled: Tensor) -> Tensor:
-        """Adds the shift to (N, C, H, W), which is scaled already."""
-        return scaled + self.shift.to(scaled.dtype).view(-1, 1, 1)
+
+def at_rest(norm: nn.Module) -> tuple[Tensor, Tensor] | None:
+    """Scale and shift (C,) of a normalisation that stands still, None of one that follows."""
+    if isinstance(norm, ScaleShift):
+        return norm.scale, norm.shift
+    if not isinstance(norm, nn.BatchNorm2d) or norm.training:
+        return None
+    scale, shift = scale_and_shift(norm)
+    return scale.float(), shift.float()
 
 
 def scale_and_shift(bn: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """Per channel (C,) float64 scale and shift of a batch normalisation in inference."""
+    """Per channel (C,) float64 scale and shift of a batch normalisation that rests."""
     assert bn.running_mean is not None, 'without running statistics there is nothing to fold'
     assert bn.running_var is not None
-    scale = bn.weight.detach().double() / torch.sqrt(bn.running_var.double() + bn.eps)
-    return scale, bn.bias.detach().double() - bn.running_mean.double() * scale
+    scale = bn.weight.double() / torch.sqrt(bn.running_var.double() + bn.eps)
+    return scale, bn.bias.double() - bn.running_mean.double() * scale
 
 
 def per_step(module: nn.Module, x: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from spike_depth_ros.config import require
 from spike_depth_ros.model import kernels
 from spike_depth_ros.model.head import HEADS, FusionHead, LinearHead, Prediction, to_prediction
-from spike_depth_ros.model.layers import ConvBN, Readout, ReLU, ScaleShift, per_step
+from spike_depth_ros.model.layers import ConvBN, Readout, ReLU, ScaleShift, at_rest, per_step
 from spike_depth_ros.model.neurons import Neuron, Tape
 
 STRIDE = 8
@@ -188,14 +188,15 @@ class SpikingSelfAttention(nn.Module):
         parts = qkv.flatten(0, 1).flatten(2).transpose(1, 2).unflatten(2, (3, self.heads, -1))
         q, k, v = parts.transpose(1, 3).unbind(2)
         pairs = k.transpose(-1, -2) @ v  # (T*B, heads, d, d) coincidences over all tokens
-        if isinstance(self.norm, ScaleShift):
-            # the scale goes into the small d x d matrix instead of over all tokens
-            scale = self.norm.scale.view(self.heads, 1, -1) / tokens
-            mixed = q @ (pairs * scale).to(q.dtype)
+        rest = at_rest(self.norm)
+        if rest is None:
+            mixed = self.norm(_to_maps((q @ pairs) / tokens, height, width))
         else:
-            mixed = (q @ pairs) / tokens
-        mixed = mixed.transpose(-1, -2).flatten(1, 2).unflatten(2, (height, width))
-        return self.norm(mixed).unflatten(0, (steps, batch))
+            # the scale goes into the small d x d matrix instead of over all tokens
+            scale, shift = rest[0].view(self.heads, 1, -1) / tokens, rest[1].view(-1, 1, 1)
+            mixed = _to_maps(q @ (pairs * scale).to(q.dtype), height, width)
+            mixed = mixed + shift.to(mixed.dtype)
+        return mixed.unflatten(0, (steps, batch))
 
 
 class SpikingMLP(nn.Module):
@@ -388,6 +389,11 @@ def _check_shape(spikes: Tensor) -> None:
         raise ValueError(
             f'spikes have shape {shape}, expected T >= 1 and H, W multiples of {STRIDE}'
         )
+
+
+def _to_maps(tokens: Tensor, height: int, width: int) -> Tensor:
+    """(N, heads, tokens, d) to (N, heads * d, height, width)."""
+    return tokens.transpose(-1, -2).flatten(1, 2).unflatten(2, (height, width))
 
 
 def _coordinates(like: Tensor) -> Tensor:
