@@ -28,7 +28,8 @@ def test_the_shipped_ablation_is_of_runs_that_exist():
 
     shipped = yaml.safe_load((ROOT / 'config' / 'ablate' / 'synthetic.yaml').read_text())
     runs = [
-        settings(ROOT / shipped['base'], options, 0) for options in shipped['variants'].values()
+        settings(ROOT / shipped['base'], [*shipped['shared'], *options], 0)
+        for options in shipped['variants'].values()
     ]
     assert len({run.schedule.max_iterations for run in runs}) == 1
     windows = {run.schedule.batch_size * run.schedule.clip_windows for run in runs}

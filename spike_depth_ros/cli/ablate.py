@@ -9,6 +9,7 @@ from spike_depth_ros.train.settings import EvaluationData, TrainConfig
 
 def ablate(
     base: Path = Path('config/train/synthetic.yaml'),
+    shared: list[str] | None = None,
     variants: dict[str, list[str]] | None = None,
     seeds: list[int] | None = None,
     data: EvaluationData = EvaluationData(),
@@ -21,8 +22,9 @@ def ablate(
 
     Args:
         base: the training configuration that all share.
-        variants: name -> options of `spike_depth train` that differ from it; the first is what
-            the others are compared with.
+        shared: options of `spike_depth train` that all share.
+        variants: name -> options that this one has besides; the first is what the others are
+            compared with.
         seeds: of each variant.
         data: what to measure on.
         out: folder of the runs.
@@ -37,16 +39,17 @@ def ablate(
 
     if not variants or not seeds:
         raise ConfigError('variants and seeds are empty: see config/ablate/synthetic.yaml')
+    common = shared or []
     chosen = [
-        Variant(name, {seed: settings(base, options, seed) for seed in seeds})
+        Variant(name, {seed: settings(base, [*common, *options], seed) for seed in seeds})
         for name, options in variants.items()
     ]
     table = markdown(run(chosen, data, out, say=print))
     schedule = chosen[0].configs[seeds[0]].schedule
     facts = (
-        f'`spike_depth ablate`, base `{base}`, seeds {seeds}, {schedule.max_iterations} '
-        f'iterations. Measured on `{json.dumps(data.test)}`: streaming, cap 80 m, no alignment; '
-        'mean over the seeds ± greatest distance from it.'
+        f'`spike_depth ablate`, base `{base}`, all with `{" ".join(common)}`, seeds {seeds}, '
+        f'{schedule.max_iterations} iterations. Measured on `{json.dumps(data.test)}`: '
+        'streaming, cap 80 m, no alignment; mean over the seeds ± greatest distance from it.'
     )
     changes = [f'- {name}: `{" ".join(options)}`' for name, options in variants.items()]
     body = '\n'.join(['## Ablations', '', facts, '', *changes, '', table])
