@@ -85,6 +85,7 @@ class DepthNode(LifecycleNode):
         self.outputs: Outputs | None = None
         self.events: EventInput | None = None
         self._active_entities: list = []
+        self._state_machine: Any = None
         super().__init__('depth_node', **options)
         params.declare(self, DepthParameters)
         self.parameters = params.read(self, DepthParameters)
@@ -184,6 +185,10 @@ class DepthNode(LifecycleNode):
         """Ends the threads before what they use goes away."""
         self._stop()
         super().destroy_node()
+        if self._state_machine is not None:
+            # rclpy leaves it to the collector; until then others see the node, and after an exit
+            # they do until its lease of 20 s is over
+            self._state_machine.destroy_when_not_in_use()
 
     @property
     def state(self) -> str:
