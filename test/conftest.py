@@ -1,6 +1,8 @@
 """Shared fixtures: the slow flag, and the real recordings that may lie beside the project."""
 
+import fcntl
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -9,9 +11,27 @@ pytest_plugins = ('depth_node_fixtures',)
 
 REAL_EVENTS = Path(__file__).resolve().parents[2] / 'shared' / 'real_events'
 
-# a ROS domain of this run's own, on this machine only: runs side by side never hear each other
-os.environ['ROS_DOMAIN_ID'] = str(1 + os.getpid() % 100)
+DOMAINS = range(1, 101)  # above, ports meet those that Linux hands out
+
+
+def domain_of_this_run():
+    """A ROS domain that no other run has, and the lock that keeps it until this one ends."""
+    for domain in DOMAINS:
+        try:
+            lock = (Path(tempfile.gettempdir()) / f'spike_depth_ros_domain_{domain}').open('w')
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return domain, lock
+        except OSError:  # another run's, or another user's
+            continue
+    raise RuntimeError('all ROS domains are taken by other runs of these tests')
+
+
+# on this machine only, and alone: runs side by side never hear each other
+DOMAIN, DOMAIN_LOCK = domain_of_this_run()
+os.environ['ROS_DOMAIN_ID'] = str(DOMAIN)
 os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
+os.environ['FASTDDS_DEFAULT_PROFILES_FILE'] = str(Path(__file__).with_name('fastdds.xml'))
+os.environ['FASTRTPS_DEFAULT_PROFILES_FILE'] = os.environ['FASTDDS_DEFAULT_PROFILES_FILE']
 
 
 def pytest_addoption(parser):

@@ -48,7 +48,7 @@ class Graph:
         self.strangers.append(node)
         return node
 
-    def spin_until(self, done, timeout_s=30.0):
+    def spin_until(self, done, timeout_s=60.0):
         """Spins until `done()`; says whether it came true. A busy machine may take its time."""
         until_s = time.monotonic() + timeout_s
         while time.monotonic() < until_s:
@@ -68,7 +68,6 @@ class Graph:
 
     def call(self, service_type, name, **fields):
         client = self.camera.create_client(service_type, name)
-        # what an earlier test left in the graph of services is forgotten after a lease of 20 s
         assert self.spin_until(client.service_is_ready), f'no service {name}'
         future = client.call_async(service_type.Request(**fields))
         assert self.spin_until(future.done), f'{name} does not answer'

@@ -148,7 +148,7 @@ def test_a_legacy_bag_played_as_live_gives_present_stamps(graph, start, tmp_path
     depth = graph.listen(Image, '/depth_node/depth/image')
     before_ns = graph.camera.get_clock().now().nanoseconds
     graph.add(ReplayNode(parameter_overrides=overrides(
-        {'path': str(tmp_path / 'old'), 'wait_for_subscriber_s': 10.0}
+        {'path': str(tmp_path / 'old'), 'wait_for_subscriber_s': 60.0}
     )))  # fmt: skip
     assert graph.spin_until(lambda: depth)
     assert before_ns < stamp_ns(depth[0]) <= graph.camera.get_clock().now().nanoseconds
@@ -197,9 +197,10 @@ def test_qos_can_be_overridden(graph, start):
 def test_real_recording_passes_without_a_loss(graph, start, real_events):
     node = start(window_queue=1000)
     depth = graph.listen(Image, '/depth_node/depth/image')
+    assert Driver(graph).ready()  # who listens before the playback begins hears its first packet
     path = str(real_events / 'test_events_1')
     player = graph.add(ReplayNode(parameter_overrides=overrides(
-        {'path': path, 'rate': 4.0, 'wait_for_subscriber_s': 10.0}
+        {'path': path, 'rate': 4.0, 'wait_for_subscriber_s': 60.0}
     )))  # fmt: skip
     assert graph.spin_until(lambda: player.finished.is_set() and not len(node.pipeline.messages))
     assert graph.spin_until(lambda: node.pipeline.stream.packets == 517)
@@ -234,7 +235,7 @@ def test_services(graph, start, tmp_path):
     assert says(graph, node, 'paused')
     frames = node.pipeline.meters.frames
     driver.send(3 * WINDOW_MS)
-    assert graph.spin_until(lambda: not len(node.pipeline.messages))
+    assert graph.spin_until(lambda: node.pipeline.stream.packets == driver.now_ms // 5)
     assert node.pipeline.meters.frames == frames
 
 
@@ -263,14 +264,16 @@ def test_two_cameras_on_one_topic_are_told(graph, start):
 def test_the_log_says_once_why_there_is_no_depth_and_when_it_comes(graph, start, capfd):
     start()
     depth = graph.listen(Image, '/depth_node/depth/image')
-    graph.spin_for(0.5)  # several reports
+    reports = graph.listen(DiagnosticArray, '/diagnostics')
+    assert graph.spin_until(lambda: len(reports) >= 5)
     log = capfd.readouterr().err
     assert log.count('no depth: nobody publishes /events') == 1
     driver = Driver(graph)
-    for _ in range(3):
+    for maps in (1, 3, 5):
         driver.send(2 * WINDOW_MS)
-        graph.spin_for(0.2)
-    assert depth
+        assert graph.spin_until(lambda maps=maps: len(depth) == maps)
+        del reports[:]
+        assert graph.spin_until(lambda: len(reports) >= 2)
     assert capfd.readouterr().err.count('depth maps/s') == 1
 
 
@@ -278,13 +281,26 @@ def test_diagnostics_say_what_the_node_does(graph, start):
     node = start(energy_period_s=0.001)
     arrays = graph.listen(DiagnosticArray, '/diagnostics')
     depth = graph.listen(Image, '/depth_node/depth/image')
-    Driver(graph).send(4 * WINDOW_MS)
-    assert graph.spin_until(lambda: len(depth) >= 3 and node.energy.report is not None)
-    del arrays[:]
-    assert graph.spin_until(lambda: arrays)
-    reports = {status.name: status for status in arrays[-1].status}
-    values = {name: {pair.key: pair.value for pair in status.values}
-              for name, status in reports.items()}  # fmt: skip
+    driver, windows = Driver(graph), []
+
+    def is_measured():
+        """Sends on, for energy is measured from the second picture on, and maps may go by."""
+        if len(depth) >= len(windows) - 1:
+            windows.append(driver.send(WINDOW_MS))
+        return node.energy.report is not None
+
+    def values():
+        return {status.name: {pair.key: pair.value for pair in status.values}
+                for status in arrays[-1].status}  # fmt: skip
+
+    def all_is_told():
+        return arrays and 'spike rate in the network' in values()['depth_node: engine'] and (
+            int(values()['depth_node: input']['events']) == sum(map(len, windows))
+        )  # fmt: skip
+
+    assert graph.spin_until(is_measured)
+    assert graph.spin_until(all_is_told)
+    reports, values = {status.name: status for status in arrays[-1].status}, values()
     assert 'untrained' in reports['depth_node: engine'].message
     engine = values['depth_node: engine']
     assert engine['depth image'] == '32x24'
@@ -292,7 +308,7 @@ def test_diagnostics_say_what_the_node_does(graph, start):
     assert float(encoder) > 0 < float(head)
     assert 0 < float(engine['spike rate in the network']) < 1
     events = values['depth_node: input']
-    assert (events['events'], events['missing packets']) == ('6400', '0')
+    assert events['missing packets'] == '0'
     assert {'events/s', 'ON share', 'sequence gaps', 'clock offset s', 'clock drift ppm',
             'unknown_codes', 'backward_steps', 'max_backward_ns'} <= set(events)  # fmt: skip
     assert {'decode ms (median, p99)', 'accumulate ms (median, p99)',
@@ -372,6 +388,17 @@ def test_it_works_again_after_a_rest(graph, start):
     assert graph.spin_until(lambda: depth)
 
 
+def test_what_is_destroyed_leaves_the_graph_at_once(graph, start):
+    node = start()
+    topic = '/depth_node/transition_event'
+    assert graph.spin_until(lambda: graph.camera.count_publishers(topic) == 1)
+    graph.executor.remove_node(node)
+    graph.nodes.remove(node)
+    node.destroy_node()
+    assert graph.camera.get_node_names() == ['camera']
+    assert graph.camera.count_publishers(topic) == 0
+
+
 def test_main_says_what_is_wrong_and_ends(capsys):
     with pytest.raises(SystemExit) as end:
         depth_node.main(['--ros-args', '-p', 'cloud_stride:=0'])
@@ -381,8 +408,12 @@ def test_main_says_what_is_wrong_and_ends(capsys):
 
 
 def test_main_ends_on_interrupt(checkpoint_file):
-    timer = threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT))
-    timer.start()
-    begin_s = time.monotonic()
+    def interrupt():
+        while not rclpy.ok():
+            time.sleep(0.01)
+        time.sleep(1.0)  # it spins by now, or soon will
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt).start()
     depth_node.main(['--ros-args', '-p', f'checkpoint:={checkpoint_file}'])
-    assert time.monotonic() - begin_s < 10.0
+    assert not rclpy.ok()

@@ -123,7 +123,8 @@ def test_without_a_calibration(graph, start):
     assert infos[0].k[0] == pytest.approx(16.0)  # 32 columns see 90 degrees: f = 16
 
 
-def test_a_calibration_that_is_announced_is_awaited(graph, start):
+def test_a_calibration_that_is_announced_is_awaited(graph, start, monkeypatch):
+    monkeypatch.setattr(depth_node, 'CALIBRATION_GRACE_S', 60.0)
     graph.camera.create_publisher(CameraInfo, '/eye/info', RELIABLE)
     node = start(cli_args=['--ros-args', '-r', 'camera_info:=/eye/info'])
     assert graph.spin_until(lambda: node.count_publishers('/eye/info') > 0)
@@ -294,7 +295,7 @@ class SlowEngine:
 
     def infer(self, spikes, state):
         self.busy.set()
-        self.go_on.wait(10.0)
+        self.go_on.wait(60.0)
         return np.zeros((3, *spikes.shape[2:]), np.float32), None
 
 
@@ -309,7 +310,7 @@ def test_shutdown_in_the_middle_of_inference(graph, start, monkeypatch):
     assert node.trigger_shutdown() == SUCCESS
     assert node.state == 'finalized'
     engine.go_on.set()
-    assert all(worker.join(5.0) for worker in workers)
+    assert all(worker.join(60.0) for worker in workers)
 
 
 def test_a_slow_engine_drops_the_oldest_and_stays_bounded(graph, start):
