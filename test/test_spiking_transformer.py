@@ -221,28 +221,13 @@ def test_a_resting_normalisation_learns_inside_its_convolution():
         torch.testing.assert_close(got, want, atol=1e-5, rtol=1e-5)
 
 
-def test_a_resting_normalisation_learns_inside_attention():
-    torch.manual_seed(0)
-    attention = SpikingSelfAttention(CONFIG)
-    qkv = (torch.rand(2, 3, 96, 4, 5) < 0.3).float().requires_grad_()
-    attention.attend(qkv * 1.5)
-    attention.eval()
-    of = (qkv, attention.norm.weight, attention.norm.bias)
-    got = attention.attend(qkv)
-    norm, attention.norm = attention.norm, nn.Identity()
-    apart = norm(attention.attend(qkv).flatten(0, 1)).view_as(got)
-    torch.testing.assert_close(got, apart, atol=1e-5, rtol=1e-5)
-    for one, other in zip(gradients(got, *of), gradients(apart, *of), strict=True):
-        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
-
-
 def test_attention_in_linear_order_is_exact():
     # integers below 2^24: the order of the products cannot matter, not by one bit
     attention = SpikingSelfAttention(CONFIG)
-    attention.norm = nn.Identity()
     steps, height, width = 2, 9, 11
     qkv = (torch.rand(steps, 1, 96, height, width) < 0.3).float()
-    got = attention.attend(qkv)
+    with torch.no_grad():
+        got = attention.attend(qkv)
     q, k, v = qkv.flatten(0, 1).flatten(2).view(steps, 3, 2, 16, -1).double().unbind(1)
     quadratic = (q.transpose(-1, -2) @ k) @ v.transpose(-1, -2)  # (T, heads, N, d)
     want = (quadratic.float() / (height * width)).transpose(-1, -2).reshape(got.shape)

@@ -395,7 +395,9 @@ def test_the_benchmark_times_the_same_step_with_both_neurons():
     rows = list(step_rows('tiny', (2, 2, 2, 32, 32), 1))
     assert [row['peer'] is not None for row in rows] == [True, True, False]
     assert all(row['value'] > 0 and row['unit'] == 'ms/window' for row in rows)
-    spikes = torch.ones(2, 2, 2, 32, 32, dtype=torch.uint8)
-    ours, theirs = (_step('tiny', backend, False, spikes) for backend in ('auto', 'spikingjelly'))
+    spikes = torch.poisson(torch.full((2, 2, 2, 32, 32), 0.3), torch.Generator().manual_seed(0))
+    ours, theirs = (
+        _step('tiny', backend, False, spikes.byte()) for backend in ('auto', 'spikingjelly')
+    )
     for _ in range(2):
         torch.testing.assert_close(ours(), theirs(), rtol=1e-4, atol=1e-5)

@@ -1,4 +1,4 @@
-"""Compiled loops over neurons on the CPU: what eager torch does in a dozen passes, in one.
+"""Compiled loops of inference on the CPU: what eager torch does in a dozen passes, in one.
 
 Arrays are (T, N): time by everything else, in any order of the elements that all arguments
 share. bfloat16 travels as its bits in uint16, since numpy has no such type. Loops over whole
@@ -6,9 +6,6 @@ rows, given as slices of their own, are what the compiler can vectorise.
 """
 
 from __future__ import annotations
-
-import math
-from collections.abc import Callable
 
 import numba
 import numpy as np
@@ -33,48 +30,6 @@ def _to_bf16(value):
 
 
 @numba.njit(nogil=True, error_model='numpy', inline='always')
-def _charge_and_fire(x, h, spikes, v, tau, threshold):
-    zero, one = np.float32(0), np.float32(1)
-    for i in range(x.size):
-        charged = v[i] + (x[i] - v[i]) / tau
-        fired = charged >= threshold
-        h[i] = charged
-        spikes[i] = one if fired else zero
-        v[i] = zero if fired else charged
-
-
-@numba.njit(cache=True, nogil=True, error_model='numpy')
-def lif_forward(x, h, spikes, v, tau, threshold):
-    """Leaky integrate-and-fire, for training: fills h, spikes (T, N), advances v (N,); float32."""
-    steps, n = x.shape
-    for start in range(0, n, _CHUNK):
-        part = slice(start, min(start + _CHUNK, n))
-        for t in range(steps):
-            _charge_and_fire(x[t, part], h[t, part], spikes[t, part], v[part], tau, threshold)
-
-
-@numba.njit(nogil=True, error_model='numpy', inline='always')
-def _charge_and_fire_bf16(x, h, spikes, v, tau, threshold):
-    zero, off = np.float32(0), np.uint16(0)
-    for i in range(x.size):
-        charged = v[i] + (_from_bf16(x[i]) - v[i]) / tau
-        fired = charged >= threshold
-        h[i] = _to_bf16(charged)
-        spikes[i] = _ONE_BF16 if fired else off
-        v[i] = zero if fired else charged
-
-
-@numba.njit(cache=True, nogil=True, error_model='numpy')
-def lif_forward_bf16(x, h, spikes, v, tau, threshold):
-    """As `lif_forward`, x, h and spikes bfloat16 as uint16; membranes stay float32."""
-    steps, n = x.shape
-    for start in range(0, n, _CHUNK):
-        part = slice(start, min(start + _CHUNK, n))
-        for t in range(steps):
-            _charge_and_fire_bf16(x[t, part], h[t, part], spikes[t, part], v[part], tau, threshold)
-
-
-@numba.njit(nogil=True, error_model='numpy', inline='always')
 def _fire(x, spikes, v, tau, threshold):
     zero, one = np.float32(0), np.float32(1)
     for i in range(x.size):
@@ -96,7 +51,7 @@ def _fire_bf16(x, spikes, v, tau, threshold):
 
 @numba.njit(cache=True, nogil=True, error_model='numpy')
 def lif_infer(x, spikes, before, after, tau, threshold):
-    """The same for inference: x, spikes float32 (T, N); `before` of size 0 means rest."""
+    """Leaky integrate-and-fire: x, spikes float32 (T, N); `before` of size 0 means rest."""
     steps, n = x.shape
     v = np.empty(_CHUNK, np.float32)
     for start in range(0, n, _CHUNK):
@@ -126,67 +81,6 @@ def lif_infer_bf16(x, spikes, before, after, tau, threshold):
         for t in range(steps):
             _fire_bf16(x[t, part], spikes[t, part], here, tau, threshold)
         after[part] = here
-
-
-def _atan_slope(x, alpha):
-    half = alpha * np.float32(0.5)
-    scaled = np.float32(math.pi) * half * x
-    return half / (np.float32(1) + scaled * scaled)
-
-
-def _sigmoid_slope(x, alpha):
-    y = np.float32(1) / (np.float32(1) + np.exp(-alpha * x))
-    return alpha * y * (np.float32(1) - y)
-
-
-def _backward(slope: Callable) -> tuple[Callable, Callable]:
-    """The backward passes in float32 and bfloat16 for a surrogate whose derivative is `slope`."""
-    slope = numba.njit(slope, inline='always')
-
-    @numba.njit(nogil=True, error_model='numpy', inline='always')
-    def step(grad, h, spikes, out, carry, tau, threshold, alpha):
-        zero = np.float32(0)
-        for i in range(h.size):
-            through = zero if spikes[i] else carry[i]
-            g = grad[i] * slope(h[i] - threshold, alpha) + through
-            out[i] = g / tau
-            carry[i] = g - g / tau
-
-    @numba.njit(nogil=True, error_model='numpy', inline='always')
-    def step_bf16(grad, h, spikes, out, carry, tau, threshold, alpha):
-        zero = np.float32(0)
-        for i in range(h.size):
-            through = zero if spikes[i] else carry[i]
-            g = _from_bf16(grad[i]) * slope(_from_bf16(h[i]) - threshold, alpha) + through
-            out[i] = _to_bf16(g / tau)
-            carry[i] = g - g / tau
-
-    def over_time(step: Callable) -> Callable:
-        @numba.njit(nogil=True, error_model='numpy')
-        def lif_backward(grad, h, spikes, out, carry, tau, threshold, alpha):
-            steps, n = h.shape
-            for start in range(0, n, _CHUNK):
-                part = slice(start, min(start + _CHUNK, n))
-                for t in range(steps - 1, -1, -1):
-                    step(
-                        grad[t, part], h[t, part], spikes[t, part], out[t, part], carry[part],
-                        tau, threshold, alpha,
-                    )  # fmt: skip
-
-        return lif_backward
-
-    return over_time(step), over_time(step_bf16)
-
-
-LIF_BACKWARD: dict[str, tuple[Callable, Callable]] = {
-    'atan': _backward(_atan_slope),
-    'sigmoid': _backward(_sigmoid_slope),
-}
-"""Surrogate -> kernels for float32 and bfloat16, (grad, h, spikes, out, carry, constants...).
-
-grad, h, spikes and out are (T, N); `carry` (N,) float32 holds the gradient of the last membrane
-and becomes that of the first. The constants are tau, threshold and the surrogate's alpha.
-"""
 
 
 @numba.njit(nogil=True, error_model='numpy', inline='always')

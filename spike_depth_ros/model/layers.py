@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from spike_depth_ros.model import kernels
+from spike_depth_ros.model import fused, kernels
 from spike_depth_ros.model.neurons import Neuron, Tape
 
 
@@ -37,12 +37,14 @@ class ConvBN(nn.Module):
         self.bn = nn.BatchNorm2d(out_channels)
         nn.init.kaiming_normal_(self.conv.weight, nonlinearity='linear')
         nn.init.constant_(self.bn.weight, gain)
+        self.backend = 'auto'
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) to (N, out_channels, ceil(H / stride), ceil(W / stride))."""
-        if self.bn.training:
-            return self.bn(self.conv(x))
-        return F.conv2d(x, *self._fold(), self.conv.stride, self.conv.padding)
+        if not self.bn.training:
+            return F.conv2d(x, *self._fold(), self.conv.stride, self.conv.padding)
+        y = self.conv(x)
+        return fused.normalise(y[None], self.bn)[0] if fused.fits(y, self.backend) else self.bn(y)
 
     def folded(self) -> nn.Conv2d:
         """The one convolution, with bias, that does the same in inference."""
@@ -101,12 +103,39 @@ def per_step(module: nn.Module, x: Tensor) -> Tensor:
     return module(x.flatten(0, 1)).unflatten(0, x.shape[:2])
 
 
+def fire(layer: nn.Module, neuron: Neuron | ReLU, x: Tensor, tape: Tape) -> Tensor:
+    """Spikes of `neuron` for the currents that `layer`, a ConvBN or what it folds to, makes."""
+    if isinstance(layer, ConvBN) and layer.bn.training:
+        return neuron(per_step(layer.conv, x), tape, layer.bn)
+    return neuron(per_step(layer, x), tape)
+
+
+def add(residual: Tensor, layer: nn.Module, x: Tensor) -> Tensor:
+    """The sum residual + layer(x), per step."""
+    if isinstance(layer, ConvBN) and layer.bn.training:
+        y = per_step(layer.conv, x)
+        if fused.fits(y, layer.backend):
+            return fused.normalise(y, layer.bn, residual)
+        return residual + per_step(layer.bn, y)
+    return residual + per_step(layer, x)
+
+
+def join(
+    residual: Tensor, layer: nn.Module, neuron: Neuron, x: Tensor, tape: Tape
+) -> tuple[Tensor, Tensor]:
+    """The current residual + layer(x), and the spikes of `neuron` for it."""
+    if isinstance(layer, ConvBN) and layer.bn.training:
+        return neuron.join(per_step(layer.conv, x), tape, layer.bn, residual)
+    current = residual + per_step(layer, x)
+    return current, neuron(current, tape)
+
+
 class ReLU(nn.Module):
     """The activation of a head that does not spike, called as a neuron is."""
 
-    def forward(self, x: Tensor, tape: Tape) -> Tensor:
-        """Rectifies; leaves the tape alone."""
-        return x.relu()
+    def forward(self, x: Tensor, tape: Tape, norm: nn.BatchNorm2d | None = None) -> Tensor:
+        """Rectifies, what the norm makes of it if one is given; leaves the tape alone."""
+        return (x if norm is None else per_step(norm, x)).relu()
 
 
 class Residual(nn.Module):
@@ -127,8 +156,8 @@ class Residual(nn.Module):
 
     def forward(self, x: Tensor, tape: Tape) -> Tensor:
         """(T, B, C, H, W) to the same shape."""
-        y = per_step(self.conv1, self.act1(x, tape))
-        return x + per_step(self.conv2, self.act2(y, tape))
+        y = fire(self.conv1, self.act2, self.act1(x, tape), tape)
+        return add(x, self.conv2, y)
 
 
 class Readout(nn.Module):
@@ -153,6 +182,7 @@ class Readout(nn.Module):
         order = torch.arange(channels).view(-1, 1) * 5 % channels if channels % 5 else None
         decay = decay if order is None else decay[order.flatten()]
         self.logit = nn.Parameter(torch.logit(decay))
+        self.backend = 'auto'
 
     def forward(self, x: Tensor, total: Tensor | None, seen: Tensor) -> tuple[Tensor, Tensor]:
         """Takes in the steps of a chunk.
@@ -172,8 +202,11 @@ class Readout(nn.Module):
         # as one weighted sum over the steps, which keeps far less for the backward pass
         steps = x.shape[0]
         ages = torch.arange(steps - 1, -1, -1, device=x.device).view(-1, 1)
-        weights = ((1 - decay) * decay**ages).view(steps, 1, -1, 1, 1)
-        new = (x * weights).sum(0)
+        weights = (1 - decay) * decay**ages  # (T, C)
+        if fused.fits(x, self.backend):
+            new = fused.weighted_sum(x, weights)
+        else:
+            new = (x * weights.view(steps, 1, -1, 1, 1)).sum(0)
         total = new if total is None else (decay**steps).view(-1, 1, 1) * total + new
         return (total * norm[..., None, None]).to(x.dtype), total
 

@@ -15,13 +15,14 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from spike_depth_ros.config import require
-from spike_depth_ros.model import kernels
+from spike_depth_ros.model import fused, kernels
 
 SURROGATES: dict[str, float] = {'atan': 2.0, 'sigmoid': 4.0}
 """Surrogate gradient -> its steepness alpha; the same defaults as spikingjelly's."""
@@ -82,22 +83,52 @@ class Neuron(nn.Module):
         self.threshold, self.surrogate, self.levels = threshold, surrogate, levels
         self.backend = 'auto'
 
-    def forward(self, current: Tensor, tape: Tape) -> Tensor:
-        """Input currents (T, B, C, H, W) to spikes of that shape; the membrane goes by `tape`."""
-        membrane = tape.take()
-        backend = self._choose(current)
-        if backend == 'fused' and not _needs_gradient(current, membrane):
-            spikes, membrane = _lif_infer(self, current, membrane)
+    @property
+    def dynamics(self) -> fused.Dynamics:
+        """Its constants, for the compiled loops."""
+        return fused.Dynamics(self.tau, self.threshold, self.surrogate, SURROGATES[self.surrogate])
+
+    def forward(self, current: Tensor, tape: Tape, norm: nn.BatchNorm2d | None = None) -> Tensor:
+        """Input currents (T, B, C, H, W) to spikes of that shape; the membrane goes by `tape`.
+
+        Args:
+            current: the input; with a norm, what that norm makes the input of.
+            tape: holds the membrane.
+            norm: a batch normalisation in training, done in one go with the neurons if possible.
+        """
+        if norm is not None and not self._fuses(current):
+            current, norm = _normalised(current, norm), None
+        before, backend = tape.take(), self._choose(current)
+        if norm is not None:
+            spikes, after, _ = fused.fire(current, self.dynamics, before, norm)
+        elif backend == 'fused' and not _needs_gradient(current, before):
+            spikes, after = _lif_infer(self, current, before)
         else:
-            if membrane is None:
-                membrane = torch.zeros(current.shape[1:], device=current.device)
-            spikes, membrane = _STEPPERS[self.kind, backend](self, current, membrane)
-        tape.put(membrane)
+            if before is None and backend != 'fused':
+                before = torch.zeros(current.shape[1:], device=current.device)
+            spikes, after = _STEPPERS[self.kind, backend](self, current, before)
+        tape.put(after)
         return spikes
+
+    def join(
+        self, x: Tensor, tape: Tape, norm: nn.BatchNorm2d, residual: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The sum residual + norm(x), and the spikes of `forward` for it as the input."""
+        if not self._fuses(x):
+            current = residual + _normalised(x, norm)
+            return current, self(current, tape)
+        spikes, after, summed = fused.fire(x, self.dynamics, tape.take(), norm, residual)
+        assert summed is not None
+        tape.put(after)
+        return summed, spikes
 
     def extra_repr(self) -> str:
         """What `print(model)` shows of this layer."""
         return f'{self.kind}, {self.channels} channels, tau={self.tau}, threshold={self.threshold}'
+
+    def _fuses(self, x: Tensor) -> bool:
+        """Whether a normalisation in training and the neurons can be one node of the graph."""
+        return self.kind == 'lif' and fused.fits(x, self.backend)
 
     def _choose(self, current: Tensor) -> str:
         if self.backend != 'auto':
@@ -110,13 +141,15 @@ class Neuron(nn.Module):
 def set_backend(model: nn.Module, backend: str) -> nn.Module:
     """Makes every neuron of `model` run by `backend`, one of `BACKENDS`; returns the model.
 
+    What else has compiled loops for training has them for 'auto' and 'fused' only.
+
     Raises:
         ConfigError: no such backend.
     """
     require(backend in BACKENDS, 'backend', backend, f'one of {BACKENDS}')
     for module in model.modules():
-        if isinstance(module, Neuron):
-            module.backend = backend
+        if hasattr(module, 'backend'):
+            module.backend = backend  # type: ignore[assignment]
     return model
 
 
@@ -137,40 +170,14 @@ def expand_levels(counts: Tensor, levels: int) -> Tensor:
     return (slots < counts).to(counts.dtype)
 
 
-class _FusedLIF(torch.autograd.Function):
-    """All steps of a LIF as one node of the graph; only the charged membrane h is kept.
-
-    h = v + (x - v) / tau, s = [h >= threshold], v' = (1 - s) h; the reset carries no gradient.
-    """
-
-    @staticmethod
-    def forward(ctx, current, membrane, tau, threshold, surrogate):
-        half = current.dtype == torch.bfloat16
-        x = _dense(current.detach() if half else current.detach().float())
-        h, spikes = torch.empty_like(x), torch.empty_like(x)
-        v = _like_step(membrane.detach().float(), x).clone()
-        kernel = kernels.lif_forward_bf16 if half else kernels.lif_forward
-        kernel(_rows(x), _rows(h), _rows(spikes), _row(v), *_f32(tau, threshold))
-        ctx.save_for_backward(h, spikes)
-        ctx.constants = (tau, threshold, surrogate)
-        return spikes if spikes.dtype == current.dtype else spikes.to(current.dtype), v
-
-    @staticmethod
-    def backward(ctx, grad_spikes, grad_membrane):
-        h, spikes = ctx.saved_tensors
-        tau, threshold, surrogate = ctx.constants
-        carry = _like_step(grad_membrane.float(), h).clone()
-        grad = grad_spikes.to(h.dtype)
-        grad = grad if grad.stride() == h.stride() else torch.empty_like(h).copy_(grad)
-        out = torch.empty_like(h)
-        kernel = kernels.LIF_BACKWARD[surrogate][h.dtype == torch.bfloat16]
-        arrays = [_rows(tensor) for tensor in (grad, h, spikes, out)]
-        kernel(*arrays, _row(carry), *_f32(tau, threshold, SURROGATES[surrogate]))
-        return out.to(grad_spikes.dtype), carry, None, None, None
+def _lif_fused(neuron: Neuron, current: Tensor, membrane: Tensor | None) -> tuple[Tensor, Tensor]:
+    x = current if current.dtype == torch.bfloat16 else current.float()
+    spikes, membrane, _ = fused.fire(x, neuron.dynamics, membrane)
+    return spikes.to(current.dtype), membrane
 
 
-def _lif_fused(neuron: Neuron, current: Tensor, membrane: Tensor) -> tuple[Tensor, Tensor]:
-    return _FusedLIF.apply(current, membrane, neuron.tau, neuron.threshold, neuron.surrogate)
+def _normalised(x: Tensor, norm: nn.BatchNorm2d) -> Tensor:
+    return norm(x.flatten(0, 1)).unflatten(0, x.shape[:2])
 
 
 def _needs_gradient(current: Tensor, membrane: Tensor | None) -> bool:
@@ -308,7 +315,7 @@ def _ilif_spikingjelly(neuron: Neuron, current: Tensor, membrane: Tensor) -> tup
     return counts, membrane
 
 
-_STEPPERS: dict[tuple[str, str], Callable[[Neuron, Tensor, Tensor], tuple[Tensor, Tensor]]] = {
+_STEPPERS: dict[tuple[str, str], Callable[[Neuron, Tensor, Any], tuple[Tensor, Tensor]]] = {
     ('lif', 'fused'): _lif_fused,
     ('lif', 'torch'): _lif_torch,
     ('lif', 'spikingjelly'): _lif_spikingjelly,

@@ -17,9 +17,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from spike_depth_ros.config import require
-from spike_depth_ros.model import kernels
+from spike_depth_ros.model import fused, kernels
 from spike_depth_ros.model.head import HEADS, FusionHead, LinearHead, Prediction, to_prediction
-from spike_depth_ros.model.layers import ConvBN, Readout, ReLU, ScaleShift, at_rest, per_step
+from spike_depth_ros.model.layers import (
+    ConvBN,
+    Readout,
+    ReLU,
+    ScaleShift,
+    add,
+    at_rest,
+    fire,
+    join,
+    per_step,
+)
 from spike_depth_ros.model.neurons import Neuron, Tape
 
 STRIDE = 8
@@ -174,29 +184,36 @@ class SpikingSelfAttention(nn.Module):
         nn.init.constant_(self.norm.weight, 2.0)
         self.act_out = config.neuron_layer(dim, STRIDE)
         self.project = ConvBN(dim, dim)
+        self.backend = 'auto'
 
     def forward(self, x: Tensor, tape: Tape) -> Tensor:
-        """The residual branch: (T, B, D, h, w) to the same shape."""
-        qkv = self.act_qkv(per_step(self.qkv, self.act_in(x, tape)), tape)
-        return per_step(self.project, self.act_out(self.attend(qkv), tape))
+        """Spikes for `project`: (T, B, D, h, w) to the same shape."""
+        qkv = fire(self.qkv, self.act_qkv, self.act_in(x, tape), tape)
+        rest = at_rest(self.norm)
+        if rest is None:
+            fired = self.act_out(self.attend(qkv), tape, self.norm)
+        else:
+            mixed = self.attend(qkv, rest[0])
+            fired = self.act_out(mixed + rest[1].to(mixed.dtype).view(-1, 1, 1), tape)
+        return fired
 
-    def attend(self, qkv: Tensor) -> Tensor:
-        """Spikes of q, k, v (T, B, 3D, h, w) to the normalised currents (T, B, D, h, w)."""
-        steps, batch, _, height, width = qkv.shape
-        tokens = height * width
+    def attend(self, qkv: Tensor, scale: Tensor | None = None) -> Tensor:
+        """Spikes of q, k, v (T, B, 3D, h, w) to (T, B, D, h, w), times `scale` (D,)."""
+        tokens = qkv.shape[-2] * qkv.shape[-1]
+        if fused.fits(qkv, self.backend):
+            scale = torch.ones(qkv.shape[2] // 3) if scale is None else scale
+            return fused.attend(qkv, scale / tokens, self.heads)
         # (T*B, N, 3, heads, d) -> 3 x (T*B, heads, N, d)
         parts = qkv.flatten(0, 1).flatten(2).transpose(1, 2).unflatten(2, (3, self.heads, -1))
         q, k, v = parts.transpose(1, 3).unbind(2)
         pairs = k.transpose(-1, -2) @ v  # (T*B, heads, d, d) coincidences over all tokens
-        rest = at_rest(self.norm)
-        if rest is None:
-            mixed = self.norm(_to_maps((q @ pairs) / tokens, height, width))
+        if scale is None:
+            mixed = (q @ pairs) / tokens
         else:
             # the scale goes into the small d x d matrix instead of over all tokens
-            scale, shift = rest[0].view(self.heads, 1, -1) / tokens, rest[1].view(-1, 1, 1)
-            mixed = _to_maps(q @ (pairs * scale).to(q.dtype), height, width)
-            mixed = mixed + shift.to(mixed.dtype)
-        return mixed.unflatten(0, (steps, batch))
+            mixed = q @ (pairs * (scale.view(self.heads, 1, -1) / tokens)).to(q.dtype)
+        mixed = mixed.transpose(-1, -2).flatten(1, 2).unflatten(2, qkv.shape[-2:])
+        return mixed.unflatten(0, qkv.shape[:2])
 
 
 class SpikingMLP(nn.Module):
@@ -210,10 +227,9 @@ class SpikingMLP(nn.Module):
         self.act2 = config.neuron_layer(hidden, STRIDE)
         self.conv2 = ConvBN(hidden, config.dim)
 
-    def forward(self, x: Tensor, tape: Tape) -> Tensor:
-        """The residual branch: (T, B, D, h, w) to the same shape."""
-        hidden = per_step(self.conv1, self.act1(x, tape))
-        return per_step(self.conv2, self.act2(hidden, tape))
+    def forward(self, fired: Tensor, tape: Tape) -> Tensor:
+        """Spikes of `act1` to those for `conv2`: (T, B, D, h, w) to (T, B, D * ratio, h, w)."""
+        return fire(self.conv1, self.act2, fired, tape)
 
 
 class Block(nn.Module):
@@ -226,8 +242,9 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, tape: Tape) -> Tensor:
         """(T, B, D, h, w) to the same shape."""
-        x = x + self.attention(x, tape)
-        return x + self.mlp(x, tape)
+        fired = self.attention(x, tape)
+        x, fired = join(x, self.attention.project, self.mlp.act1, fired, tape)
+        return add(x, self.mlp.conv2, self.mlp(fired, tape))
 
 
 class SpikingTransformer(nn.Module):
@@ -389,11 +406,6 @@ def _check_shape(spikes: Tensor) -> None:
         raise ValueError(
             f'spikes have shape {shape}, expected T >= 1 and H, W multiples of {STRIDE}'
         )
-
-
-def _to_maps(tokens: Tensor, height: int, width: int) -> Tensor:
-    """(N, heads, tokens, d) to (N, heads * d, height, width)."""
-    return tokens.transpose(-1, -2).flatten(1, 2).unflatten(2, (height, width))
 
 
 def _coordinates(like: Tensor) -> Tensor:
