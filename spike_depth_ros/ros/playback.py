@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +20,7 @@ from spike_depth_ros.ros.probe import Probe, Recording
 NODE = '/depth_node'
 TRUTH_TOPIC = '/ground_truth/depth'
 READY_S = 90.0
+SETTLE_S = 15.0
 
 
 class Nodes(NamedTuple):
@@ -75,7 +76,7 @@ def play(nodes: Nodes, seconds: float) -> Recording:
             _spin(executor, seconds + READY_S, lambda: replay.poll() is not None)
         recording = probe.recording
         recording.node_cores = (_cpu_s(depth) - busy_s) / (time.monotonic() - start_s)
-        _spin(executor, 2.5, lambda: False)  # the last maps, and the final counts
+        _spin(executor, SETTLE_S, _is_settled(probe))  # the last maps, and the final counts
     return recording
 
 
@@ -153,6 +154,23 @@ def _spin(executor: Any, timeout_s: float, done: Any) -> None:
     deadline_s = time.monotonic() + timeout_s
     while time.monotonic() < deadline_s and not done():
         executor.spin_once(timeout_sec=0.05)
+
+
+def _is_settled(probe: Probe) -> Callable[[], bool]:
+    """Asks whether two reports in a row count the same; the next one may have been under way."""
+    name = f'{NODE.lstrip("/")}: work'
+    seen = probe.recording.diagnostics.get(name)
+    counts: list[tuple[str, str]] = []
+
+    def is_settled() -> bool:
+        nonlocal seen
+        report = probe.recording.diagnostics.get(name)
+        if report is not None and report is not seen:
+            seen = report
+            counts.append((report['depth maps'], report['dropped windows']))
+        return len(counts) >= 3 and counts[-1] == counts[-2]
+
+    return is_settled
 
 
 def _is_active(probe: Any) -> bool:
