@@ -19,6 +19,7 @@ from torch import nn
 
 from spike_depth_ros.model import runtimes
 from spike_depth_ros.model.checkpoint import Checkpoint
+from spike_depth_ros.model.inference import CpuInference, serves
 from spike_depth_ros.model.spiking_transformer import SpikingTransformer
 
 log = logging.getLogger(__name__)
@@ -57,7 +58,7 @@ class Engine(Protocol):
 
 
 class TorchEngine:
-    """The reference: eager torch, batch normalisation folded, fused neurons.
+    """torch with batch normalisation folded and fused neurons; on a CPU by `CpuInference`.
 
     Args:
         checkpoint: what to run.
@@ -75,6 +76,10 @@ class TorchEngine:
         torch.set_num_threads(thread_count(threads))
         self._dtype = dtype
         model = checkpoint.model
+        self._fast: CpuInference | None = None
+        if self._device.type == 'cpu' and serves(model):
+            self._fast = CpuInference(model, dtype, torch.get_num_threads())
+            return
         ready = model.folded() if isinstance(model, SpikingTransformer) else copy.deepcopy(model)
         # ours casts by itself, where it must
         self._casts = dtype != torch.float32 and not isinstance(model, SpikingTransformer)
@@ -88,6 +93,11 @@ class TorchEngine:
     def infer(self, spikes: np.ndarray, state: Any | None) -> tuple[np.ndarray, Any]:
         """See `Engine.infer`."""
         check_spikes(spikes)
+        if self._fast is not None:
+            try:
+                return self._fast.step(spikes, state)
+            except ValueError as error:
+                raise EngineError(str(error)) from error
         batch = torch.from_numpy(spikes)[:, None].to(self._device)  # (T, 1, 2, H, W)
         with torch.autocast(self._device.type, self._dtype, enabled=self._casts):
             prediction, state = self._model.step(batch, state)

@@ -297,7 +297,7 @@ class SpikingTransformer(nn.Module):
         _check_shape(spikes)
         tape = Tape(None if state is None else state.membranes)
         stages = self.stem(spikes, tape)
-        x = stages[3] + self.place(_coordinates(stages[3]).to(stages[3].dtype))
+        x = stages[3] + self.place(coordinates(stages[3]).to(stages[3].dtype))
         maps = [stages[0], stages[1]]
         for block in self.blocks:
             x = block(x, tape)
@@ -408,7 +408,7 @@ def _check_shape(spikes: Tensor) -> None:
         )
 
 
-def _coordinates(like: Tensor) -> Tensor:
+def coordinates(like: Tensor) -> Tensor:
     """(1, 4, h, w): y, y^2, x, x^2 in [-1, 1] for the tokens of `like`.
 
     Depth depends on the place (the road is below, the sky above), and attention alone does not

@@ -1,0 +1,311 @@
+"""The spiking transformer on a CPU, for one stream: the same maps with far less work around it.
+
+`SpikingTransformer` says what is computed, this says it again for speed: convolutions whose
+weights are laid out once, sums and rectifiers done while a convolution writes its result, one
+compiled pass for a layer of neurons, none for reshaping. It knows the shape of network that the
+presets have; `serves` says of which network.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple, TypeGuard
+
+import numba
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from spike_depth_ros.model import inference_kernels as kernels
+from spike_depth_ros.model.head import LOG_SCALE_CENTRE, LOG_SCALE_REACH
+from spike_depth_ros.model.neurons import Neuron
+from spike_depth_ros.model.spiking_transformer import (
+    MAX_COUNT,
+    SpikingTransformer,
+    coordinates,
+)
+
+
+class Memory(NamedTuple):
+    """What is carried from window to window.
+
+    Attributes:
+        seen: number of steps since rest.
+        arrays: float32 membranes and running sums, in the order in which they are used.
+    """
+
+    seen: int
+    arrays: tuple[np.ndarray, ...]
+
+
+def serves(model: nn.Module) -> TypeGuard[SpikingTransformer]:
+    """Whether `CpuInference` knows this network."""
+    if not isinstance(model, SpikingTransformer):
+        return False
+    config = model.config
+    spiking = config.neuron == 'lif' and not config.head_spiking
+    return spiking and config.stem == 'stride' and config.head == 'fusion'
+
+
+class CpuInference:
+    """A network prepared for inference.
+
+    Args:
+        model: one that this `serves`.
+        dtype: of weights and maps, float32 or bfloat16; membranes and sums stay float32.
+        threads: to use.
+    """
+
+    def __init__(self, model: SpikingTransformer, dtype: torch.dtype, threads: int) -> None:
+        self._model: Any = model.folded()
+        self._dtype = dtype
+        self._threads = min(threads, numba.config.NUMBA_NUM_THREADS)  # type: ignore[attr-defined]
+        numba.set_num_threads(self._threads)
+        torch.set_num_threads(threads)  # now: numba's threads, as they start, change torch's
+        self._table = torch.arange(256.0).clamp(max=MAX_COUNT).sqrt().to(dtype)
+        self._places: dict[tuple[int, ...], Tensor] = {}
+        for name, module in list(self._model.named_modules()):
+            if isinstance(module, nn.Conv2d) and name != 'place':
+                parent, _, child = name.rpartition('.')
+                setattr(self._model.get_submodule(parent), child, Convolution(module, dtype))
+        self._model.head.context.to(dtype)
+        self._averages = [_Average(readout) for readout in self._model.readouts]
+        self._neurons = {
+            neuron: (np.float32(1 / neuron.tau), np.float32(neuron.threshold))
+            for neuron in self._model.modules()
+            if isinstance(neuron, Neuron)
+        }
+
+    @torch.inference_mode()
+    def step(self, counts: np.ndarray, memory: Memory | None) -> tuple[np.ndarray, Memory]:
+        """Continues a stream.
+
+        Args:
+            counts: (T, 2, H, W) uint8, H and W multiples of 8.
+            memory: what the call before returned, or None to begin at rest.
+
+        Returns:
+            (3, H, W) float32 maps, and the memory after the window.
+
+        Raises:
+            ValueError: the memory is of another image size.
+        """
+        numba.set_num_threads(self._threads)  # of the calling thread, whichever that is
+        model, tape = self._model, _Tape(memory)
+        seen = len(counts) + (memory.seen if memory else 0)
+        x = self._compress(counts)
+        averages: list[Tensor] = []
+        for i, conv in enumerate(model.stem.convs[:3]):
+            x = conv(x)
+            if i < 2:
+                averages.append(self._maps(1, x.shape[-2:], x.shape[1]))
+                self._averages[i](x, tape, seen, averages[i])
+            x = self._fire(model.stem.neurons[i], x, tape)
+        x = model.stem.convs[3](x, add_to=self._place(x))
+        joined = self._maps(1, x.shape[-2:], len(model.blocks) * x.shape[1])
+        for i, block in enumerate(model.blocks):
+            x = self._block(block, x, tape)
+            part = joined[:, i * x.shape[1] : (i + 1) * x.shape[1]]
+            self._averages[2 + i](x, tape, seen, part)
+        raw = self._head(model.head, averages, joined)
+        return _enlarged_prediction(raw), Memory(seen, tuple(tape.after))
+
+    def _maps(self, count: int, size: Sequence[int], channels: int) -> Tensor:
+        """Fresh maps (N, C, H, W), the channels last in memory."""
+        return torch.empty((count, *size, channels), dtype=self._dtype).permute(0, 3, 1, 2)
+
+    def _compress(self, counts: np.ndarray) -> Tensor:
+        """As `compress`: (T, 2, H, W)."""
+        out = self._maps(len(counts), counts.shape[-2:], 2)
+        kernels.look_up(np.ascontiguousarray(counts), _bits(self._table), _pixels(out))
+        return out
+
+    def _place(self, like: Tensor) -> Tensor:
+        """A copy per step of what the network knows of the place of every token."""
+        shape = (like.shape[0], *like.shape[-2:])
+        if shape not in self._places:
+            place = self._model.place(coordinates(like)).to(self._dtype)
+            out = self._maps(like.shape[0], like.shape[-2:], place.shape[1])
+            self._places = {shape: out.copy_(place.expand_as(out))}
+        return self._places[shape].clone()
+
+    def _fire(self, neuron: Neuron, x: Tensor, tape: _Tape, shift: Any = None) -> Tensor:
+        """Spikes (T, C, H, W) of a layer."""
+        steps, channels = x.shape[:2]
+        spikes = self._maps(steps, x.shape[-2:], channels)
+        before, after = tape.next((x[0].numel(),))
+        rows, fired = _pixels(x).reshape(steps, -1), _pixels(spikes).reshape(steps, -1)
+        constants = self._neurons[neuron]
+        if shift is None:
+            kernels.fire(rows, fired, before, after, *constants)
+        else:
+            tile = np.tile(shift, max(1, kernels.CHUNK // channels))
+            kernels.fire_shifted(rows, tile, fired, before, after, *constants)
+        return spikes
+
+    def _block(self, block: Any, x: Tensor, tape: _Tape) -> Tensor:
+        """Adds both branches of a block to x (T, D, h, w), in place."""
+        attention, mlp = block.attention, block.mlp
+        qkv = self._fire(attention.act_in, x, tape)
+        qkv = self._fire(attention.act_qkv, attention.qkv(qkv), tape)
+        mixed, shift = self._attend(attention, qkv), attention.norm.shift.numpy()
+        attention.project(self._fire(attention.act_out, mixed, tape, shift), add_to=x)
+        hidden = mlp.conv1(self._fire(mlp.act1, x, tape))
+        mlp.conv2(self._fire(mlp.act2, hidden, tape), add_to=x)
+        return x
+
+    def _attend(self, attention: Any, qkv: Tensor) -> Tensor:
+        """Scaled currents (T, D, h, w) of spikes (T, 3D, h, w), without the shift."""
+        steps, _, height, width = qkv.shape
+        tokens, heads = height * width, attention.heads
+        parts = qkv.permute(0, 2, 3, 1).view(steps, tokens, 3, heads, -1)
+        q, k, v = parts.permute(2, 0, 3, 1, 4)  # (T, heads, N, d) each
+        scale = attention.norm.scale.view(heads, 1, -1) / tokens
+        pairs = ((k.transpose(-1, -2) @ v) * scale).to(q.dtype)
+        mixed = (q @ pairs).transpose(1, 2).reshape(steps, height, width, -1)
+        return mixed.permute(0, 3, 1, 2)
+
+    def _head(self, head: Any, stem: list[Tensor], joined: Tensor) -> Tensor:
+        """As `FusionHead`, from rectified averages: raw maps (1, 3, H/2, W/2)."""
+        f8 = head.fuse(joined)
+        f16 = head.down16.conv(f8.relu())
+        f32 = head.down32.conv(f16.relu())
+        f32 += head.context(f32.mean((-1, -2)))[..., None, None]
+        f32 = _residual(head.res32, f32, f32.relu())
+        f16 = _residual(head.res16, f16, self._enlarge(f32, f16))
+        f8 = _residual(head.res8, f8, self._enlarge(f16, f8), relu=True)
+        f4 = head.up4.skip(stem[1])
+        f4 = _residual(head.res4, f4, self._enlarge(head.up4.conv(f8), f4), relu=True)
+        f2 = head.up2.skip(stem[0])
+        f2 = head.smooth(self._enlarge(head.up2.conv(f4), f2), relu=True)
+        return head.out(f2)
+
+    def _enlarge(self, coarse: Tensor, fine: Tensor) -> Tensor:
+        """Adds to `fine` (1, C, H, W) the coarser map, enlarged; the sum rectified."""
+        rectified = self._maps(1, fine.shape[-2:], fine.shape[1])
+        rows, shares_y = _between(coarse.shape[2], fine.shape[2])
+        columns, shares_x = _between(coarse.shape[3], fine.shape[3])
+        maps = [_pixels(x)[0] for x in (coarse, fine, rectified)]
+        kernels.enlarge(*maps, rows, columns, shares_y, shares_x)
+        return rectified
+
+
+class Convolution(nn.Module):
+    """A convolution of maps whose channels lie last, its weights laid out once.
+
+    Args:
+        conv: the convolution.
+        dtype: of weights and maps.
+    """
+
+    packs = torch.backends.mkldnn.is_available()
+    """Whether oneDNN is here, by the operators that torch's own compiler puts into its code."""
+
+    def __init__(self, conv: nn.Conv2d, dtype: torch.dtype) -> None:
+        super().__init__()
+        self._weight = conv.weight.detach().to(dtype)
+        self._bias = None if conv.bias is None else conv.bias.detach().to(dtype)
+        self._where: tuple[Any, ...] = (
+            list(conv.padding), list(conv.stride), list(conv.dilation), conv.groups
+        )  # fmt: skip
+        self._packed: Tensor | None = None
+
+    def forward(self, x: Tensor, add_to: Tensor | None = None, relu: bool = False) -> Tensor:
+        """The convolution of x (N, C, H, W), or `add_to` with it added in place; rectified."""
+        padding, stride, dilation, groups = self._where
+        if not self.packs:
+            y = F.conv2d(x, self._weight, self._bias, stride, padding, dilation, groups)
+            y = y if add_to is None else add_to.add_(y)
+            return y.relu_() if relu else y
+        oneDNN = torch.ops.mkldnn
+        if self._packed is None:
+            self._packed = oneDNN._reorder_convolution_weight(
+                self._weight, *self._where, list(x.shape)
+            )
+        if add_to is None:
+            return oneDNN._convolution_pointwise.default(
+                x, self._packed, self._bias, *self._where, 'relu' if relu else 'none', [], ''
+            )
+        then = 'relu' if relu else None
+        return oneDNN._convolution_pointwise_.binary(
+            add_to, x, self._packed, self._bias, *self._where, 'add', 1.0, then, [], ''
+        )
+
+
+class _Tape:
+    """Hands out what is remembered in the order of use, as `Tape` does."""
+
+    def __init__(self, memory: Memory | None) -> None:
+        self._before = None if memory is None else iter(memory.arrays)
+        self.after: list[np.ndarray] = []
+
+    def next(self, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+        """What was before (of size 0 at rest), and room for what will be."""
+        before = np.empty((0,) * len(shape), np.float32)
+        if self._before is not None:
+            before = next(self._before)
+            if before.shape != shape:
+                raise ValueError('the state is of another image size; begin at rest')
+        self.after.append(np.empty(shape, np.float32))
+        return before, self.after[-1]
+
+
+class _Average:
+    """`Readout`, with what does not change from window to window computed once.
+
+    Args:
+        readout: what to do.
+    """
+
+    def __init__(self, readout: Any) -> None:
+        self._decay = torch.sigmoid(readout.logit.detach()).numpy()
+
+    def __call__(self, x: Tensor, tape: _Tape, seen: int, into: Tensor) -> None:
+        """Rectified averages over time of x (T, C, H, W) into (1, C, H, W)."""
+        steps, channels, height, width = x.shape
+        norm = 1 / (1 - self._decay**seen)
+        # several pixels make one row of the loop, so that few channels fill its vectors too
+        whole = into.stride(3) == channels
+        pixels = math.gcd(height * width, max(1, 512 // channels)) if whole else 1
+        rows = _pixels(x).reshape(steps, -1, pixels * channels)
+        out = _pixels(into).reshape(-1, pixels * channels)
+        before, after = tape.next(rows.shape[1:])
+        tiles = (np.tile(self._decay, pixels), np.tile(norm, pixels))
+        kernels.average(rows, before, after, *tiles, out)
+
+
+def _residual(block: Any, x: Tensor, rectified: Tensor, relu: bool = False) -> Tensor:
+    """As `Residual`, given max(x, 0) too; the result rectified if so wished."""
+    y = block.conv1(rectified, relu=True)
+    return block.conv2(y, add_to=x, relu=relu)
+
+
+def _enlarged_prediction(raw: Tensor) -> np.ndarray:
+    """As `to_prediction`: (1, 3, H/2, W/2) to (3, H, W)."""
+    maps = raw[0].float().contiguous()
+    maps[0].sigmoid_()
+    maps[2].div_(LOG_SCALE_REACH).tanh_().mul_(LOG_SCALE_REACH).add_(LOG_SCALE_CENTRE)
+    out = np.empty((3, 2 * maps.shape[1], 2 * maps.shape[2]), np.float32)
+    kernels.double(maps.numpy(), out)
+    return out
+
+
+@functools.lru_cache(maxsize=64)
+def _between(few: int, many: int) -> tuple[np.ndarray, np.ndarray]:
+    """For `many` pixel centres among `few`: index of the one before, share of the one after."""
+    place = np.maximum((np.arange(many) + 0.5) * (few / many) - 0.5, 0)
+    first = np.minimum(place.astype(np.int64), few - 1)
+    return first, (place - first).astype(np.float32)
+
+
+def _bits(x: Tensor) -> np.ndarray:
+    """A tensor as an array over the same memory; bfloat16 as its bits."""
+    return (x.view(torch.uint16) if x.dtype == torch.bfloat16 else x).numpy()
+
+
+def _pixels(x: Tensor) -> np.ndarray:
+    """Maps (N, C, H, W), channels last in memory, as (N, H, W, C) over the same memory."""
+    return _bits(x.permute(0, 2, 3, 1))
