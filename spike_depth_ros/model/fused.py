@@ -35,10 +35,10 @@ class Dynamics(NamedTuple):
     surrogate: str
     alpha: float
 
-    def numbers(self) -> tuple[np.float32, np.float32, np.float32]:
-        """1 / tau where multiplying by it is exact and 0 elsewhere; tau; the threshold."""
+    def numbers(self) -> tuple[np.float32 | None, np.float32, np.float32]:
+        """1 / tau if it is a power of two, otherwise None; tau; the threshold."""
         exact = math.frexp(self.tau)[0] == 0.5
-        share = np.float32(1 / self.tau if exact else 0)
+        share = np.float32(1 / self.tau) if exact else None
         return share, np.float32(self.tau), np.float32(self.threshold)
 
 

@@ -47,6 +47,17 @@ def _as_typed(like, value):
     return (lambda like, value: value) if like.dtype == types.float32 else _to_bf16
 
 
+def _over_tau(value: Any, share: Any, tau: Any) -> Any:
+    """The quotient value / tau: by the product with `share` if there is one; for kernels only."""
+
+
+@overload(_over_tau, inline='always')
+def _over_tau_typed(value, share, tau):
+    if isinstance(share, types.NoneType):
+        return lambda value, share, tau: value / tau
+    return lambda value, share, tau: value * share
+
+
 _inner = numba.njit(nogil=True, error_model='numpy', inline='always')
 _kernel = numba.njit(cache=True, nogil=True, error_model='numpy')
 
@@ -76,63 +87,54 @@ def _plus(x, out):
 
 
 @_inner
-def _charge(x, v, h, share, tau):
-    """One step's charged membrane; the division only where a product is not the same."""
-    if share != np.float32(0):
-        for k in range(x.size):
-            h[k] = v[k] + (x[k] - v[k]) * share
-    else:
-        for k in range(x.size):
-            h[k] = v[k] + (x[k] - v[k]) / tau
+def _charge_and_fire(x, v, spikes, share, tau, threshold):
+    """One step of charge, spike and reset; advances the membranes v."""
+    zero, off, on = np.float32(0), _as(spikes, np.float32(0)), _as(spikes, np.float32(1))
+    for k in range(x.size):
+        h = v[k] + _over_tau(_load(x[k]) - v[k], share, tau)
+        spikes[k] = on if h >= threshold else off
+        v[k] = zero if h >= threshold else h
 
 
 @_inner
-def _reset(h, v, threshold):
+def _charge_and_reset(x, v, charged, share, tau, threshold):
+    """The same step for the way back, which asks for the charged membrane."""
     zero = np.float32(0)
-    for k in range(h.size):
-        v[k] = zero if h[k] >= threshold else h[k]
+    for k in range(x.size):
+        h = v[k] + _over_tau(_load(x[k]) - v[k], share, tau)
+        charged[k] = h
+        v[k] = zero if h >= threshold else h
 
 
 @_inner
-def _spikes(h, threshold, out):
-    zero, one = _as(out, np.float32(0)), _as(out, np.float32(1))
-    for k in range(h.size):
-        out[k] = one if h[k] >= threshold else zero
+def _back_atan(grad, h, carry, out, share, tau, threshold, alpha):
+    """Back through a step: from its successor's membrane in `carry` to its predecessor's there.
 
-
-@_inner
-def _through_spike_atan(grad, h, carry, out, threshold, alpha):
-    """Gradient of a step's charged membrane, into `out`; `carry` is that of its successor."""
+    The gradient of the input goes into `out`.
+    """
     half, zero, one = alpha * np.float32(0.5), np.float32(0), np.float32(1)
     stretch = np.float32(math.pi) * half
     for k in range(h.size):
         scaled = stretch * (h[k] - threshold)
         slope = half / (one + scaled * scaled)
-        out[k] = _load(grad[k]) * slope + (zero if h[k] >= threshold else carry[k])
+        later = carry[k]
+        g = _load(grad[k]) * slope + (zero if h[k] >= threshold else later)
+        part = _over_tau(g, share, tau)
+        out[k] = part
+        carry[k] = g - part
 
 
 @_inner
-def _through_spike_sigmoid(grad, h, carry, out, threshold, alpha):
+def _back_sigmoid(grad, h, carry, out, share, tau, threshold, alpha):
     zero, one = np.float32(0), np.float32(1)
     for k in range(h.size):
         y = one / (one + np.exp(-alpha * (h[k] - threshold)))
         slope = alpha * y * (one - y)
-        out[k] = _load(grad[k]) * slope + (zero if h[k] >= threshold else carry[k])
-
-
-@_inner
-def _through_charge(grad, carry, share, tau):
-    """From the gradient of a charged membrane: that of its input, in place, and of the last."""
-    if share != np.float32(0):
-        for k in range(grad.size):
-            part = grad[k] * share
-            carry[k] = grad[k] - part
-            grad[k] = part
-    else:
-        for k in range(grad.size):
-            part = grad[k] / tau
-            carry[k] = grad[k] - part
-            grad[k] = part
+        later = carry[k]
+        g = _load(grad[k]) * slope + (zero if h[k] >= threshold else later)
+        part = _over_tau(g, share, tau)
+        out[k] = part
+        carry[k] = g - part
 
 
 @_inner
@@ -255,7 +257,7 @@ def fire(
         before: (N,) float32 membranes, None at rest.
         spikes: (T, N) to fill.
         after: (N,) float32 membranes to fill.
-        share: 1 / tau where a product with it is exact, otherwise 0.
+        share: 1 / tau where the product with it is the quotient to the bit, otherwise None.
         tau: membrane time constant.
         threshold: membrane at which a neuron fires.
         tile: K.
@@ -266,24 +268,22 @@ def fire(
     for start in range(begin, end, tile):
         n = min(tile, end - start)
         part = slice(start, start + n)
-        v, h = after[part], here[:n]
+        v, normalised = after[part], here[:n]
         if before is None:
             v[:] = np.float32(0)
         else:
             v[:] = before[part]
         for t in range(x.shape[0]):
             if scale is None:
-                _read(x[t, part], h)
+                _charge_and_fire(x[t, part], v, spikes[t, part], share, tau, threshold)
             else:
-                _scaled(x[t, part], scale[:n], shift[:n], h)
-            if residual is not None:
-                _plus(residual[t, part], h)
-            if current is not None:
-                _write(h, current[t, part])
-                _read(current[t, part], h)
-            _charge(h, v, h, share, tau)
-            _spikes(h, threshold, spikes[t, part])
-            _reset(h, v, threshold)
+                _scaled(x[t, part], scale[:n], shift[:n], normalised)
+                if residual is not None:
+                    _plus(residual[t, part], normalised)
+                if current is not None:
+                    _write(normalised, current[t, part])
+                    _read(current[t, part], normalised)
+                _charge_and_fire(normalised, v, spikes[t, part], share, tau, threshold)
 
 
 @_kernel
@@ -333,11 +333,10 @@ def fire_backward(
         for t in range(steps):
             h = charged[t, :n]
             if scale is None:
-                _read(x[t, part], h)
+                _charge_and_reset(x[t, part], v, h, share, tau, threshold)
             else:
-                _scaled(x[t, part], scale[:n], shift[:n], h)
-            _charge(h, v, h, share, tau)
-            _reset(h, v, threshold)
+                _scaled(x[t, part], scale[:n], shift[:n], g)
+                _charge_and_reset(g, v, h, share, tau, threshold)
         if grad_after is None:
             v[:] = np.float32(0)
         else:
@@ -345,10 +344,9 @@ def fire_backward(
         for t in range(steps - 1, -1, -1):
             h = charged[t, :n]
             if is_atan:
-                _through_spike_atan(grad[t, part], h, v, g, threshold, alpha)
+                _back_atan(grad[t, part], h, v, g, share, tau, threshold, alpha)
             else:
-                _through_spike_sigmoid(grad[t, part], h, v, g, threshold, alpha)
-            _through_charge(g, v, share, tau)
+                _back_sigmoid(grad[t, part], h, v, g, share, tau, threshold, alpha)
             if grad_current is not None:
                 _plus(grad_current[t, part], g)
             _write(g, out[t, part])
