@@ -308,6 +308,23 @@ def test_evt3_over_many_blocks_with_vectors_glitches_and_wraps():
     assert counts.events > 20_000
 
 
+@pytest.mark.parametrize('low_falls', [False, True])
+def test_evt3_over_many_blocks_without_vectors(low_falls):
+    """Blocks of single events, where time falls in some blocks or in none; triggers everywhere."""
+    rng = np.random.default_rng(2)
+    odds = {0: 29, 2: 30, 6: 25, 8: 10, 10: 2, 7: 2, 9: 2}
+    codes = rng.choice(list(odds), 20_000, p=np.array(list(odds.values())) / 100)
+    values = rng.integers(0, 0x1000, len(codes))
+    ticks = np.cumsum(rng.random(len(codes)) < 0.1)
+    values = np.where(codes == 8, ticks, values)
+    low = np.arange(len(codes)) % 2 if low_falls else 5
+    values = np.where(codes == 6, low, values)
+    payload = (codes << 12 | values).astype('<u2').tobytes()
+    counts = check_against_oracle('evt3', [payload[:10_002], payload[10_002:]], 1500, 2000)
+    assert (counts.backward_steps > 0) == low_falls
+    assert min(counts.events, counts.out_of_bounds, counts.triggers) > 300
+
+
 def test_evt3_by_hand():
     def word(code, value):
         return (code << 12 | value).to_bytes(2, 'little')

@@ -25,6 +25,7 @@ from spike_depth_ros.codecs.memory import (
     CLOCK,
     EPOCH_US,
     EVENT_END,
+    HEIGHT,
     LAST_NS,
     MAX_EVENTS,
     NEVER,
@@ -33,6 +34,7 @@ from spike_depth_ros.codecs.memory import (
     SLACK,
     SYNC,
     TRIGGER_END,
+    WIDTH,
     DecodeCounts,
     add_counts,
     counts,
@@ -76,7 +78,7 @@ class Encoding(NamedTuple):
 
     expansion: int  # most events that one byte can stand for
     bound: Callable  # kernel: payload -> (most events, most triggers) that it may hold
-    decode: Callable  # kernel: (payload, time_base_ns, height, width, events, triggers, memory)
+    decode: Callable  # kernel: (payload, time_base_ns, events, triggers, memory)
 
 
 ENCODINGS: dict[str, Encoding] = {
@@ -105,9 +107,9 @@ class Decoder:
                 f'sensor is {width}x{height} px, expected 1 to {MAX_SENSOR_PX} each way'
             )
         self.key = encoding, height, width
-        self.height, self.width = height, width
         self._expansion, self._bound, self._kernel = ENCODINGS[encoding]
         self._memory = np.zeros(SIZE, np.int64)
+        self._memory[[HEIGHT, WIDTH]] = height, width
         self._events, self._shown_events = _block(0, EVENT_DTYPE)
         self._triggers, self._shown_triggers = _block(0, TRIGGER_DTYPE)
         self._event_end = self._trigger_end = 0
@@ -134,17 +136,16 @@ class Decoder:
                 return NOTHING
         else:
             most_events, most_triggers = size * self._expansion + SLACK, size
-        if self._event_end + most_events > self._events.size:
+        if self._event_end + most_events > self._shown_events.size:
             self._events, self._shown_events = _block(most_events, EVENT_DTYPE)
             self._memory[EVENT_END] = self._event_end = 0
-        if self._trigger_end + most_triggers > self._triggers.size:
+        if self._trigger_end + most_triggers > self._shown_triggers.size:
             self._triggers, self._shown_triggers = _block(most_triggers, TRIGGER_DTYPE)
             self._memory[TRIGGER_END] = self._trigger_end = 0
         event_start, trigger_start = self._event_end, self._trigger_end
         self._event_end, self._trigger_end = self._kernel(
-            payload, time_base_ns, self.height, self.width, self._events, self._triggers,
-            self._memory,
-        )  # fmt: skip
+            payload, time_base_ns, self._events, self._triggers, self._memory
+        )
         return Decoded(
             self._shown_events[event_start : self._event_end],
             self._shown_triggers[trigger_start : self._trigger_end],
@@ -166,9 +167,9 @@ class Decoder:
 
 
 def _block(size: int, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
-    """Room for records: an array to write, and the read-only view of it that is handed out."""
-    block = np.empty(max(size, BLOCK_SIZE) if size else 0, dtype)
-    return block, read_only(block.view())
+    """Room for records: its bytes, to write, and the read-only records that are handed out."""
+    block = np.empty((max(size, BLOCK_SIZE) if size else 0) * dtype.itemsize, np.uint8)
+    return block, read_only(block.view(dtype))
 
 
 CODECS: dict[str, Callable[[int, int], Decoder]] = {

@@ -17,15 +17,21 @@ from spike_depth_ros.codecs.memory import (
     CLOCK,
     EPOCH_US,
     EVENT_END,
+    EVENT_WRITTEN,
+    HEIGHT,
     LAST_NS,
     SLACK,
     SYNC,
     TRIGGER_END,
+    TRIGGER_WRITTEN,
     TRUNCATED_BYTES,
     UNKNOWN_CODES,
+    WIDTH,
     WRAPS,
     end_packet,
     note_backward,
+    put,
+    put_trigger,
 )
 from spike_depth_ros.compiled import compiled
 
@@ -35,7 +41,7 @@ HIGH_SPAN = 1 << 28
 """TIME_HIGH of evt2 and evt21 has 28 bits: it wraps after 2^34 us, or 4.8 h."""
 
 
-@compiled()
+@compiled(_nrt=False)
 def _take_high(high, memory):
     """Takes a 28-bit TIME_HIGH: a fall by more than half the span is a wrap."""
     if memory[CLOCK] - high > HIGH_SPAN // 2:
@@ -46,9 +52,12 @@ def _take_high(high, memory):
     return memory[EPOCH_US] + (high << 6)
 
 
-@compiled()
-def evt2(payload, time_base_ns, height, width, events, triggers, memory):
+@compiled(_nrt=False)
+def evt2(payload, time_base_ns, events, triggers, memory):
     """Decodes evt2 words: type @28 (4 bits), time low @22 (6), x @11 and y @0 (11 each)."""
+    height, width = memory[HEIGHT], memory[WIDTH]
+    events = events.view(EVENT_WRITTEN)
+    triggers = triggers.view(TRIGGER_WRITTEN)
     words = payload[: payload.shape[0] // 4 * 4].view(np.uint32)
     memory[TRUNCATED_BYTES] += payload.shape[0] % 4
     high_us = memory[EPOCH_US] + (memory[CLOCK] << 6)
@@ -68,8 +77,7 @@ def evt2(payload, time_base_ns, height, width, events, triggers, memory):
             continue
         t_ns = (high_us + ((word >> 22) & 0x3F)) * 1000
         if code == EVT2_TRIGGER:
-            trigger = triggers[m]
-            trigger['t_ns'], trigger['id'], trigger['edge'] = t_ns, (word >> 8) & 0x1F, word & 1
+            put_trigger(triggers, m, t_ns, (word >> 8) & 0x1F, word & 1)
             m += 1
             continue
         x, y = (word >> 11) & 0x7FF, word & 0x7FF
@@ -79,14 +87,13 @@ def evt2(payload, time_base_ns, height, width, events, triggers, memory):
         if t_ns < last_ns:
             note_backward(memory, last_ns, t_ns)
         last_ns = t_ns
-        event = events[n]
-        event['t_ns'], event['x'], event['y'], event['p'] = t_ns, x, y, code
+        put(events, n, t_ns, x, y, code)
         n += 1
         on += code
     return end_packet(memory, n, m, on, out, last_ns)
 
 
-@compiled()
+@compiled(_nrt=False)
 def evt21_bound(payload):
     """Upper bounds of the numbers of events and triggers in evt21 words."""
     words = payload[: payload.shape[0] // 8 * 8].view(np.uint64)
@@ -102,13 +109,16 @@ def evt21_bound(payload):
     return events, triggers
 
 
-@compiled()
-def evt21(payload, time_base_ns, height, width, events, triggers, memory):
+@compiled(_nrt=False)
+def evt21(payload, time_base_ns, events, triggers, memory):
     """Decodes evt21 words as a GenX320 sends them: 64 bits, little-endian as a whole.
 
     Type in bits 60-63, time low @54 (6 bits), x @43, y @32 (11 bits each), then a 32-bit mask:
     bit k is an event at x + k. TIME_HIGH holds 28 bits @32, a trigger its id @40 and edge @32.
     """
+    height, width = memory[HEIGHT], memory[WIDTH]
+    events = events.view(EVENT_WRITTEN)
+    triggers = triggers.view(TRIGGER_WRITTEN)
     words = payload[: payload.shape[0] // 8 * 8].view(np.uint64)
     memory[TRUNCATED_BYTES] += payload.shape[0] % 8
     high_us = memory[EPOCH_US] + (memory[CLOCK] << 6)
@@ -128,8 +138,7 @@ def evt21(payload, time_base_ns, height, width, events, triggers, memory):
             if memory[SYNC] != HAS_TIME:
                 memory[BEFORE_TIME] += 1
                 continue
-            trigger = triggers[m]
-            trigger['t_ns'], trigger['id'], trigger['edge'] = t_ns, (head >> 8) & 0x1F, head & 1
+            put_trigger(triggers, m, t_ns, (head >> 8) & 0x1F, head & 1)
             m += 1
             continue
         x, y, mask = (head >> 11) & 0x7FF, head & 0x7FF, np.int64(words[i] & np.uint64(0xFFFFFFFF))
@@ -143,8 +152,7 @@ def evt21(payload, time_base_ns, height, width, events, triggers, memory):
                     if t_ns < last_ns:
                         note_backward(memory, last_ns, t_ns)
                     last_ns = t_ns
-                    event = events[n]
-                    event['t_ns'], event['x'], event['y'], event['p'] = t_ns, x, y, code
+                    put(events, n, t_ns, x, y, code)
                     n += 1
                     on += code
             mask >>= 1

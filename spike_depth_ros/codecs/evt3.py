@@ -5,10 +5,12 @@ streams misbehave. Checked event for event on a real recording.
 
 What an event is depends on words before it, and which words come is unpredictable, so a loop
 with a branch per word spends its time on mispredicted branches. Blocks of words are therefore
-decoded in two loops without such branches: `_gather` folds every word into one 64-bit register
-(row, clock, vector base) by table and keeps the register only after words that emit something;
-`_expand` turns the registers kept into records. Blocks in which the clock may have wrapped, and
-the words before the stream is in sync, take `_walk`: one word after the other.
+decoded in loops without such branches: `_gather` folds every word into one 64-bit register (row,
+clock, vector base) by table and keeps the register only after words that emit something;
+`_prepare` computes what they emit, in vector instructions; `_write` makes records of it. Blocks
+without vector words, all that a VGA camera sends, have loops of their own that do less. Blocks
+in which the clock may have wrapped, and the words before the stream is in sync, take `_walk`:
+one word after the other.
 """
 
 # mypy: no-check-untyped-defs
@@ -23,20 +25,33 @@ from spike_depth_ros.codecs.memory import (
     CLOCK,
     EPOCH_US,
     EVENT_END,
+    EVENT_WRITTEN,
     EVENTS,
+    HEIGHT,
     LAST_NS,
+    MASKS,
     ON,
     OUT_OF_BOUNDS,
+    P_AT,
+    PIXELS,
     SCRATCH,
     SCRATCH_SIZE,
     SLACK,
     SYNC,
+    TIMES,
     TRIGGER_END,
+    TRIGGER_WRITTEN,
     TRIGGERS,
     TRUNCATED_BYTES,
     UNKNOWN_CODES,
+    WIDTH,
     WRAPS,
+    X_AT,
     note_backward,
+    pixel_bits,
+    put,
+    put_pixel,
+    put_trigger,
 )
 from spike_depth_ros.compiled import compiled
 
@@ -48,6 +63,10 @@ UNKNOWN = 0b0011_1010_0000_0010
 """Bit k is set if code k is not defined."""
 
 NONE, ONE, EIGHT, TWELVE, UNKNOWN_16 = (np.uint16(n) for n in (0, 1, 8, 12, UNKNOWN))
+ODD = int(np.iinfo(np.int64).min)
+"""Marks a pixel when something else than events on the sensor may come of a word."""
+OFF_SENSOR, NO_EVENT = -1, -2
+"""What stands for a pixel where there is none."""
 HEAD_X, HEAD_12, HEAD_8, HEAD_TRIGGER, HEAD_HIGH = (
     np.uint16(code << 12) for code in (ADDR_X, VECT_12, VECT_8, EXT_TRIGGER, TIME_HIGH)
 )
@@ -94,16 +113,23 @@ PLACE = _table(
     | dict.fromkeys(EMITTING, 1 << WORD_AT)
 )
 """What to multiply a word by to bring its value into its field."""
-ADVANCE = _table({VECT_12: 12 << BASE_AT, VECT_8: 8 << BASE_AT})
-"""What a word adds to the register: vector words move the base on."""
-
+FLIP = _table(
+    {
+        TIME_LOW: TIME_LOW << 12 << LOW_AT,
+        TIME_HIGH: TIME_HIGH << 12 << HIGH_AT,
+        VECT_12: 12 << BASE_AT,
+        VECT_8: 8 << BASE_AT,
+    }
+)
+"""What to flip in that: the code falls away, and vector words get what they move the base by."""
 SIX_BITS = [[k for k in range(6) if mask >> k & 1] for mask in range(64)]
 BIT_COUNT = np.array([len(bits) for bits in SIX_BITS], np.int64)
-BIT_AT = np.array([bits + [0] * (6 - len(bits)) for bits in SIX_BITS], np.uint8)
-"""(64, 6): the positions of the set bits of a 6-bit mask, filled up with zeros."""
+BIT_AT = np.array([bits + [0] * (6 - len(bits)) for bits in SIX_BITS], np.int64) << X_AT
+"""(64, 6): what the set bits of a 6-bit mask add to `pixel_bits`, filled up with zeros."""
+SIX = 6 << X_AT
 
 
-@compiled()
+@compiled(_nrt=False)
 def bound(payload):
     """Upper bounds of the numbers of events and triggers in evt3 words."""
     words = payload[: payload.shape[0] // 2 * 2].view(np.uint16)
@@ -122,13 +148,15 @@ def bound(payload):
     return events, triggers
 
 
-@compiled()
-def decode(payload, time_base_ns, height, width, events, triggers, memory):
+@compiled(_nrt=False)
+def decode(payload, time_base_ns, events, triggers, memory):
     """Decodes evt3 words; the state runs on across packets and `time_base_ns` is not used.
 
     t [us] = wraps << 24 | high << 12 | low. Events come from ADDR_X (one) and VECT_12, VECT_8
     (masks over x from the base on).
     """
+    height, width = memory[HEIGHT], memory[WIDTH]
+    events, triggers = events.view(EVENT_WRITTEN), triggers.view(TRIGGER_WRITTEN)
     words = payload[: payload.shape[0] // 2 * 2].view(np.uint16)
     i, size = 0, words.shape[0]
     event_start, trigger_start = memory[EVENT_END], memory[TRIGGER_END]
@@ -136,136 +164,208 @@ def decode(payload, time_base_ns, height, width, events, triggers, memory):
         i = _walk(words, 0, size, True, height, width, events, triggers, memory)
     while i < size:
         stop = min(i + SCRATCH_SIZE, size)
-        if _is_calm(words[i:stop], memory):
-            count = _gather(words[i:stop], memory)
-            _expand(count, height, width, events, triggers, memory)
-            i = stop
-        else:
+        is_calm, has_vectors = _survey(words[i:stop], memory)
+        if not is_calm:
             i = _walk(words, i, stop, False, height, width, events, triggers, memory)
+            continue
+        count = _gather(words[i:stop], memory)
+        if has_vectors or not _prepare_singles(count, height, width, memory):
+            _prepare(count, height, width, memory)
+            _write(count, height, width, events, triggers, memory)
+        else:
+            _write_singles(count, events, triggers, memory)
+        i = stop
     memory[TRUNCATED_BYTES] += payload.shape[0] % 2
     memory[EVENTS] += memory[EVENT_END] - event_start
     memory[TRIGGERS] += memory[TRIGGER_END] - trigger_start
     return memory[EVENT_END], memory[TRIGGER_END]
 
 
-@compiled()
-def _is_calm(words, memory):
-    """Whether no TIME_HIGH in the block can be a wrap; counts unknown codes if so."""
-    lowest, highest, unknown = LAST_HIGH, NONE, NONE
+@compiled(_nrt=False)
+def _survey(words, memory):
+    """Whether no TIME_HIGH in the block can be a wrap, and whether there are vector words.
+
+    Counts unknown codes if there is no wrap.
+    """
+    lowest, highest, unknown, vectors = LAST_HIGH, NONE, NONE, NONE
     for i in range(words.shape[0]):
         word = words[i]
-        is_high = word & np.uint16(0xF000) == HEAD_HIGH
+        head = word & np.uint16(0xF000)
+        is_high = head == HEAD_HIGH
         lowest = min(lowest, word if is_high else LAST_HIGH)
         highest = max(highest, word if is_high else NONE)
         unknown = np.uint16(unknown + (UNKNOWN_16 >> (word >> TWELVE) & ONE))
+        vectors = max(vectors, ONE if head == HEAD_12 else NONE)
+        vectors = max(vectors, ONE if head == HEAD_8 else NONE)
     before = (memory[CLOCK] >> HIGH_AT) & 0xFFF
     fall = max(np.int64(highest) & 0xFFF, before) - (np.int64(lowest) & 0xFFF)
-    if highest != 0 and fall > GLITCH:
-        return False
-    memory[UNKNOWN_CODES] += np.int64(unknown)
-    return True
+    is_calm = highest == 0 or fall <= GLITCH
+    if is_calm:
+        memory[UNKNOWN_CODES] += np.int64(unknown)
+    return is_calm, vectors != 0
 
 
-@compiled()
+@compiled(_nrt=False)
+def _fold(register, word, code):
+    """The register after a word of that code."""
+    return (register & KEEP[code]) + (word * PLACE[code] ^ FLIP[code])
+
+
+@compiled(_nrt=False)
 def _gather(words, memory):
-    """Folds words into the register; what it was after emitting ones is left in the scratch."""
+    """Folds words into the register; what it was after emitting ones is kept in the scratch."""
     register, n = memory[CLOCK], np.uintp(0)
     scratch = memory[SCRATCH:]
     for i in range(words.shape[0]):
-        word = words[i]
-        code = word >> 12
-        keep = KEEP[code]
-        register = (register & keep) + ((np.int64(word) * PLACE[code] & ~keep) | ADVANCE[code])
+        code = words[i] >> 12
+        register = _fold(register, np.int64(words[i]), code)
         scratch[n] = register
         n += np.uintp(EMITS[code])
     memory[CLOCK] = register
     return np.int64(n)
 
 
-@compiled()
-def _put(events, n, t_ns, x, y, p):
-    event = events[n]
-    event['t_ns'] = t_ns
-    event['x'] = x
-    event['y'] = y
-    event['p'] = p
+@compiled(_nrt=False)
+def _prepare_singles(count, height, width, memory):
+    """Turns registers into times and pixels where none is of a vector word.
+
+    Returns whether `_write_singles` may write them: it does not look whether times fall.
+    """
+    registers = memory[SCRATCH : SCRATCH + count]
+    times_ns, pixels = memory[TIMES : TIMES + count], memory[PIXELS : PIXELS + count]
+    epoch_ns, falls = memory[EPOCH_US] * 1000, 0
+    for i in range(count):
+        register = registers[i]
+        times_ns[i] = epoch_ns + ((register >> LOW_AT) & 0xFFFFFF) * 1000
+        word = register >> WORD_AT
+        x, y, p = word & 0x7FF, register & 0x7FF, (word >> 11) & 1
+        pixel = pixel_bits(x, y, p) if (x < width) & (y < height) else OFF_SENSOR
+        pixels[i] = pixel if (word >> 12) & 0xF == ADDR_X else NO_EVENT
+    for i in range(1, count):
+        falls += times_ns[i] < times_ns[i - 1]
+    return falls == 0 and (count == 0 or times_ns[0] >= memory[LAST_NS])
 
 
-@compiled()
-def _put_trigger(triggers, m, t_ns, word):
-    trigger = triggers[m]
-    trigger['t_ns'] = t_ns
-    trigger['id'] = (word >> 8) & 0xF
-    trigger['edge'] = word & 1
+@compiled(_nrt=False)
+def _write_singles(count, events, triggers, memory):
+    """Writes the events and triggers that `_prepare_singles` prepared."""
+    times_ns, pixels = memory[TIMES : TIMES + count], memory[PIXELS : PIXELS + count]
+    n, m, on, out = memory[EVENT_END], memory[TRIGGER_END], 0, 0
+    for i in range(count):
+        pixel = pixels[i]
+        if pixel >= 0:
+            put_pixel(events, n, times_ns[i], pixel)
+            n += 1
+            on += pixel >> P_AT
+        elif pixel == OFF_SENSOR:
+            out += 1
+        else:
+            m = _put_trigger(triggers, m, times_ns[i], memory[SCRATCH + i] >> WORD_AT)
+    if n > memory[EVENT_END]:
+        memory[LAST_NS] = events[n - 1]['t_ns']
+    memory[EVENT_END], memory[TRIGGER_END] = n, m
+    memory[ON] += on
+    memory[OUT_OF_BOUNDS] += out
 
 
-@compiled()
-def _put_bits(events, n, t_ns, x, y, p, mask, height, width, memory):
-    """Writes an event for every bit of a mask, one by one; those off the sensor are counted."""
-    for k in range(12):
-        if mask >> k & 1:
-            if x + k < width and y < height:
-                _put(events, n, t_ns, x + k, y, p)
-                n += 1
-            else:
-                memory[OUT_OF_BOUNDS] += 1
-    return n
+@compiled(_nrt=False)
+def _prepare(count, height, width, memory):
+    """Turns registers into times, pixels and masks over the pixels from there on.
 
-
-@compiled()
-def _expand(count, height, width, events, triggers, memory):
-    """Turns the registers that `_gather` kept into events and triggers."""
-    epoch_ns, last_ns = memory[EPOCH_US] * 1000, memory[LAST_NS]
-    n, m, on = np.uintp(memory[EVENT_END]), memory[TRIGGER_END], np.int64(0)
-    for i in range(SCRATCH, SCRATCH + count):
-        register = memory[i]
+    A pixel is marked `ODD` where something else than events on the sensor may come of it.
+    """
+    registers = memory[SCRATCH : SCRATCH + count]
+    times_ns, pixels = memory[TIMES : TIMES + count], memory[PIXELS : PIXELS + count]
+    masks = memory[MASKS : MASKS + count]
+    epoch_ns = memory[EPOCH_US] * 1000
+    for i in range(count):
+        register = registers[i]
+        times_ns[i] = epoch_ns + ((register >> LOW_AT) & 0xFFFFFF) * 1000
         word = (register >> WORD_AT) & 0xFFFF
         code = word >> 12
-        y = register & 0x7FF
-        t_ns = epoch_ns + ((register >> LOW_AT) & 0xFFFFFF) * 1000
-        before = n
-        if code == ADDR_X:
-            x, p = word & 0x7FF, (word >> 11) & 1
-            if x >= width or y >= height:
-                memory[OUT_OF_BOUNDS] += 1
-                continue
-            _put(events, n, t_ns, x, y, p)
-            n += np.uintp(1)
-            on += p
-        elif code == EXT_TRIGGER:
-            _put_trigger(triggers, m, t_ns, word)
-            m += 1
+        length = 12 if code == VECT_12 else 8
+        base = (register >> BASE_AT) - length
+        mask = word & (0xFFF if code == VECT_12 else 0xFF)
+        length, base, mask = (1, word, 1) if code == ADDR_X else (length, base, mask)
+        mask = 0 if code == EXT_TRIGGER else mask
+        x, y, p = base & 0x7FF, register & 0x7FF, (base >> 11) & 1
+        is_plain = (x + length <= width) & (y < height) & (mask != 0)
+        pixels[i] = pixel_bits(x, y, p) | (0 if is_plain else ODD)
+        masks[i] = mask
+
+
+@compiled(_nrt=False)
+def _write(count, height, width, events, triggers, memory):
+    """Writes the events and triggers that `_prepare` prepared."""
+    times_ns, pixels = memory[TIMES : TIMES + count], memory[PIXELS : PIXELS + count]
+    masks = memory[MASKS : MASKS + count]
+    last_ns, n, on = memory[LAST_NS], memory[EVENT_END], 0
+    for i in range(count):
+        t_ns, pixel = times_ns[i], pixels[i]
+        if pixel < 0:
+            memory[LAST_NS] = last_ns
+            n = _write_odd(i, n, height, width, events, triggers, memory)
+            last_ns = memory[LAST_NS]
             continue
-        else:
-            mask = word & (0xFFF if code == VECT_12 else 0xFF)
-            base = (register - ADVANCE[code]) >> BASE_AT
-            x, p = base & 0x7FF, (base >> 11) & 1
-            if x + 12 <= width and y < height:
-                left, right = mask & 0x3F, mask >> 6
-                for k in range(6):  # always six: cheaper than a loop of unpredictable length
-                    _put(events, n + np.uintp(k), t_ns, x + BIT_AT[left, k], y, p)
-                n += np.uintp(BIT_COUNT[left])
-                for k in range(6):
-                    _put(events, n + np.uintp(k), t_ns, x + 6 + BIT_AT[right, k], y, p)
-                n += np.uintp(BIT_COUNT[right])
-            else:
-                end = _put_bits(events, np.int64(n), t_ns, x, y, p, mask, height, width, memory)
-                n = np.uintp(end)
-            if n == before:
-                continue
-            on += p * np.int64(n - before)
+        left, right = masks[i] & 0x3F, masks[i] >> 6
+        for k in range(6):  # always six: cheaper than a loop of unpredictable length
+            put_pixel(events, n + k, t_ns, pixel + BIT_AT[left, k])
+        middle = n + BIT_COUNT[left]
+        for k in range(6):
+            put_pixel(events, middle + k, t_ns, pixel + SIX + BIT_AT[right, k])
+        end = middle + BIT_COUNT[right]
+        on += (pixel >> P_AT) * (end - n)
+        n = end
         if t_ns < last_ns:
             note_backward(memory, last_ns, t_ns)
         last_ns = t_ns
-    memory[LAST_NS] = last_ns
+    memory[EVENT_END], memory[LAST_NS] = n, last_ns
     memory[ON] += on
-    memory[EVENT_END], memory[TRIGGER_END] = np.int64(n), m
 
 
-@compiled()
+@compiled(_nrt=False)
+def _write_odd(i, n, height, width, events, triggers, memory):
+    """Writes what comes of a word that is marked `ODD`, with all the care that it may need."""
+    t_ns, pixel, mask = memory[TIMES + i], memory[PIXELS + i], memory[MASKS + i]
+    if mask == 0:
+        word = memory[SCRATCH + i] >> WORD_AT
+        memory[TRIGGER_END] = _put_trigger(triggers, memory[TRIGGER_END], t_ns, word)
+    x, y, p = (pixel >> 24) & 0xFFFF, (pixel >> 40) & 0xFFFF, (pixel >> P_AT) & 1
+    return _put_bits(events, n, t_ns, x, y, p, mask, height, width, memory)
+
+
+@compiled(_nrt=False)
+def _put_bits(events, n, t_ns, x, y, p, mask, height, width, memory):
+    """Writes an event for every bit of a mask, one by one; those off the sensor are counted."""
+    before = n
+    for k in range(12):
+        if mask >> k & 1:
+            if x + k < width and y < height:
+                put(events, n, t_ns, x + k, y, p)
+                n += 1
+            else:
+                memory[OUT_OF_BOUNDS] += 1
+    if n > before:
+        if t_ns < memory[LAST_NS]:
+            note_backward(memory, memory[LAST_NS], t_ns)
+        memory[LAST_NS] = t_ns
+        memory[ON] += p * (n - before)
+    return n
+
+
+@compiled(_nrt=False)
+def _put_trigger(triggers, m, t_ns, word):
+    """Writes trigger m if the word is one, and returns how many there are then."""
+    if (word >> 12) & 0xF == EXT_TRIGGER:
+        put_trigger(triggers, m, t_ns, (word >> 8) & 0xF, word & 1)
+        m += 1
+    return m
+
+
+@compiled(_nrt=False)
 def _walk(words, i, stop, until_sync, height, width, events, triggers, memory):
     """Decodes words one by one and returns where it ended."""
-    register, n, m = memory[CLOCK], memory[EVENT_END], memory[TRIGGER_END]
+    register, n = memory[CLOCK], memory[EVENT_END]
     while i < stop and not (until_sync and memory[SYNC] == IN_SYNC):
         word = np.int64(words[i])
         code = word >> 12
@@ -282,31 +382,22 @@ def _walk(words, i, stop, until_sync, height, width, events, triggers, memory):
         elif code == ADDR_Y:
             memory[SYNC] |= HAS_ROW
         base = register >> BASE_AT
-        register = (register & KEEP[code]) + ((word * PLACE[code] & ~KEEP[code]) | ADVANCE[code])
+        register = _fold(register, word, code)
         if not EMITS[code]:
             continue
         t_ns = (memory[EPOCH_US] + ((register >> LOW_AT) & 0xFFFFFF)) * 1000
         if code == EXT_TRIGGER:
             if memory[SYNC] & HAS_TIME:
-                _put_trigger(triggers, m, t_ns, word)
-                m += 1
+                memory[TRIGGER_END] = _put_trigger(triggers, memory[TRIGGER_END], t_ns, word)
             else:
                 memory[BEFORE_TIME] += 1
             continue
-        if code == ADDR_X:
-            base, mask = word, 1
-        else:
-            mask = word & (0xFFF if code == VECT_12 else 0xFF)
+        mask = word & (0xFFF if code == VECT_12 else 0xFF)
+        base, mask = (word, 1) if code == ADDR_X else (base, mask)
         x, p = base & 0x7FF, (base >> 11) & 1
         if memory[SYNC] != IN_SYNC:
             memory[BEFORE_TIME] += BIT_COUNT[mask & 0x3F] + BIT_COUNT[mask >> 6]
             continue
-        before = n
         n = _put_bits(events, n, t_ns, x, register & 0x7FF, p, mask, height, width, memory)
-        if n > before:
-            if t_ns < memory[LAST_NS]:
-                note_backward(memory, memory[LAST_NS], t_ns)
-            memory[LAST_NS] = t_ns
-            memory[ON] += p * (n - before)
-    memory[CLOCK], memory[EVENT_END], memory[TRIGGER_END] = register, n, m
+    memory[CLOCK], memory[EVENT_END] = register, n
     return i

@@ -13,15 +13,21 @@ import numpy as np
 
 from spike_depth_ros.codecs.memory import (
     EVENT_END,
+    EVENT_WRITTEN,
+    HEIGHT,
     INVALID,
     LAST_NS,
     SLACK,
     TRIGGER_END,
+    TRIGGER_WRITTEN,
     TRUNCATED_BYTES,
     UNKNOWN_CODES,
+    WIDTH,
     WRAPS,
     end_packet,
     note_backward,
+    put,
+    put_trigger,
 )
 from spike_depth_ros.compiled import compiled
 
@@ -32,9 +38,11 @@ def bound(payload: np.ndarray) -> tuple[int, int]:
     return most, most
 
 
-@compiled()
-def mono(payload, time_base_ns, height, width, events, triggers, memory):
+@compiled(_nrt=False)
+def mono(payload, time_base_ns, events, triggers, memory):
     """Decodes mono words: bits 0-31 dt [ns], 32-47 x, 48-62 y, 63 polarity; t = base + dt."""
+    height, width = memory[HEIGHT], memory[WIDTH]
+    events = events.view(EVENT_WRITTEN)
     words = payload[: payload.shape[0] // 8 * 8].view(np.uint64)
     memory[TRUNCATED_BYTES] += payload.shape[0] % 8
     last_ns = memory[LAST_NS]
@@ -50,35 +58,36 @@ def mono(payload, time_base_ns, height, width, events, triggers, memory):
         if t_ns < last_ns:
             note_backward(memory, last_ns, t_ns)
         last_ns = t_ns
-        event = events[n]
-        event['t_ns'], event['x'], event['y'], event['p'] = t_ns, x, y, p
+        put(events, n, t_ns, x, y, p)
         n += 1
         on += p
     return end_packet(memory, n, memory[TRIGGER_END], on, out, last_ns)
 
 
-@compiled()
-def trigger(payload, time_base_ns, height, width, events, triggers, memory):
+@compiled(_nrt=False)
+def trigger(payload, time_base_ns, events, triggers, memory):
     """Decodes trigger words: bits 0-31 dt [ns], 48-62 id, 63 edge; t = base + dt."""
+    triggers = triggers.view(TRIGGER_WRITTEN)
     words = payload[: payload.shape[0] // 8 * 8].view(np.uint64)
     memory[TRUNCATED_BYTES] += payload.shape[0] % 8
     start = memory[TRIGGER_END]
     for i in range(words.shape[0]):
         head = np.int64(words[i] >> np.uint64(48))
-        record = triggers[start + i]
-        record['t_ns'] = time_base_ns + np.int64(words[i] & np.uint64(0xFFFFFFFF))
-        record['id'], record['edge'] = head & 0x7FFF, head >> 15
+        t_ns = time_base_ns + np.int64(words[i] & np.uint64(0xFFFFFFFF))
+        put_trigger(triggers, start + i, t_ns, head & 0x7FFF, head >> 15)
     end = start + words.shape[0]
     return end_packet(memory, memory[EVENT_END], end, 0, 0, memory[LAST_NS])
 
 
-@compiled()
-def libcaer(payload, time_base_ns, height, width, events, triggers, memory):
+@compiled(_nrt=False)
+def libcaer(payload, time_base_ns, events, triggers, memory):
     """Decodes pairs of u32: bit 0 valid, 1 polarity, 2-16 y, 17-31 x; then i32 us.
 
     t = base + us * 1000. Time never falls inside a packet, so a fall there is the 31-bit clock
     running over.
     """
+    height, width = memory[HEIGHT], memory[WIDTH]
+    events = events.view(EVENT_WRITTEN)
     words = payload[: payload.shape[0] // 8 * 8].view(np.uint64)
     memory[TRUNCATED_BYTES] += payload.shape[0] % 8
     last_ns, epoch_us, before_us = memory[LAST_NS], 0, np.int64(-(1 << 31))
@@ -100,8 +109,7 @@ def libcaer(payload, time_base_ns, height, width, events, triggers, memory):
             if t_ns < last_ns:
                 note_backward(memory, last_ns, t_ns)
             last_ns = t_ns
-            event = events[n]
-            event['t_ns'], event['x'], event['y'], event['p'] = t_ns, x, y, p
+            put(events, n, t_ns, x, y, p)
             n += 1
             on += p
     return end_packet(memory, n, memory[TRIGGER_END], on, out, last_ns)
@@ -110,7 +118,7 @@ def libcaer(payload, time_base_ns, height, width, events, triggers, memory):
 TIME_HIGH, TIME_LOW, ADDR_X, ADDR_Y, VECT_BASE_Y, VECT_8 = range(6)
 
 
-@compiled()
+@compiled(_nrt=False)
 def libcaer_cmp_bound(payload):
     """Upper bounds of the numbers of events and triggers in libcaer_cmp words."""
     words = payload[: payload.shape[0] // 2 * 2].view(np.uint16)
@@ -124,14 +132,16 @@ def libcaer_cmp_bound(payload):
     return events, 0
 
 
-@compiled()
-def libcaer_cmp(payload, time_base_ns, height, width, events, triggers, memory):
+@compiled(_nrt=False)
+def libcaer_cmp(payload, time_base_ns, events, triggers, memory):
     """Decodes compressed libcaer words; the state starts afresh with every packet.
 
     Code in the top 4 bits: TIME_HIGH (12), TIME_LOW (12), ADDR_X (11), ADDR_Y (11, bit 11 the
     polarity; an event), VECT_BASE_Y (11, polarity), VECT_8 (mask over y, then base += 8).
     t = base + 1000 * (high << 12 | low).
     """
+    height, width = memory[HEIGHT], memory[WIDTH]
+    events = events.view(EVENT_WRITTEN)
     words = payload[: payload.shape[0] // 2 * 2].view(np.uint16)
     memory[TRUNCATED_BYTES] += payload.shape[0] % 2
     last_ns = memory[LAST_NS]
@@ -163,8 +173,7 @@ def libcaer_cmp(payload, time_base_ns, height, width, events, triggers, memory):
                         if t_ns < last_ns:
                             note_backward(memory, last_ns, t_ns)
                         last_ns = t_ns
-                        event = events[n]
-                        event['t_ns'], event['x'], event['y'], event['p'] = t_ns, x, y, p
+                        put(events, n, t_ns, x, y, p)
                         n += 1
                         on += p
                 mask >>= 1
@@ -180,13 +189,15 @@ ROW_BYTES, LAST_ROW_BYTES = 16, 13
 """Rows of an `Event[]` body in CDR; the last ends with its polarity, without padding."""
 
 
-@compiled()
-def event_array(payload, time_base_ns, height, width, events, triggers, memory):
+@compiled(_nrt=False)
+def event_array(payload, time_base_ns, events, triggers, memory):
     """Decodes the `Event[]` body of a legacy EventArray: x, y u16, sec i32, nanosec u32, polarity.
 
     CDR aligns each number and not the struct, so row k has sec @4, nanosec @8, polarity @12, and
     x, y @0, @2 for the first but @-2, @0 for all others.
     """
+    height, width = memory[HEIGHT], memory[WIDTH]
+    events = events.view(EVENT_WRITTEN)
     rows = (payload.shape[0] + ROW_BYTES - LAST_ROW_BYTES) // ROW_BYTES
     used = rows * ROW_BYTES - (ROW_BYTES - LAST_ROW_BYTES if rows else 0)
     memory[TRUNCATED_BYTES] += payload.shape[0] - used
@@ -209,8 +220,7 @@ def event_array(payload, time_base_ns, height, width, events, triggers, memory):
         if t_ns < last_ns:
             note_backward(memory, last_ns, t_ns)
         last_ns = t_ns
-        event = events[n]
-        event['t_ns'], event['x'], event['y'], event['p'] = t_ns, x, y, p
+        put(events, n, t_ns, x, y, p)
         n += 1
         on += p
     return end_packet(memory, n, memory[TRIGGER_END], on, out, last_ns)
