@@ -16,9 +16,11 @@ from spike_depth_ros.codecs import (
     encode_libcaer_cmp,
     evt3_state,
 )
+from spike_depth_ros.config import SpikeConfig
 from spike_depth_ros.events import make_events
 from spike_depth_ros.report import bench_row, fastest_s, print_bench
-from spike_depth_ros.spikes import accumulate
+from spike_depth_ros.spikes import accumulate, pixel_map
+from spike_depth_ros.windows import TimeWindower
 from spike_depth_ros.wire import EVENT_TYPES, EventStream, Packet, pack_event_array, parse
 
 LEGACY = 'dvs_msgs/msg/EventArray'
@@ -50,6 +52,7 @@ def ingest_rows(recordings: Path | None, rounds: int) -> Iterator[dict[str, Any]
         (f'evt3, dense {HD_WIDTH}x{HD_HEIGHT} ({_origin(dense)})', dense),
     ):
         yield _decoding_row(name, packets, rounds, 'evt3 (PyPI)', _peer_evt3(packets))
+    yield _windows_row(f'evt3 to spike tensors, per message ({_origin(evt3)})', evt3, rounds)
     yield _decoding_row(f'libcaer_cmp, per message ({_origin(compressed)})', compressed, rounds)
     yield _legacy_row(rounds)
     yield _accumulate_row(rounds)
@@ -146,6 +149,35 @@ def _peer_evt3(packets: Sequence[Packet]) -> Callable[[], Any] | None:
             decoder.feed(payload)
 
     return job
+
+
+def _windows_row(name: str, packets: Sequence[Packet], rounds: int) -> dict[str, Any]:
+    """Decodes all payloads and cuts windows of 50 ms and 8 bins from them, as the node does.
+
+    There is no way past the events: the node keeps the last ones for snapshots, and its windows
+    begin and end between the events of one packet. The peer is decoding alone.
+    """
+    first, window_ns, steps = packets[0], 50_000_000, 8
+    config = SpikeConfig(steps=steps, max_width_px=first.width)
+    pixels = pixel_map(first.height, first.width, config)
+    windower = TimeWindower(pixels, steps, window_ns, window_ns)
+    decoder = CODECS[first.encoding](first.height, first.width)
+
+    def decode() -> None:
+        for packet in packets:
+            decoder.decode(packet.payload, packet.time_base_ns)
+
+    def decode_and_cut() -> None:
+        windower.reset()
+        for packet in packets:
+            events = decoder.decode(packet.payload, packet.time_base_ns).events
+            for _ in windower.push(events):
+                pass
+
+    decode()
+    events = decoder.counts.events
+    rates = [events / time_s / 1e6 for time_s in fastest_s([decode_and_cut, decode], rounds)]
+    return bench_row(name, rates[0], UNIT, 'decoding alone', rates[1])
 
 
 def _legacy_row(rounds: int) -> dict[str, Any]:
