@@ -163,9 +163,13 @@ class CpuInference:
         tokens, heads = height * width, attention.heads
         parts = qkv.permute(0, 2, 3, 1).view(steps, tokens, 3, heads, -1)
         q, k, v = parts.permute(2, 0, 3, 1, 4)  # (T, heads, N, d) each
+        counts = k.new_empty((steps, heads, k.shape[-1], k.shape[-1]))
+        for t in range(steps):  # one by one: batched products copy what does not lie together
+            for h in range(heads):
+                torch.mm(k[t, h].t(), v[t, h], out=counts[t, h])
         scale = attention.norm.scale.view(heads, 1, -1) / tokens
-        pairs = ((k.transpose(-1, -2) @ v) * scale).to(q.dtype)
-        mixed = (q @ pairs).transpose(1, 2).reshape(steps, height, width, -1)
+        mixed = q @ (counts * scale).to(q.dtype)
+        mixed = mixed.transpose(1, 2).reshape(steps, height, width, -1)
         return mixed.permute(0, 3, 1, 2)
 
     def _head(self, head: Any, stem: list[Tensor], joined: Tensor) -> Tensor:
