@@ -18,8 +18,8 @@ def train(
 ) -> None:
     """Times forward, backward and optimiser step of one batch, in this very run's conditions.
 
-    The peer is the same network with spikingjelly's own multi-step LIF, everything else equal;
-    the last row is the U-Net of equal size on the same events.
+    The peer is the same network, weights, loss and optimiser with spikingjelly's own multi-step
+    LIF between torch's own layers; the last row is the U-Net of equal size on the same events.
 
     Args:
         json: print one JSON object instead of a table.
@@ -78,7 +78,7 @@ def _step(name: str, backend: str, bfloat16: bool, spikes: Any) -> Callable[[], 
     torch.manual_seed(0)
     network = build(name, steps=len(spikes)).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     set_backend(network, backend)
-    optimizer = torch.optim.AdamW(network.parameters())
+    optimizer = torch.optim.AdamW(network.parameters(), foreach=True)
     _, batch, _, height, width = spikes.shape
     depth_m = torch.rand(batch, 1, height, width) * 120
     depth_range = DepthRange()

@@ -268,13 +268,15 @@ class _Attend(torch.autograd.Function):
     @staticmethod
     def forward(ctx, qkv, scale, heads):
         qkv = _dense(qkv.detach())
-        q, k, v = _heads(qkv, heads)
-        pairs = k.mT @ v
+        q, k, v = _heads(qkv, 3, heads)
+        pairs = _products(k.mT, v)
         # (heads, 1, d): the scale meets the small matrix instead of all tokens
         scales = scale.view(heads, 1, -1)
         ctx.save_for_backward(qkv, scale, pairs)
-        mixed = (q @ (pairs * scales).to(q.dtype)).transpose(1, 2).flatten(2)
-        return mixed.transpose(1, 2).unflatten(2, qkv.shape[3:]).unflatten(0, qkv.shape[:2])
+        steps, batch, _, height, width = qkv.shape
+        out = qkv.new_empty(steps, batch, height, width, scale.numel()).permute(0, 1, 4, 2, 3)
+        _products(q, (pairs * scales).to(q.dtype), _heads(out, 1, heads)[0])
+        return out
 
     @staticmethod
     @once_differentiable
@@ -282,29 +284,34 @@ class _Attend(torch.autograd.Function):
         qkv, scale, pairs = ctx.saved_tensors
         heads, channels = pairs.shape[1], grad.shape[2]
         scales = scale.view(heads, 1, -1)
-        q, k, v = _heads(qkv, heads)
-        g = _tokens(grad.to(qkv.dtype)).unflatten(2, (heads, -1)).transpose(1, 2)
-        by_scaled = q.mT @ g
+        q, k, v = _heads(qkv, 3, heads)
+        (g,) = _heads(_dense(grad.to(qkv.dtype)), 1, heads)
+        by_scaled = _products(q.mT, g)
         by_pairs = (by_scaled * scales).to(q.dtype)
         out = torch.empty_like(qkv)
-        for part, product in zip(
-            _heads(out, heads),
-            ((g, (pairs * scales).to(q.dtype).mT), (v, by_pairs.mT), (k, by_pairs)),
-            strict=True,
-        ):
-            part.copy_(product[0] @ product[1])
-        by_scale = (by_scaled * pairs).float().sum((0, 2)).view(channels)
-        return out, by_scale.to(scale.dtype), None
+        by_q, by_k, by_v = _heads(out, 3, heads)
+        _products(g, (pairs * scales).to(q.dtype).mT, by_q)
+        _products(v, by_pairs.mT, by_k)
+        _products(k, by_pairs, by_v)
+        by_scale = None
+        if ctx.needs_input_grad[1]:
+            by_scale = (by_scaled * pairs).float().sum((0, 2)).view(channels)
+        return out, by_scale, None
 
 
-def _tokens(maps: Tensor) -> Tensor:
-    """(T, B, C, h, w) to (T*B, h*w, C)."""
-    return maps.flatten(0, 1).flatten(2).transpose(1, 2)
+def _heads(maps: Tensor, parts: int, heads: int) -> tuple[Tensor, ...]:
+    """(T, B, parts * D, h, w) to parts of (T*B, heads, h*w, D / heads), over the same memory."""
+    tokens = maps.flatten(0, 1).flatten(2).transpose(1, 2)
+    return tokens.unflatten(2, (parts, heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
 
 
-def _heads(qkv: Tensor, heads: int) -> tuple[Tensor, ...]:
-    """(T, B, 3D, h, w) to q, k, v (T*B, heads, h*w, D / heads), over the same memory."""
-    return _tokens(qkv).unflatten(2, (3, heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+def _products(a: Tensor, b: Tensor, out: Tensor | None = None) -> Tensor:
+    """The matrix products a @ b of every head, into `out` without a copy."""
+    if out is None:
+        out = a.new_empty(*a.shape[:-1], b.shape[-1])
+    for head in range(a.shape[1]):
+        torch.bmm(a[:, head], b[:, head], out=out[:, head])
+    return out
 
 
 def _alike(x: Tensor, residual: Tensor | None) -> tuple[Tensor, Tensor | None]:

@@ -44,7 +44,11 @@ class ConvBN(nn.Module):
         if not self.bn.training:
             return F.conv2d(x, *self._fold(), self.conv.stride, self.conv.padding)
         y = self.conv(x)
-        return fused.normalise(y[None], self.bn)[0] if fused.fits(y, self.backend) else self.bn(y)
+        return (
+            fused.normalise(y[None], self.bn).flatten(0, 1)
+            if fused.fits(y, self.backend)
+            else self.bn(y)
+        )
 
     def folded(self) -> nn.Conv2d:
         """The one convolution, with bias, that does the same in inference."""

@@ -308,7 +308,7 @@ class SpikingTransformer(nn.Module):
         else:
             averages, totals = self._average(maps, state)
             one_step = [average[None] for average in averages]
-            raw = [self.head(one_step[:2], one_step[2:], tape)[0]]
+            raw = [self.head(one_step[:2], one_step[2:], tape).squeeze(0)]
         seen = spikes.shape[0] + (self._unseen(spikes) if state is None else state.seen)
         prediction = to_prediction(raw[0], *spikes.shape[-2:])
         features = Features(averages[:2], averages[2:])

@@ -230,7 +230,9 @@ class DepthTraining(lightning.LightningModule):
         """AdamW with its schedule, per iteration."""
         config = self.config.optimizer
         parts = nn.ModuleList([self.student, self.adapters])
-        optimizer = torch.optim.AdamW(parameter_groups(parts, config), lr=config.learning_rate)
+        groups = parameter_groups(parts, config)
+        # all tensors in a few calls; `fused` would do it in one, but lightning does not clip then
+        optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, foreach=True)
         total = self.config.schedule.max_iterations
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda iteration: rate(iteration, total, config)
@@ -289,13 +291,13 @@ def carried(state: Any, keep: Tensor) -> Any:
 
 def follow(average: nn.Module, network: nn.Module, decay: float) -> None:
     """Moves `average` a part 1 - `decay` of the way to `network`; counters are copied."""
-    theirs = network.state_dict()
+    pairs = list(zip(average.state_dict().values(), network.state_dict().values(), strict=True))
+    floats = [pair for pair in pairs if pair[0].is_floating_point()]
+    counters = [pair for pair in pairs if not pair[0].is_floating_point()]
     with torch.no_grad():
-        for name, mine in average.state_dict().items():
-            if mine.is_floating_point():
-                mine.lerp_(theirs[name], 1 - decay)
-            else:
-                mine.copy_(theirs[name])
+        torch._foreach_lerp_([a for a, _ in floats], [b for _, b in floats], 1 - decay)
+        for mine, theirs in counters:
+            mine.copy_(theirs)
 
 
 def rate(iteration: int, total: int, config: OptimizerConfig) -> float:
