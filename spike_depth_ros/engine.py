@@ -19,6 +19,7 @@ from torch import nn
 
 from spike_depth_ros.model import runtimes
 from spike_depth_ros.model.checkpoint import Checkpoint
+from spike_depth_ros.model.cuda_graph import RecordedStep
 from spike_depth_ros.model.inference import CpuInference, serves
 from spike_depth_ros.model.spiking_transformer import SpikingTransformer
 
@@ -104,6 +105,39 @@ class TorchEngine:
         return torch.cat(prediction, dim=1)[0].float().cpu().numpy(), state
 
 
+class CudaEngine(TorchEngine):
+    """Half precision on a GPU, a window of a spiking transformer as one CUDA graph.
+
+    Args:
+        checkpoint: what to run.
+        device: 'auto' or 'cuda' (also 'cuda:1'...).
+        threads: of the processor.
+
+    Raises:
+        EngineError: there is no such GPU.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, device: str = 'cuda', threads: int = 0) -> None:
+        chosen = choose_device('cuda' if device == 'auto' else device)
+        if chosen == 'cpu':
+            raise EngineError(
+                "device is 'cpu', but the engine cuda needs a GPU: use auto or torch"
+            )
+        super().__init__(checkpoint, chosen, threads, torch.float16)
+        self._recorded: dict[tuple[int, ...], RecordedStep] = {}
+
+    @torch.inference_mode()
+    def infer(self, spikes: np.ndarray, state: Any | None) -> tuple[np.ndarray, Any]:
+        """See `Engine.infer`."""
+        check_spikes(spikes)
+        if not isinstance(self._model, SpikingTransformer):
+            return super().infer(spikes, state)
+        with torch.cuda.device(self._device):
+            if spikes.shape not in self._recorded:
+                self._recorded = {spikes.shape: RecordedStep(self._model, spikes.shape)}
+            return self._recorded[spikes.shape](spikes, state)
+
+
 class GraphEngine:
     """An exported graph in a runtime; one graph per number of time steps, made when needed.
 
@@ -185,17 +219,10 @@ def _openvino(
     return GraphEngine(checkpoint, threads, 'openvino', load)
 
 
-def _cuda(checkpoint: Checkpoint, device: str = 'cuda', threads: int = 0) -> TorchEngine:
-    chosen = choose_device('cuda' if device == 'auto' else device)
-    if chosen == 'cpu':
-        raise EngineError("device is 'cpu', but the engine cuda needs a GPU: use auto or torch")
-    return TorchEngine(checkpoint, chosen, threads, torch.float16)
-
-
 def _auto(checkpoint: Checkpoint, device: str = 'auto', threads: int = 0) -> Engine:
     """The fastest engine of this machine, by a short measurement whose outcome is kept."""
     if choose_device(device) != 'cpu':
-        return _cuda(checkpoint, device, threads)
+        return CudaEngine(checkpoint, device, threads)
     names = fast_engines(checkpoint)
     note = runtimes.cache_folder() / _choice_key(checkpoint, names, thread_count(threads))
     try:
@@ -260,7 +287,7 @@ ENGINES: dict[str, Callable[..., Engine]] = {
     'onnxruntime': _onnxruntime,
     'openvino': _openvino,
     'openvino_bf16': functools.partial(_openvino, precision='bf16'),
-    'cuda': _cuda,
+    'cuda': CudaEngine,
 }
 """Engine name -> factory(checkpoint, device, threads)."""
 

@@ -9,7 +9,14 @@ from dyadic import exact_counts, exact_network
 
 from spike_depth_ros.cli import bench_infer
 from spike_depth_ros.config import DepthRange, SpikeConfig
-from spike_depth_ros.engine import ENGINES, EngineError, choose_device, fast_engines, thread_count
+from spike_depth_ros.engine import (
+    ENGINES,
+    EngineError,
+    TorchEngine,
+    choose_device,
+    fast_engines,
+    thread_count,
+)
 from spike_depth_ros.model import runtimes
 from spike_depth_ros.model.checkpoint import Checkpoint, untrained_checkpoint
 from spike_depth_ros.model.neurons import Neuron
@@ -62,6 +69,23 @@ def test_a_state_can_be_used_twice():
     maps, _ = engine.infer(second, state)
     again, _ = engine.infer(second, state)
     np.testing.assert_array_equal(maps, again)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA GPU')
+def test_a_recorded_window_gives_what_its_layers_give():
+    recorded = ENGINES['cuda'](CHECKPOINT, 'cuda', 1)
+    layers = TorchEngine(CHECKPOINT, 'cuda', 1, torch.float16)
+    state = state_of_layers = None
+    first, second = windows()
+    for window in (first, second, second[:1]):  # the last one is recorded anew
+        maps, state = recorded.infer(window, state)
+        want, state_of_layers = layers.infer(window, state_of_layers)
+        np.testing.assert_allclose(maps, want, atol=1e-2)
+    again = [recorded.infer(first, state)[0] for _ in range(2)]
+    np.testing.assert_array_equal(*again)
+    np.testing.assert_allclose(
+        recorded.infer(first, None)[0], layers.infer(first, None)[0], atol=1e-2
+    )
 
 
 @pytest.mark.parametrize('name', ['torch', 'torch_bf16'])
