@@ -73,6 +73,10 @@ class CpuInference:
                 setattr(self._model.get_submodule(parent), child, Convolution(module, dtype))
         self._model.head.context.to(dtype)
         self._averages = [_Average(readout) for readout in self._model.readouts]
+        self._shifts = {
+            block.attention: _tiled(block.attention.norm.shift.numpy())
+            for block in self._model.blocks
+        }
         self._neurons = {
             neuron: (np.float32(1 / neuron.tau), np.float32(neuron.threshold))
             for neuron in self._model.modules()
@@ -138,12 +142,10 @@ class CpuInference:
         spikes = self._maps(steps, x.shape[-2:], channels)
         before, after = tape.next((x[0].numel(),))
         rows, fired = _pixels(x).reshape(steps, -1), _pixels(spikes).reshape(steps, -1)
-        constants = self._neurons[neuron]
         if shift is None:
-            kernels.fire(rows, fired, before, after, *constants)
+            kernels.fire(rows, fired, before, after, *self._neurons[neuron])
         else:
-            tile = np.tile(shift, max(1, kernels.CHUNK // channels))
-            kernels.fire_shifted(rows, tile, fired, before, after, *constants)
+            kernels.fire_shifted(rows, shift, fired, before, after, *self._neurons[neuron])
         return spikes
 
     def _block(self, block: Any, x: Tensor, tape: _Tape) -> Tensor:
@@ -151,7 +153,7 @@ class CpuInference:
         attention, mlp = block.attention, block.mlp
         qkv = self._fire(attention.act_in, x, tape)
         qkv = self._fire(attention.act_qkv, attention.qkv(qkv), tape)
-        mixed, shift = self._attend(attention, qkv), attention.norm.shift.numpy()
+        mixed, shift = self._attend(attention, qkv), self._shifts[attention]
         attention.project(self._fire(attention.act_out, mixed, tape, shift), add_to=x)
         hidden = mlp.conv1(self._fire(mlp.act1, x, tape))
         mlp.conv2(self._fire(mlp.act2, hidden, tape), add_to=x)
@@ -270,15 +272,15 @@ class _Average:
     def __call__(self, x: Tensor, tape: _Tape, seen: int, into: Tensor) -> None:
         """Rectified averages over time of x (T, C, H, W) into (1, C, H, W)."""
         steps, channels, height, width = x.shape
-        norm = 1 / (1 - self._decay**seen)
         # several pixels make one row of the loop, so that few channels fill its vectors too
         whole = into.stride(3) == channels
         pixels = math.gcd(height * width, max(1, 512 // channels)) if whole else 1
         rows = _pixels(x).reshape(steps, -1, pixels * channels)
         out = _pixels(into).reshape(-1, pixels * channels)
         before, after = tape.next(rows.shape[1:])
-        tiles = (np.tile(self._decay, pixels), np.tile(norm, pixels))
-        kernels.average(rows, before, after, *tiles, out)
+        if len(self._decay) != pixels * channels:
+            self._decay = np.tile(self._decay[:channels], pixels)
+        kernels.average(rows, before, after, self._decay, 1 / (1 - self._decay**seen), out)
 
 
 def _residual(block: Any, x: Tensor, rectified: Tensor, relu: bool = False) -> Tensor:
@@ -295,6 +297,11 @@ def _enlarged_prediction(raw: Tensor) -> np.ndarray:
     out = np.empty((3, 2 * maps.shape[1], 2 * maps.shape[2]), np.float32)
     kernels.double(maps.numpy(), out)
     return out
+
+
+def _tiled(channels: np.ndarray) -> np.ndarray:
+    """One number per channel, repeated to what a thread takes at a time."""
+    return np.tile(channels, max(1, kernels.CHUNK // len(channels)))
 
 
 @functools.lru_cache(maxsize=64)
