@@ -73,10 +73,8 @@ class CpuInference:
                 setattr(self._model.get_submodule(parent), child, Convolution(module, dtype))
         self._model.head.context.to(dtype)
         self._averages = [_Average(readout) for readout in self._model.readouts]
-        self._shifts = {
-            block.attention: _tiled(block.attention.norm.shift.numpy())
-            for block in self._model.blocks
-        }
+        attentions: list[Any] = [block.attention for block in self._model.blocks]
+        self._shifts = {part: _tiled(part.norm.shift.numpy()) for part in attentions}
         self._neurons = {
             neuron: (np.float32(1 / neuron.tau), np.float32(neuron.threshold))
             for neuron in self._model.modules()
