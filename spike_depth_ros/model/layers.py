@@ -44,11 +44,9 @@ class ConvBN(nn.Module):
         if not self.bn.training:
             return F.conv2d(x, *self._fold(), self.conv.stride, self.conv.padding)
         y = self.conv(x)
-        return (
-            fused.normalise(y[None], self.bn).flatten(0, 1)
-            if fused.fits(y, self.backend)
-            else self.bn(y)
-        )
+        if fused.fits(y, self.backend):
+            return fused.normalise(y[None], self.bn).flatten(0, 1)
+        return self.bn(y)
 
     def folded(self) -> nn.Conv2d:
         """The one convolution, with bias, that does the same in inference."""
@@ -109,7 +107,7 @@ def per_step(module: nn.Module, x: Tensor) -> Tensor:
 
 def fire(layer: nn.Module, neuron: Neuron | ReLU, x: Tensor, tape: Tape) -> Tensor:
     """Spikes of `neuron` for the currents that `layer`, a ConvBN or what it folds to, makes."""
-    if isinstance(layer, ConvBN) and layer.bn.training:
+    if isinstance(neuron, Neuron) and isinstance(layer, ConvBN) and layer.bn.training:
         return neuron(per_step(layer.conv, x), tape, layer.bn)
     return neuron(per_step(layer, x), tape)
 
@@ -137,9 +135,9 @@ def join(
 class ReLU(nn.Module):
     """The activation of a head that does not spike, called as a neuron is."""
 
-    def forward(self, x: Tensor, tape: Tape, norm: nn.BatchNorm2d | None = None) -> Tensor:
-        """Rectifies, what the norm makes of it if one is given; leaves the tape alone."""
-        return (x if norm is None else per_step(norm, x)).relu()
+    def forward(self, x: Tensor, tape: Tape) -> Tensor:
+        """Rectifies; leaves the tape alone."""
+        return x.relu()
 
 
 class Residual(nn.Module):
