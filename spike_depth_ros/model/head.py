@@ -161,7 +161,7 @@ def to_prediction(raw: Tensor, height: int, width: int) -> Prediction:
     log_scale = LOG_SCALE_CENTRE + LOG_SCALE_REACH * torch.tanh(raw[:, 2:] / LOG_SCALE_REACH)
     maps = torch.cat([torch.sigmoid(raw[:, :1]), raw[:, 1:2], log_scale], dim=1)
     maps = F.interpolate(maps, (height, width), mode='bilinear', align_corners=False)
-    return Prediction(maps[:, :1], maps[:, 1:2], maps[:, 2:])
+    return Prediction(*maps.split(1, dim=1))  # slices would each be padded on the way back
 
 
 def _join(maps: list[Tensor]) -> Tensor:
