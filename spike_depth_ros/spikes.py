@@ -6,6 +6,7 @@ what a network was trained on is what it sees on a robot.
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple
 
 import numpy as np
@@ -13,7 +14,7 @@ import numpy as np
 from spike_depth_ros.camera import CalibrationError, Camera
 from spike_depth_ros.compiled import compiled
 from spike_depth_ros.config import SpikeConfig
-from spike_depth_ros.events import EVENT_DTYPE
+from spike_depth_ros.events import EVENT_DTYPE, read_only
 
 OFF, ON = 0, 1
 """Channel order of every spike tensor: the channel is the polarity."""
@@ -153,10 +154,11 @@ def _rectified_coordinates(height: int, width: int, camera: Camera) -> np.ndarra
     return rays * (camera.fx, camera.fy) + (camera.cx, camera.cy)
 
 
+@functools.lru_cache(maxsize=256)
 def _bin_edges_ns(t0_ns: int, t1_ns: int, steps: int) -> np.ndarray:
     """(steps + 1,) int64: bin k holds the times from edge k to before edge k + 1."""
     span_ns = t1_ns - t0_ns
-    return np.array([t0_ns - -k * span_ns // steps for k in range(steps + 1)], np.int64)
+    return read_only(np.array([t0_ns - -k * span_ns // steps for k in range(steps + 1)], np.int64))
 
 
 @compiled()

@@ -12,7 +12,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from spike_depth_ros.compiled import compiled
 from spike_depth_ros.config import ConfigError
+from spike_depth_ros.events import read_only
 from spike_depth_ros.spikes import PixelMap, accumulate
 
 MAX_GAP_NS = 1_000_000_000
@@ -36,6 +38,15 @@ class Window(NamedTuple):
     spikes: np.ndarray  # (T, 2, H, W) uint8
     event_count: int
     fresh: bool  # the first after a start or a jump in time: carried state is void
+
+
+class Piece(NamedTuple):
+    """Successive events of a stream, at least one, and how far their times reach."""
+
+    events: np.ndarray  # (N,) EVENT_DTYPE
+    first_ns: int  # earliest time, wherever it stands
+    last_ns: int  # latest time
+    jumped: bool = False  # sensor time jumped before it
 
 
 class _Open(NamedTuple):
@@ -81,31 +92,29 @@ class TimeWindower:
 
         The windows are made one by one, as they are asked for: ask for all of them.
         """
-        for piece, jumped in split_at_jumps(events, self._newest_ns):
-            if jumped:
+        for piece in split_at_jumps(events, self._newest_ns):
+            if piece.jumped:
                 self.jumps += 1
                 self.reset()
             for part in slices_of_time(piece, self._window_ns):
                 yield from self._push_steady(part)
 
-    def _push_steady(self, events: np.ndarray) -> Iterator[Window]:
-        times = events['t_ns']
-        first = int(times.min())
-        before = first if self._newest_ns is None else self._newest_ns
-        newest = self._newest_ns = max(int(times.max()), before)
+    def _push_steady(self, piece: Piece) -> Iterator[Window]:
+        events, first, last, _ = piece
+        newest = self._newest_ns = last if self._newest_ns is None else max(last, self._newest_ns)
         if self._next_end_ns is None:
             whole = -(-(first + self._window_ns) // self._stride_ns)
             self._next_end_ns = whole * self._stride_ns
         if not self._fresh and first < self._first_open_ns():
-            self.late_events += int(np.count_nonzero(times < self._first_open_ns()))
+            self.late_events += int(np.count_nonzero(events['t_ns'] < self._first_open_ns()))
         for window in self._open:
-            self._add(events, window)
+            self._add(piece, window)
         while self._open and self._open[0].t1_ns <= newest:
             yield self._complete(self._open.popleft())
         while self._next_end_ns - self._window_ns <= newest:
             window = self._blank(self._next_end_ns)
             self._next_end_ns += self._stride_ns
-            self._add(events, window)
+            self._add(piece, window)
             if window.t1_ns <= newest:
                 yield self._complete(window)
             else:
@@ -116,12 +125,10 @@ class TimeWindower:
         assert self._next_end_ns is not None
         return self._open[0].t0_ns if self._open else self._next_end_ns - self._window_ns
 
-    def _add(self, events: np.ndarray, window: _Open) -> None:
-        accumulate(events, window.t0_ns, window.t1_ns, self._steps, self._pixels.height,
+    def _add(self, piece: Piece, window: _Open) -> None:
+        accumulate(piece.events, window.t0_ns, window.t1_ns, self._steps, self._pixels.height,
                    self._pixels.width, self._pixels, out=window.spikes)  # fmt: skip
-        times = events['t_ns']
-        inside = (times >= window.t0_ns) & (times < window.t1_ns)
-        window.counts.append(int(np.count_nonzero(inside)))
+        window.counts.append(_count_inside(piece, window.t0_ns, window.t1_ns))
 
     def _complete(self, window: _Open) -> Window:
         fresh, self._fresh = self._fresh, False
@@ -157,6 +164,7 @@ class CountWindower:
     def reset(self) -> None:
         """Forgets the open window; the next window is marked fresh."""
         self._pending: list[np.ndarray] = []
+        self._pending_count = 0
         self._start_ns: int | None = None
         self._newest_ns: int | None = None
         self._fresh = True
@@ -166,16 +174,17 @@ class CountWindower:
 
         The windows are made one by one, as they are asked for: ask for all of them.
         """
-        for piece, jumped in split_at_jumps(events, self._newest_ns):
-            if jumped:
+        for piece in split_at_jumps(events, self._newest_ns):
+            if piece.jumped:
                 self.jumps += 1
                 self.reset()
-            for start in range(0, len(piece), self._window_events):
-                part = piece[start : start + self._window_events]
-                self._newest_ns = max(int(part['t_ns'].max()), self._newest_ns or 0)
+            for start in range(0, len(piece.events), self._window_events):
+                part = piece.events[start : start + self._window_events]
+                self._newest_ns = max(_time_range_ns(part)[1], self._newest_ns or 0)
                 if self._start_ns is None:
-                    self._start_ns = int(piece['t_ns'].min())
+                    self._start_ns = piece.first_ns
                 self._pending.append(part)
+                self._pending_count += len(part)
                 while (window := self._cut()) is not None:
                     yield window
 
@@ -183,23 +192,24 @@ class CountWindower:
         """Takes one window off the front of what is pending, if there is a whole one."""
         assert self._start_ns is not None
         assert self._newest_ns is not None
-        enough = sum(map(len, self._pending)) >= self._window_events
+        enough = self._pending_count >= self._window_events
         if not enough and self._newest_ns - self._start_ns < self._max_window_ns:
             return None
-        events = np.concatenate(self._pending)
+        events = read_only(np.concatenate(self._pending))
         times = events['t_ns']
         end_ns = self._start_ns + self._max_window_ns
         if enough:
             last = np.partition(times, self._window_events - 1)[self._window_events - 1]
             end_ns = min(end_ns, max(int(last), self._start_ns) + 1)
-        ours = times < end_ns
-        spikes = accumulate(events[ours], self._start_ns, end_ns, self._steps,
+        spikes = accumulate(events, self._start_ns, end_ns, self._steps,
                             self._pixels.height, self._pixels.width, self._pixels)  # fmt: skip
         early = int(np.count_nonzero(times < self._start_ns))
         self.late_events += early
-        count = int(np.count_nonzero(ours)) - early
+        rest = read_only(events[times >= end_ns])
+        count = len(events) - len(rest) - early
         window = Window(self._start_ns, end_ns, spikes, count, self._fresh)
-        self._pending, self._start_ns, self._fresh = [events[~ours]], end_ns, False
+        self._pending, self._pending_count = [rest], len(rest)
+        self._start_ns, self._fresh = end_ns, False
         return window
 
 
@@ -218,7 +228,7 @@ def check_cuts(window_ns: int, stride_ns: int) -> None:
         )
 
 
-def split_at_jumps(events: np.ndarray, newest_ns: int | None) -> list[tuple[np.ndarray, bool]]:
+def split_at_jumps(events: np.ndarray, newest_ns: int | None) -> list[Piece]:
     """Cuts events where sensor time jumps.
 
     Args:
@@ -226,30 +236,49 @@ def split_at_jumps(events: np.ndarray, newest_ns: int | None) -> list[tuple[np.n
         newest_ns: newest time seen before them, None at the start of a stream.
 
     Returns:
-        The pieces in order, none empty, each with True if a jump came before it.
+        The pieces in order, none empty.
     """
     if len(events) == 0:
         return []
-    times = events['t_ns']
-    low, high = int(times.min()), int(times.max())
+    low, high = _time_range_ns(events)
     start = low if newest_ns is None else newest_ns
     if low >= max(start, high) - MAX_BACKWARD_NS and high <= start + MAX_GAP_NS:
-        return [(events, False)]
+        return [Piece(events, low, high)]
+    times = events['t_ns']
     first = times[0] if newest_ns is None else newest_ns
     step_ns = np.diff(times.astype(np.float64), prepend=float(first))  # int64 may run over
     cuts = np.flatnonzero((step_ns < -MAX_BACKWARD_NS) | (step_ns > MAX_GAP_NS))
     edges = [0, *cuts.tolist(), len(events)]
     jumped = [False, *[True] * len(cuts)]
     pieces = zip(edges[:-1], edges[1:], jumped, strict=True)
-    return [(events[a:b], jump) for a, b, jump in pieces if b > a]
+    return [
+        Piece(events[a:b], *_time_range_ns(events[a:b]), jump) for a, b, jump in pieces if b > a
+    ]
 
 
-def slices_of_time(events: np.ndarray, window_ns: int) -> list[np.ndarray]:
+def slices_of_time(piece: Piece, window_ns: int) -> list[Piece]:
     """Cuts what spans many windows into slices of `LONG_PACKET` windows, in order of time."""
-    times = events['t_ns']
-    first, slice_ns = int(times.min()), LONG_PACKET * window_ns
-    if int(times.max()) - first <= slice_ns:
-        return [events]
-    ordered = events[np.argsort(times, kind='stable')]
-    edges = np.flatnonzero(np.diff((ordered['t_ns'] - first) // slice_ns)) + 1
-    return np.split(ordered, edges)
+    slice_ns = LONG_PACKET * window_ns
+    if piece.last_ns - piece.first_ns <= slice_ns:
+        return [piece]
+    ordered = read_only(piece.events[np.argsort(piece.events['t_ns'], kind='stable')])
+    edges = np.flatnonzero(np.diff((ordered['t_ns'] - piece.first_ns) // slice_ns)) + 1
+    return [Piece(part, *_time_range_ns(part)) for part in np.split(ordered, edges)]
+
+
+def _count_inside(piece: Piece, t0_ns: int, t1_ns: int) -> int:
+    """Number of events in [t0_ns, t1_ns)."""
+    if t0_ns <= piece.first_ns and piece.last_ns < t1_ns:
+        return len(piece.events)
+    times = piece.events['t_ns']
+    return int(np.count_nonzero((times >= t0_ns) & (times < t1_ns)))
+
+
+@compiled()
+def _time_range_ns(events):
+    """Earliest and latest time of some events, in one pass."""
+    first = last = events[0]['t_ns']
+    for i in range(1, events.shape[0]):
+        t_ns = events[i]['t_ns']
+        first, last = min(first, t_ns), max(last, t_ns)
+    return first, last

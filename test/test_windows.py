@@ -32,6 +32,10 @@ def random_stream(milliseconds, count, seed=0):
     return stream(np.sort(rng.integers(0, milliseconds * MS, count)), seed)
 
 
+def told(piece):
+    return (piece.events['t_ns'].tolist(), *piece[1:])
+
+
 def test_ends_lie_on_the_stride_and_windows_equal_accumulate():
     events = random_stream(100, 5000)
     windower = TimeWindower(PIXELS, steps=4, window_ns=20 * MS, stride_ns=5 * MS)
@@ -120,9 +124,15 @@ def test_too_many_open_windows_are_refused():
 
 
 def test_slices_of_time_lose_nothing():
-    assert [len(part) for part in slices_of_time(stream([7, 3, 40]), 10)] == [3]
-    parts = slices_of_time(stream([100, 3, 40, 44, 43, 7]), 10)  # slices begin at 3, 43, 83
-    assert [part['t_ns'].tolist() for part in parts] == [[3, 7, 40], [43, 44], [100]]
+    (piece,) = split_at_jumps(stream([7, 3, 40]), None)
+    assert slices_of_time(piece, 10) == [piece]
+    (piece,) = split_at_jumps(stream([100, 3, 40, 44, 43, 7]), None)
+    parts = slices_of_time(piece, 10)  # slices begin at 3, 43, 83
+    assert [told(part) for part in parts] == [
+        ([3, 7, 40], 3, 40, False),
+        ([43, 44], 43, 44, False),
+        ([100], 100, 100, False),
+    ]
 
 
 def test_stride_beyond_the_window_is_refused():
@@ -158,19 +168,20 @@ def test_a_quiet_scene_still_gets_count_windows():
 
 def test_split_at_jumps_by_hand():
     t = np.array([0, 10, 5, 5 + MAX_GAP_NS + 1, 6 + MAX_GAP_NS + 1, 100])
-    pieces = split_at_jumps(stream(t), None)
-    assert [(p['t_ns'].tolist(), j) for p, j in pieces] == [
-        ([0, 10, 5], False),
-        ([5 + MAX_GAP_NS + 1, 6 + MAX_GAP_NS + 1], True),
-        ([100], True),
+    late = 5 + MAX_GAP_NS
+    assert [told(piece) for piece in split_at_jumps(stream(t), None)] == [
+        ([0, 10, 5], 0, 10, False),
+        ([late + 1, late + 2], late + 1, late + 2, True),
+        ([100], 100, 100, True),
     ]
-    (piece, jumped), = split_at_jumps(stream([0]), MAX_BACKWARD_NS + 1)  # fmt: skip
-    assert jumped
-    assert len(piece) == 1
+    (piece,) = split_at_jumps(stream([0]), MAX_BACKWARD_NS + 1)
+    assert told(piece) == ([0], 0, 0, True)
     assert split_at_jumps(stream([]), 5) == []
 
 
 def test_times_at_the_ends_of_int64_are_jumps():
     t = [2**63 - 2, -(2**63) + 5, -(2**63) + 6]
-    pieces = split_at_jumps(stream(t), None)
-    assert [(p['t_ns'].tolist(), j) for p, j in pieces] == [(t[:1], False), (t[1:], True)]
+    assert [told(piece) for piece in split_at_jumps(stream(t), None)] == [
+        (t[:1], t[0], t[0], False),
+        (t[1:], t[1], t[2], True),
+    ]
