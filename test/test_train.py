@@ -326,6 +326,7 @@ def test_two_windows_and_a_spike_config_reach_the_data():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)  # two runs of at most 240 s
 def test_two_processes_learn_what_one_does(tmp_path):
     script = tmp_path / 'job.py'
     script.write_text(
