@@ -55,7 +55,9 @@ def test_a_table_of_means_and_spreads(monkeypatch, tmp_path):
         ablation.Variant('a', {0: 'A0', 1: 'A1'}),
         ablation.Variant('b c', {0: 'B', 1: 'B'}),
     ]
-    header, rows = ablation.ablate(variants, EvaluationData(), tmp_path)
+    tables = list(ablation.ablate(variants, EvaluationData(), tmp_path))
+    assert [len(rows) for _, rows in tables] == [1, 2]
+    header, rows = tables[-1]
     assert [config for config, _ in trained] == ['A0', 'A1', 'B', 'B']
     assert rows[0][header.index('Abs Rel')] == '0.25 ± 0.05'
     assert rows[0][header.index('Abs Rel from rest')] == '0.5 ± 0.1'

@@ -28,7 +28,7 @@ def ablate(
         seeds: of each variant.
         data: what to measure on.
         out: folder of the runs.
-        results: Markdown file whose section `ablation` receives the table.
+        results: Markdown file whose section `ablation` receives the table as it grows.
     """
     import json
 
@@ -44,7 +44,6 @@ def ablate(
         Variant(name, {seed: settings(base, [*common, *options], seed) for seed in seeds})
         for name, options in variants.items()
     ]
-    table = markdown(run(chosen, data, out, say=print))
     schedule = chosen[0].configs[seeds[0]].schedule
     facts = (
         f'`spike_depth ablate`, base `{base}`, all with `{" ".join(common)}`, seeds {seeds}, '
@@ -52,10 +51,11 @@ def ablate(
         'streaming, cap 80 m, no alignment; mean over the seeds ± greatest distance from it.'
     )
     changes = [f'- {name}: `{" ".join(options)}`' for name, options in variants.items()]
-    body = '\n'.join(['## Ablations', '', facts, '', *changes, '', table])
-    text = results.read_text(encoding='utf-8') if results.exists() else '# Results\n'
     results.parent.mkdir(parents=True, exist_ok=True)
-    results.write_text(replace_section(text, 'ablation', body), encoding='utf-8')
+    for table in map(markdown, run(chosen, data, out, say=print)):
+        body = '\n'.join(['## Ablations', '', facts, '', *changes, '', table])
+        text = results.read_text(encoding='utf-8') if results.exists() else '# Results\n'
+        results.write_text(replace_section(text, 'ablation', body), encoding='utf-8')
     print(table)
     print(results)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -44,7 +44,7 @@ def ablate(
     out: Path,
     cap_m: float = 80.0,
     say: Callable[[str], None] = lambda line: None,
-) -> Table:
+) -> Iterator[Table]:
     """Trains what is not trained yet, and measures all.
 
     An interrupted ablation goes on where it was: each run has its own folder under `out`.
@@ -56,9 +56,11 @@ def ablate(
         cap_m: see `train.metrics`.
         say: told which run begins.
 
-    Returns:
-        A table, one row per variant: mean over the seeds, with the greatest distance from it.
+    Yields:
+        After each variant the table so far, a row per variant: mean over the seeds, with the
+        greatest distance from it.
     """
+    header = ['', 'parameters', *FIGURES.values(), 'Abs Rel from rest', 'against the first']
     rows: list[list[object]] = []
     reference: float | None = None
     for variant in variants:
@@ -80,8 +82,7 @@ def ablate(
                 f'{(mean / reference - 1) * 100:+.1f} %',
             ]
         )
-    header = ['', 'parameters', *FIGURES.values(), 'Abs Rel from rest', 'against the first']
-    return header, rows
+        yield header, list(rows)
 
 
 def measure(checkpoint: Path, data: EvaluationData, cap_m: float) -> Measured:
