@@ -14,7 +14,7 @@ import numpy as np
 
 from spike_depth_ros.compiled import compiled
 from spike_depth_ros.config import ConfigError
-from spike_depth_ros.events import read_only
+from spike_depth_ros.events import join_events, read_only
 from spike_depth_ros.spikes import PixelMap, accumulate
 
 MAX_GAP_NS = 1_000_000_000
@@ -195,7 +195,7 @@ class CountWindower:
         enough = self._pending_count >= self._window_events
         if not enough and self._newest_ns - self._start_ns < self._max_window_ns:
             return None
-        events = read_only(np.concatenate(self._pending))
+        events = join_events(self._pending)
         times = events['t_ns']
         end_ns = self._start_ns + self._max_window_ns
         if enough:
@@ -240,10 +240,11 @@ def split_at_jumps(events: np.ndarray, newest_ns: int | None) -> list[Piece]:
     """
     if len(events) == 0:
         return []
-    low, high = _time_range_ns(events)
-    start = low if newest_ns is None else newest_ns
-    if low >= max(start, high) - MAX_BACKWARD_NS and high <= start + MAX_GAP_NS:
-        return [Piece(events, low, high)]
+    piece = _piece(events)
+    start = piece.first_ns if newest_ns is None else newest_ns
+    backward = piece.first_ns < max(start, piece.last_ns) - MAX_BACKWARD_NS
+    if not backward and piece.last_ns <= start + MAX_GAP_NS:
+        return [piece]
     times = events['t_ns']
     first = times[0] if newest_ns is None else newest_ns
     step_ns = np.diff(times.astype(np.float64), prepend=float(first))  # int64 may run over
@@ -251,9 +252,7 @@ def split_at_jumps(events: np.ndarray, newest_ns: int | None) -> list[Piece]:
     edges = [0, *cuts.tolist(), len(events)]
     jumped = [False, *[True] * len(cuts)]
     pieces = zip(edges[:-1], edges[1:], jumped, strict=True)
-    return [
-        Piece(events[a:b], *_time_range_ns(events[a:b]), jump) for a, b, jump in pieces if b > a
-    ]
+    return [_piece(events[a:b], jump) for a, b, jump in pieces if b > a]
 
 
 def slices_of_time(piece: Piece, window_ns: int) -> list[Piece]:
@@ -263,7 +262,12 @@ def slices_of_time(piece: Piece, window_ns: int) -> list[Piece]:
         return [piece]
     ordered = read_only(piece.events[np.argsort(piece.events['t_ns'], kind='stable')])
     edges = np.flatnonzero(np.diff((ordered['t_ns'] - piece.first_ns) // slice_ns)) + 1
-    return [Piece(part, *_time_range_ns(part)) for part in np.split(ordered, edges)]
+    return [_piece(part) for part in np.split(ordered, edges)]
+
+
+def _piece(events: np.ndarray, jumped: bool = False) -> Piece:
+    first_ns, last_ns = _time_range_ns(events)
+    return Piece(events, first_ns, last_ns, jumped)
 
 
 def _count_inside(piece: Piece, t0_ns: int, t1_ns: int) -> int:

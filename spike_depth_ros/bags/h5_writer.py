@@ -8,6 +8,7 @@ from types import TracebackType
 import numpy as np
 
 from spike_depth_ros.bags.source import BagError
+from spike_depth_ros.events import join_events
 
 CHUNK_EVENTS = 1 << 16
 _COLUMNS = (('p', 'u1'), ('t', 'u4'), ('x', 'u2'), ('y', 'u2'))
@@ -103,7 +104,7 @@ class EventsH5Writer:
         """Writes a multiple of so many events: whole chunks are compressed only once."""
         if not self._pending_count:
             return
-        events = self._pending[0] if len(self._pending) == 1 else np.concatenate(self._pending)
+        events = self._pending[0] if len(self._pending) == 1 else join_events(self._pending)
         whole = len(events) // multiple * multiple
         self._pending, self._pending_count = [events[whole:]], len(events) - whole
         self._write(events[:whole])

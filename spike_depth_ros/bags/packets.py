@@ -17,7 +17,7 @@ import numpy as np
 from spike_depth_ros.bags.source import BagError
 from spike_depth_ros.codecs import EncodeError, encode_evt3, encode_mono, evt3_state
 from spike_depth_ros.compiled import compiled
-from spike_depth_ros.events import Decoded, empty_events, read_only
+from spike_depth_ros.events import Decoded, empty_events, join_events, read_only
 from spike_depth_ros.wire import Packet, pack_event_packet
 
 PACKET_NS = 4_000_000
@@ -67,7 +67,7 @@ class Packetiser:
         if not len(events):
             return
         if len(self._pending):
-            events = np.concatenate([self._pending, events])
+            events = join_events([self._pending, events])
         bounds = packet_bounds(events['t_ns'], PACKET_NS, PACKET_EVENTS)
         # the rest is copied: a view would keep the whole array alive
         self._pending = events[bounds[-2] :].copy()

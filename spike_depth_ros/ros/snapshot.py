@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from spike_depth_ros import pictures
-from spike_depth_ros.events import EVENT_DTYPE
+from spike_depth_ros.events import join_events
 from spike_depth_ros.ros.depth_parameters import DepthParameters
 from spike_depth_ros.ros.pipeline import Result
 
@@ -32,7 +32,7 @@ def write_snapshot(
         OSError: the folder cannot be written.
     """
     window, frame, camera = result.job.window, result.frame, result.job.estimator.camera
-    events = np.concatenate([np.empty(0, EVENT_DTYPE), *recent])
+    events = join_events(recent)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f'snapshot_{result.job.stamp_ns}.npz'
     np.savez_compressed(
