@@ -152,15 +152,14 @@ def _peer_evt3(packets: Sequence[Packet]) -> Callable[[], Any] | None:
 
 
 def _windows_row(name: str, packets: Sequence[Packet], rounds: int) -> dict[str, Any]:
-    """Decodes all payloads and cuts windows of 50 ms and 8 bins from them, as the node does.
+    """Decodes all payloads and cuts windows from them, as the node does by default.
 
     There is no way past the events: the node keeps the last ones for snapshots, and its windows
     begin and end between the events of one packet. The peer is decoding alone.
     """
-    first, window_ns, steps = packets[0], 50_000_000, 8
-    config = SpikeConfig(steps=steps, max_width_px=first.width)
+    first, config = packets[0], SpikeConfig()
     pixels = pixel_map(first.height, first.width, config)
-    windower = TimeWindower(pixels, steps, window_ns, window_ns)
+    windower = TimeWindower(pixels, config.steps, config.window_ns, config.window_ns)
     decoder = CODECS[first.encoding](first.height, first.width)
 
     def decode() -> None:
