@@ -37,7 +37,7 @@ from std_srvs.srv import SetBool, Trigger
 
 from spike_depth_ros.bags import BagWriter
 from spike_depth_ros.camera import Camera
-from spike_depth_ros.estimator import Estimator
+from spike_depth_ros.estimator import Estimator, EstimatorOptions
 from spike_depth_ros.ros import depth_node
 from spike_depth_ros.ros.probe import stamp_ns
 from spike_depth_ros.ros.replay_node import ReplayNode
@@ -61,7 +61,8 @@ def test_outputs_of_one_frame_belong_together_and_equal_the_estimators(graph, st
     assert graph.spin_until(lambda: all(p.get_subscription_count() for p in
                                         node.outputs.publishers.values()))  # fmt: skip
     events = Driver(graph).send(3 * WINDOW_MS + 5)
-    frames = Estimator(checkpoint, HEIGHT, WIDTH, CAMERA, engine=node.engine).push(events)
+    options = EstimatorOptions(streaming=True)
+    frames = Estimator(checkpoint, HEIGHT, WIDTH, CAMERA, options, node.engine).push(events)
     assert len(frames) == 3
     each = ('image', 'camera_info', 'confidence')
     assert graph.spin_until(lambda: all(got.values()) and {len(got[n]) for n in each} == {3})
@@ -102,7 +103,7 @@ def test_live_parameters_change_the_outputs(graph, start):
 
 
 def test_impossible_changes_are_refused_with_a_reason(start):
-    node = start()
+    node = start(streaming=False)
     refused = node.set_parameters(overrides({'min_confidence': 2.0, 'checkpoint': '/x'}))
     assert not any(result.successful for result in refused)
     assert 'min_confidence' in refused[0].reason

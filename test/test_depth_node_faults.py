@@ -47,7 +47,8 @@ CAMERA = Camera(WIDTH, HEIGHT, 60.0, 60.0, 31.5, 23.5, 'plumb_bob', (0.05, 0.0, 
 ])  # fmt: skip
 def test_what_can_fail_fails_in_configure_and_can_be_mended(graph, start, name, value, words):
     default = getattr(depth_node.DepthParameters, name)
-    node = start(configure=False, autostart=True, max_depth_m=40.0, **{name: value})
+    given = {'max_depth_m': 40.0, 'streaming': False, name: value}
+    node = start(configure=False, autostart=True, **given)
     assert graph.spin_until(lambda: node.last_error)
     assert node.state == 'unconfigured'
     assert words in node.last_error

@@ -72,7 +72,10 @@ class DepthParameters:
         live=True,
     )
     streaming: bool = parameter(
-        False, 'Carry the membrane state of the network from window to window.', live=True
+        True,
+        'In mode time, carry the membrane state of the network from window to window: more '
+        'accurate than to begin at rest each time.',
+        live=True,
     )
     camera_info_url: str = parameter(
         '', "Calibration file (YAML); empty: wait for the topic 'camera_info'."
@@ -196,7 +199,7 @@ class DepthParameters:
             window_ms=self.window_ms,
             stride_ms=self.stride_ms,
             window_events=self.window_events,
-            streaming=self.streaming,
+            streaming=self.streaming and self.window_mode == 'time',
             rectify=self.rectify,
             min_depth_m=self.min_depth_m,
             max_depth_m=self.max_depth_m or math.inf,
