@@ -50,10 +50,15 @@ def ablate(
         f'{schedule.max_iterations} iterations. Measured on `{json.dumps(data.test)}`: '
         'streaming, cap 80 m, no alignment; mean over the seeds ± greatest distance from it.'
     )
-    changes = [f'- {name}: `{" ".join(options)}`' for name, options in variants.items()]
+    changes = [
+        f'- {name}: ' + (f'`{" ".join(options)}`' if options else 'nothing else')
+        for name, options in variants.items()
+    ]
     results.parent.mkdir(parents=True, exist_ok=True)
-    for table in map(markdown, run(chosen, data, out, say=print)):
-        body = '\n'.join(['## Ablations', '', facts, '', *changes, '', table])
+    for header, rows in run(chosen, data, out, say=print):
+        table = markdown((header, rows))
+        done = f'{len(rows)} of {len(chosen)} variants are done.'
+        body = '\n'.join(['## Ablations', '', facts, done, '', *changes, '', table])
         text = results.read_text(encoding='utf-8') if results.exists() else '# Results\n'
         results.write_text(replace_section(text, 'ablation', body), encoding='utf-8')
     print(table)
