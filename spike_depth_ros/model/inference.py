@@ -178,11 +178,15 @@ class CpuInference:
         f16 = head.down16.conv(f8.relu())
         f32 = head.down32.conv(f16.relu())
         f32 += head.context(f32.mean((-1, -2)))[..., None, None]
-        f32 = _residual(head.res32, f32, f32.relu())
-        f16 = _residual(head.res16, f16, self._enlarge(f32, f16))
-        f8 = _residual(head.res8, f8, self._enlarge(f16, f8), relu=True)
+        for block in head.deep32:
+            f32 = _residual(block, f32, f32.relu())
+        rectified = self._enlarge(f32, f16)
+        for block in head.deep16:
+            f16 = _residual(block, f16, rectified)
+            rectified = f16.relu()
+        f8 = self._enlarge(f16, f8)
         f4 = head.up4.skip(stem[1])
-        f4 = _residual(head.res4, f4, self._enlarge(head.up4.conv(f8), f4), relu=True)
+        f4 = self._enlarge(head.up4.conv(f8), f4)
         f2 = head.up2.skip(stem[0])
         f2 = head.smooth(self._enlarge(head.up2.conv(f4), f2), relu=True)
         return head.out(f2)
@@ -281,10 +285,9 @@ class _Average:
         kernels.average(rows, before, after, self._decay, 1 / (1 - self._decay**seen), out)
 
 
-def _residual(block: Any, x: Tensor, rectified: Tensor, relu: bool = False) -> Tensor:
-    """As `Residual`, given max(x, 0) too; the result rectified if so wished."""
-    y = block.conv1(rectified, relu=True)
-    return block.conv2(y, add_to=x, relu=relu)
+def _residual(block: Any, x: Tensor, rectified: Tensor) -> Tensor:
+    """As `Residual`, given max(x, 0) too."""
+    return block.conv2(block.conv1(rectified, relu=True), add_to=x)
 
 
 def _enlarged_prediction(raw: Tensor) -> np.ndarray:
