@@ -143,13 +143,13 @@ class Decoder:
             self._triggers, self._shown_triggers = _block(most_triggers, TRIGGER_DTYPE)
             self._memory[TRIGGER_END] = self._trigger_end = 0
         event_start, trigger_start = self._event_end, self._trigger_end
-        self._event_end, self._trigger_end = self._kernel(
+        self._event_end, self._trigger_end = event_end, trigger_end = self._kernel(
             payload, time_base_ns, self._events, self._triggers, self._memory
         )
-        return Decoded(
-            self._shown_events[event_start : self._event_end],
-            self._shown_triggers[trigger_start : self._trigger_end],
-        )
+        events, triggers = self._shown_events[event_start:event_end], NOTHING.triggers
+        if trigger_end > trigger_start:  # they are rare, and a slice is a tenth of the work here
+            triggers = self._shown_triggers[trigger_start:trigger_end]
+        return Decoded(events, triggers)
 
     @property
     def counts(self) -> DecodeCounts:
