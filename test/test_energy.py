@@ -8,8 +8,9 @@ from spikingjelly.activation_based import op_counter
 from torch import nn
 
 from spike_depth_ros.energy import E_AC_PJ, E_MAC_PJ, E_MEMORY_PJ_PER_BYTE, measure_energy
+from spike_depth_ros.model.encoder import SpikingTransformerConfig
 from spike_depth_ros.model.registry import build
-from spike_depth_ros.model.spiking_transformer import SpikingTransformer, SpikingTransformerConfig
+from spike_depth_ros.model.spiking_transformer import SpikingTransformer
 
 CONFIG = SpikingTransformerConfig(dim=32, depth=2, heads=2, head_dim=16)
 

@@ -7,12 +7,9 @@ import torch
 from torch import nn
 
 from spike_depth_ros.model import fused
+from spike_depth_ros.model.encoder import SpikingSelfAttention, SpikingTransformerConfig
 from spike_depth_ros.model.layers import Readout
 from spike_depth_ros.model.neurons import Neuron, Tape, set_backend
-from spike_depth_ros.model.spiking_transformer import (
-    SpikingSelfAttention,
-    SpikingTransformerConfig,
-)
 
 SHAPE = (3, 2, 10, 7, 9)  # T, B, C, H, W; no multiple of any vector length
 

@@ -8,16 +8,11 @@ from dyadic import CONFIG, exact_counts, exact_network
 from torch import nn
 
 from spike_depth_ros.config import ConfigError
+from spike_depth_ros.model.encoder import SpikingSelfAttention, SpikingTransformerConfig, compress
 from spike_depth_ros.model.layers import ConvBN, Readout
 from spike_depth_ros.model.neurons import Neuron
 from spike_depth_ros.model.registry import PRESETS, build, preset_spikes
-from spike_depth_ros.model.spiking_transformer import (
-    SpikingSelfAttention,
-    SpikingTransformer,
-    SpikingTransformerConfig,
-    State,
-    compress,
-)
+from spike_depth_ros.model.spiking_transformer import SpikingTransformer, State
 
 VARIANTS = {
     'default': CONFIG,

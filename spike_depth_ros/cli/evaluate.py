@@ -11,7 +11,7 @@ def evaluate(
     checkpoint: str,
     data: EvaluationData = EvaluationData(),
     out: Path = Path('out/evaluate'),
-    streaming: bool = False,
+    streaming: bool = True,
     cap_m: float = 80.0,
     alignment: str = 'none',
     engine: str = 'torch',
@@ -27,7 +27,8 @@ def evaluate(
         checkpoint: what to measure.
         data: what to measure it on; worlds that it was trained on say nothing.
         out: folder of the report.
-        streaming: membranes run through all windows of a clip.
+        streaming: membranes run through all windows of a clip, as in the node; otherwise the last
+            window is all that is seen.
         cap_m: truth beyond this does not count.
         alignment: none for metres as answered, median or lsq.
         engine: what runs it.

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from spike_depth_ros.model.spiking_transformer import STRIDE, SpikingTransformer, State
+from spike_depth_ros.model.encoder import STRIDE
+from spike_depth_ros.model.spiking_transformer import SpikingTransformer, State
 
 _EXAMPLE = (6, 7)  # tokens; both odd ones and even ones must come out right at every scale
 

@@ -20,13 +20,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from spike_depth_ros.model import inference_kernels as kernels
+from spike_depth_ros.model.encoder import MAX_COUNT, coordinates
 from spike_depth_ros.model.head import LOG_SCALE_CENTRE, LOG_SCALE_REACH
 from spike_depth_ros.model.neurons import Neuron
-from spike_depth_ros.model.spiking_transformer import (
-    MAX_COUNT,
-    SpikingTransformer,
-    coordinates,
-)
+from spike_depth_ros.model.spiking_transformer import SpikingTransformer
 
 
 class Memory(NamedTuple):

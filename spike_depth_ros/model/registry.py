@@ -9,8 +9,9 @@ from torch import nn
 
 from spike_depth_ros.config import ConfigError, SpikeConfig, from_dict
 from spike_depth_ros.model.baselines import E2Depth, E2DepthConfig, UNet, UNetConfig
+from spike_depth_ros.model.encoder import SpikingTransformerConfig
 from spike_depth_ros.model.spike_t import SpikeT, SpikeTConfig
-from spike_depth_ros.model.spiking_transformer import SpikingTransformer, SpikingTransformerConfig
+from spike_depth_ros.model.spiking_transformer import SpikingTransformer
 from spike_depth_ros.model.teacher import RgbUNet, RgbUNetConfig
 
 MODELS: dict[str, tuple[type, type[nn.Module]]] = {

@@ -59,7 +59,7 @@ class CheckpointContestant:
     """
 
     def __init__(
-        self, path: str | Path, streaming: bool = False, engine: str = 'torch',
+        self, path: str | Path, streaming: bool = True, engine: str = 'torch',
         device: str = 'auto', threads: int = 0,
     ) -> None:  # fmt: skip
         self.checkpoint: Checkpoint = load_checkpoint(path)
