@@ -11,7 +11,6 @@ from spike_depth_ros.model.neurons import (
     SURROGATES,
     Neuron,
     Tape,
-    expand_levels,
     set_backend,
 )
 
@@ -121,13 +120,15 @@ def test_bfloat16_training_spikes_as_float32_does():
 
 
 def test_integer_spikes_are_binary_slots():
-    counts = torch.tensor([0.0, 1, 3, 4])
-    slots = expand_levels(counts, 4)
-    assert slots.tolist() == [[0, 1, 1, 1], [0, 0, 1, 1], [0, 0, 1, 1], [0, 0, 0, 1]]
-    counts = torch.randint(0, 5, (2, 3, 8, 8)).float()
+    # what hardware sees of an integer LIF: slot d of a count c holds 1 where d < c, so that
+    # W c = sum over d of W slot_d (arXiv 2407.20708, eq. 8), an addition of weights
+    neuron = Neuron(3, 8, 'ilif', levels=4)
+    counts = neuron(4 * currents()[:, :, :3], Tape())
+    assert set(counts.unique().tolist()) == {0.0, 1.0, 2.0, 3.0, 4.0}
+    slots = [(slot < counts).float() for slot in range(4)]
     conv = torch.nn.Conv2d(3, 5, 3, bias=False)
-    whole = sum(conv(slot) for slot in expand_levels(counts, 4))
-    torch.testing.assert_close(whole, conv(counts), atol=1e-5, rtol=1e-5)
+    whole = sum(conv(slot.flatten(0, 1)) for slot in slots)
+    torch.testing.assert_close(whole, conv(counts.flatten(0, 1)), atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -153,23 +153,6 @@ def set_backend(model: nn.Module, backend: str) -> nn.Module:
     return model
 
 
-def expand_levels(counts: Tensor, levels: int) -> Tensor:
-    """Integer spike counts as binary spikes: what hardware sees of an integer LIF.
-
-    The slot d of a count c holds 1 where d < c, so that W c = sum over d of W slot_d
-    (arXiv 2407.20708, eq. 8) and every product is a plain addition of a weight.
-
-    Args:
-        counts: (...) integers in 0..levels.
-        levels: number of slots.
-
-    Returns:
-        (levels, ...) of {0, 1}, in the dtype of `counts`.
-    """
-    slots = torch.arange(levels, device=counts.device).view(-1, *[1] * counts.ndim)
-    return (slots < counts).to(counts.dtype)
-
-
 def _lif_fused(neuron: Neuron, current: Tensor, membrane: Tensor | None) -> tuple[Tensor, Tensor]:
     x = current if current.dtype == torch.bfloat16 else current.float()
     spikes, membrane, _ = fused.fire(x, neuron.dynamics, membrane)
