@@ -45,6 +45,7 @@ class Health:
         self._seen: dict[str, tuple[float, float]] = {}  # total, when it grew
         self._said_dropped = 0
         self._said_flowing: bool | None = None
+        self._stalled = False
 
     def publish(self) -> None:
         """Takes the rates since the last call and publishes all reports."""
@@ -99,13 +100,19 @@ class Health:
         return Report('output', level, message, values)
 
     def _say_flow(self, flowing: bool, message: str) -> None:
-        """Tells the log when depth begins to come, and when it stops, with the reason."""
+        """Tells the log when depth begins to come, and when it stops, with the reason.
+
+        That it does not come is said at the second look in a row: at the first after a start
+        nothing can have come yet.
+        """
         log = self._node.get_logger()
+        twice, self._stalled = not flowing and self._stalled, not flowing
         if flowing and not self._said_flowing:
             log.info(message)
-        if not flowing and self._said_flowing is not False:
+        if twice and self._said_flowing is not False:
             log.warning(message)
-        self._said_flowing = flowing
+        if flowing or twice:
+            self._said_flowing = flowing
 
     def _engine_report(self) -> Report:
         node = self._node
