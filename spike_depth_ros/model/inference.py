@@ -176,11 +176,10 @@ class CpuInference:
         f32 = head.down32.conv(f16.relu())
         f32 += head.context(f32.mean((-1, -2)))[..., None, None]
         for block in head.deep32:
-            f32 = _residual(block, f32, f32.relu())
-        rectified = self._enlarge(f32, f16)
+            f32 = _residual(block, f32)
+        self._enlarge(f32, f16)
         for block in head.deep16:
-            f16 = _residual(block, f16, rectified)
-            rectified = f16.relu()
+            f16 = _residual(block, f16)
         f8 = self._enlarge(f16, f8)
         f4 = head.up4.skip(stem[1])
         f4 = self._enlarge(head.up4.conv(f8), f4)
@@ -219,12 +218,12 @@ class Convolution(nn.Module):
         self._packed: Tensor | None = None
 
     def forward(self, x: Tensor, add_to: Tensor | None = None, relu: bool = False) -> Tensor:
-        """The convolution of x (N, C, H, W), or `add_to` with it added in place; rectified."""
+        """The convolution of x (N, C, H, W), rectified or not, or `add_to` with it added in place."""
         padding, stride, dilation, groups = self._where
         if not self.packs:
             y = F.conv2d(x, self._weight, self._bias, stride, padding, dilation, groups)
-            y = y if add_to is None else add_to.add_(y)
-            return y.relu_() if relu else y
+            y = y.relu_() if relu else y
+            return y if add_to is None else add_to.add_(y)
         oneDNN = torch.ops.mkldnn
         if self._packed is None:
             self._packed = oneDNN._reorder_convolution_weight(
@@ -234,9 +233,8 @@ class Convolution(nn.Module):
             return oneDNN._convolution_pointwise.default(
                 x, self._packed, self._bias, *self._where, 'relu' if relu else 'none', [], ''
             )
-        then = 'relu' if relu else None
         return oneDNN._convolution_pointwise_.binary(
-            add_to, x, self._packed, self._bias, *self._where, 'add', 1.0, then, [], ''
+            add_to, x, self._packed, self._bias, *self._where, 'add', 1.0, None, [], ''
         )
 
 
@@ -282,9 +280,9 @@ class _Average:
         kernels.average(rows, before, after, self._decay, 1 / (1 - self._decay**seen), out)
 
 
-def _residual(block: Any, x: Tensor, rectified: Tensor) -> Tensor:
-    """As `Residual`, given max(x, 0) too."""
-    return block.conv2(block.conv1(rectified, relu=True), add_to=x)
+def _residual(block: Any, x: Tensor) -> Tensor:
+    """As `Residual`, in place."""
+    return block.conv2(block.conv1(x.relu(), relu=True), add_to=x)
 
 
 def _enlarged_prediction(raw: Tensor) -> np.ndarray:

@@ -30,7 +30,7 @@ class SpikeTConfig:
     Attributes:
         steps: time bins T per window, a multiple of `blocks`.
         width: channels of the first stage, a multiple of 3; 96 as published (20.5 M
-            parameters), 12 has 0.35 M.
+            parameters), 12 has 0.43 M.
         blocks: temporal blocks that the bins are grouped in.
     """
 
