@@ -218,12 +218,13 @@ class Convolution(nn.Module):
         self._packed: Tensor | None = None
 
     def forward(self, x: Tensor, add_to: Tensor | None = None, relu: bool = False) -> Tensor:
-        """The convolution of x (N, C, H, W), rectified or not, or `add_to` with it added in place."""
+        """The convolution of x (N, C, H, W), rectified or not; or it is added to `add_to`."""
         padding, stride, dilation, groups = self._where
         if not self.packs:
             y = F.conv2d(x, self._weight, self._bias, stride, padding, dilation, groups)
-            y = y.relu_() if relu else y
-            return y if add_to is None else add_to.add_(y)
+            if add_to is not None:
+                return add_to.add_(y)
+            return y.relu_() if relu else y
         oneDNN = torch.ops.mkldnn
         if self._packed is None:
             self._packed = oneDNN._reorder_convolution_weight(
