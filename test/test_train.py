@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from spike_depth_ros.config import DepthRange, SpikeConfig, from_dict
+from spike_depth_ros.config import ConfigError, DepthRange, SpikeConfig, from_dict
 from spike_depth_ros.data import DATASETS
 from spike_depth_ros.data.augment import NO_AUGMENTATION
 from spike_depth_ros.data.sample import Sample
@@ -224,6 +224,22 @@ def test_state_runs_through_a_clip_and_its_gradient_ends_at_each_window():
     torch.testing.assert_close(after[0], going_on[0])
     torch.testing.assert_close(after[1], rest[1])
     assert not torch.allclose(going_on[1], rest[1])
+
+
+def test_warm_windows_bring_the_membranes_and_teach_nothing(monkeypatch):
+    batch = collate(list(Planes.open(PlanesConfig(clip_windows=2))))
+    settings = config(schedule={'clip_windows': 2, 'warm_windows': 1})
+    module = DepthTraining(settings, build('tiny').eval())
+    everyone = torch.ones(len(batch.focal_px), dtype=torch.bool)
+    monkeypatch.setattr(module, '_kept', lambda k, like: everyone)
+    monkeypatch.setattr(module, '_log_smoothed', lambda values: None)
+    loss = module.training_step(batch, 0)
+    with torch.no_grad():
+        _, state = module.student.step(batch.spikes[0], None)
+    answer, _ = module.student.step(batch.spikes[1], state)
+    torch.testing.assert_close(loss, sum(module._window_losses(answer, batch, 1).values()))
+    with pytest.raises(ConfigError, match='warm_windows is 2, expected 0 to 1'):
+        Schedule(clip_windows=2, warm_windows=2)
 
 
 def test_rates_and_groups():

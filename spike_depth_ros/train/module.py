@@ -119,16 +119,21 @@ class DepthTraining(lightning.LightningModule):
                 norm.eval()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The loss of a batch of clips, averaged over their windows."""
+        """The loss of a batch of clips, averaged over the windows that are learnt from."""
         totals: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=self.device))
         state = None
-        windows = len(batch.spikes)
+        windows, warm = len(batch.spikes), self.config.schedule.warm_windows
         for k in range(windows):
             if state is not None:
                 state = carried(state, self._kept(k, batch.focal_px))
-            answer, state = self.student.step(network_input(self.student, batch, k), state)
+            with torch.set_grad_enabled(k >= warm):
+                answer, state = self.student.step(network_input(self.student, batch, k), state)
+            if k < warm:
+                if self._tap is not None:
+                    self._tap.take()  # nothing is compared with these
+                continue
             for name, term in self._window_losses(answer, batch, k).items():
-                totals[name] = totals[name] + term / windows
+                totals[name] = totals[name] + term / (windows - warm)
         loss = torch.stack(list(totals.values())).sum()
         self._log_smoothed({'loss': loss, **totals})
         return loss

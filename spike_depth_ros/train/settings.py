@@ -152,6 +152,9 @@ class Schedule:
         batch_size: clips per step, over all processes together.
         clip_windows: consecutive windows per clip, through which the membranes run; their
             state is carried on but the gradient ends at each window.
+        warm_windows: of these, the first so many only bring the membranes to where a running
+            camera would have them: no loss, no gradient, a fraction of the cost. Consecutive
+            windows show nearly the same; more clips per step teach more.
         rest: probability that a clip goes back to rest before each window, so that the network
             also learns to begin.
         validate_every: iterations between validations.
@@ -165,6 +168,7 @@ class Schedule:
     max_iterations: int = 4000
     batch_size: int = 8
     clip_windows: int = 1
+    warm_windows: int = 0
     rest: float = 0.1
     validate_every: int = 500
     validation_clips: int = 160
@@ -177,6 +181,8 @@ class Schedule:
         for name in ('max_iterations', 'batch_size', 'clip_windows', 'validate_every',
                      'log_every', 'save_every'):  # fmt: skip
             require(getattr(self, name) >= 1, name, getattr(self, name), 'at least 1')
+        require(0 <= self.warm_windows < self.clip_windows, 'warm_windows', self.warm_windows,
+                f'0 to {self.clip_windows - 1}, below clip_windows')
         require(self.validation_clips >= 0, 'validation_clips', self.validation_clips, '0 or more')
         require(0 <= self.rest <= 1, 'rest', self.rest, '0 to 1')
         require(self.cap_m > 0, 'cap_m', self.cap_m, 'above 0')
