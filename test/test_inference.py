@@ -142,7 +142,7 @@ def test_bfloat16_is_rounded_to_even():
     total, out = np.empty((1, 5), np.float32), np.empty((1, 5), np.uint16)
     rest, zero, one = np.empty((0, 0), np.float32), np.zeros(5, np.float32), np.ones(5, np.float32)
     third = (one / np.float32(3)).astype(np.float32)
-    kernels.average(bits, rest, total, zero, third, out)
+    kernels.average(bits, rest, total, zero, third, out, 0)
     np.testing.assert_array_equal(total[0], values.bfloat16().float()[0, 0])
     want = (torch.from_numpy(total) * torch.from_numpy(third)).bfloat16().view(torch.uint16)
     np.testing.assert_array_equal(out, want.numpy())

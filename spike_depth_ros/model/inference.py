@@ -107,8 +107,7 @@ class CpuInference:
         joined = self._maps(1, x.shape[-2:], len(model.blocks) * x.shape[1])
         for i, block in enumerate(model.blocks):
             x = self._block(block, x, tape)
-            part = joined[:, i * x.shape[1] : (i + 1) * x.shape[1]]
-            self._averages[2 + i](x, tape, seen, part)
+            self._averages[2 + i](x, tape, seen, joined, i * x.shape[1])
         raw = self._head(model.head, averages, joined)
         return _enlarged_prediction(raw), Memory(seen, tuple(tape.after))
 
@@ -146,28 +145,31 @@ class CpuInference:
     def _block(self, block: Any, x: Tensor, tape: _Tape) -> Tensor:
         """Adds both branches of a block to x (T, D, h, w), in place."""
         attention, mlp = block.attention, block.mlp
-        qkv = self._fire(attention.act_in, x, tape)
-        qkv = self._fire(attention.act_qkv, attention.qkv(qkv), tape)
-        mixed, shift = self._attend(attention, qkv), self._shifts[attention]
+        currents = attention.qkv(self._fire(attention.act_in, x, tape))
+        mixed, shift = self._attend(attention, currents, tape), self._shifts[attention]
         attention.project(self._fire(attention.act_out, mixed, tape, shift), add_to=x)
         hidden = mlp.conv1(self._fire(mlp.act1, x, tape))
         mlp.conv2(self._fire(mlp.act2, hidden, tape), add_to=x)
         return x
 
-    def _attend(self, attention: Any, qkv: Tensor) -> Tensor:
-        """Scaled currents (T, D, h, w) of spikes (T, 3D, h, w), without the shift."""
-        steps, _, height, width = qkv.shape
+    def _attend(self, attention: Any, currents: Tensor, tape: _Tape) -> Tensor:
+        """Currents of q, k, v (T, 3D, h, w) to scaled ones (T, D, h, w), without the shift."""
+        x = _pixels(currents)
+        steps, height, width, channels = x.shape
         tokens, heads = height * width, attention.heads
-        parts = qkv.permute(0, 2, 3, 1).view(steps, tokens, 3, heads, -1)
-        q, k, v = parts.permute(2, 0, 3, 1, 4)  # (T, heads, N, d) each
-        counts = k.new_empty((steps, heads, k.shape[-1], k.shape[-1]))
-        for t in range(steps):  # one by one: batched products copy what does not lie together
-            for h in range(heads):
-                torch.mm(k[t, h].t(), v[t, h], out=counts[t, h])
+        # each in one piece: products of strided matrices are slower by half
+        spikes = torch.empty((3, steps, tokens, channels // 3), dtype=self._dtype)
+        kernels.fire_apart(
+            x.reshape(steps, tokens, channels), _bits(spikes), *tape.next((tokens, channels)),
+            *self._neurons[attention.act_qkv],
+        )  # fmt: skip
+        per_head = spikes.unflatten(-1, (heads, -1)).transpose(2, 3)  # (3, T, heads, N, d)
+        q, k, v = per_head.reshape(3, steps * heads, tokens, -1)
         scale = attention.norm.scale.view(heads, 1, -1) / tokens
-        mixed = q @ (counts * scale).to(q.dtype)
-        mixed = mixed.transpose(1, 2).reshape(steps, height, width, -1)
-        return mixed.permute(0, 3, 1, 2)
+        pairs = torch.bmm(k.transpose(1, 2), v).unflatten(0, (steps, heads))
+        mixed = torch.bmm(q, (pairs * scale).to(q.dtype).flatten(0, 1))
+        mixed = mixed.unflatten(0, (steps, heads)).transpose(1, 2)
+        return mixed.reshape(steps, height, width, -1).permute(0, 3, 1, 2)
 
     def _head(self, head: Any, stem: list[Tensor], joined: Tensor) -> Tensor:
         """As `FusionHead`, from rectified averages: raw maps (1, 3, H/2, W/2)."""
@@ -267,18 +269,21 @@ class _Average:
     def __init__(self, readout: Any) -> None:
         self._decay = torch.sigmoid(readout.logit.detach()).numpy()
 
-    def __call__(self, x: Tensor, tape: _Tape, seen: int, into: Tensor) -> None:
-        """Rectified averages over time of x (T, C, H, W) into (1, C, H, W)."""
+    def __call__(
+        self, x: Tensor, tape: _Tape, seen: int, into: Tensor, first: int = 0
+    ) -> None:
+        """Rectified averages over time of x (T, C, H, W) into channels of `into` (1, C', H, W)."""
         steps, channels, height, width = x.shape
         # several pixels make one row of the loop, so that few channels fill its vectors too
-        whole = into.stride(3) == channels
+        whole = into.shape[1] == channels
         pixels = math.gcd(height * width, max(1, 512 // channels)) if whole else 1
         rows = _pixels(x).reshape(steps, -1, pixels * channels)
-        out = _pixels(into).reshape(-1, pixels * channels)
+        out = _pixels(into).reshape(rows.shape[1], -1)
         before, after = tape.next(rows.shape[1:])
         if len(self._decay) != pixels * channels:
             self._decay = np.tile(self._decay[:channels], pixels)
-        kernels.average(rows, before, after, self._decay, 1 / (1 - self._decay**seen), out)
+        norm = 1 / (1 - self._decay**seen)
+        kernels.average(rows, before, after, self._decay, norm, out, first)
 
 
 def _residual(block: Any, x: Tensor) -> Tensor:

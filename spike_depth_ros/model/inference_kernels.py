@@ -124,21 +124,36 @@ def fire_shifted(x, shift, spikes, before, after, share, threshold):
             _fire_shifted(x[t, part], shift, spikes[t, part], here, share, threshold)
 
 
-@_inline
-def _leak(values, total, decay):
-    one = np.float32(1)
-    for c in range(values.size):
-        total[c] = decay[c] * total[c] + (one - decay[c]) * _wide(values[c])
+@_parallel
+def fire_apart(x, spikes, before, after, share, threshold):
+    """As `fire`, for currents that several layers share, each layer's spikes in one piece.
 
-
-@_inline
-def _rectified_mean(total, norm, out):
-    for c in range(out.size):
-        out[c] = _narrow(max(total[c] * norm[c], np.float32(0)), out[c])
+    Args:
+        x: (T, N, P * D) currents of N tokens.
+        spikes: (P, T, N, D) to fill.
+        before: (N, P * D) membranes, or of size 0 for rest.
+        after: (N, P * D) membranes to fill.
+        share: of the current in a step.
+        threshold: at and above which a neuron fires.
+    """
+    parts, steps, tokens, width = spikes.shape
+    one, zero = np.float32(1), np.float32(0)
+    for n in prange(tokens):
+        v = np.empty(parts * width, np.float32)  # of its own: `after` might overlap `x`
+        _begin(v, before, n)
+        for t in range(steps):
+            for p in range(parts):
+                for i in range(width):
+                    old = v[p * width + i]
+                    charged = old + (_wide(x[t, n, p * width + i]) - old) * share
+                    fired = charged >= threshold
+                    spikes[p, t, n, i] = _narrow(one if fired else zero, spikes[p, t, n, i])
+                    v[p * width + i] = zero if fired else charged
+        after[n, :] = v
 
 
 @_parallel
-def average(x, before, after, decay, norm, out):
+def average(x, before, after, decay, norm, out, first):
     """The leaky average of `Readout`, rectified.
 
     Args:
@@ -147,15 +162,19 @@ def average(x, before, after, decay, norm, out):
         after: (R, C) float32 running sums to fill.
         decay: (C,) float32.
         norm: (C,) float32 that makes averages of sums.
-        out: (R, C) to fill.
+        out: (R, first + C or more) to fill from column `first` on.
+        first: see there.
     """
-    steps, rows, _ = x.shape
+    steps, rows, channels = x.shape
+    one, zero = np.float32(1), np.float32(0)
     for r in prange(rows):
         total = after[r]
         _begin(total, before, r)
         for t in range(steps):
-            _leak(x[t, r], total, decay)
-        _rectified_mean(total, norm, out[r])
+            for c in range(channels):
+                total[c] = decay[c] * total[c] + (one - decay[c]) * _wide(x[t, r, c])
+        for c in range(channels):
+            out[r, first + c] = _narrow(max(total[c] * norm[c], zero), out[r, first + c])
 
 
 @_parallel
@@ -173,18 +192,20 @@ def enlarge(coarse, fine, rectified, rows, columns, shares_y, shares_x):
     """
     height, width, channels = fine.shape
     for y in prange(height):
-        above, below = coarse[rows[y]], coarse[min(rows[y] + 1, coarse.shape[0] - 1)]
+        upper, lower = rows[y], min(rows[y] + 1, coarse.shape[0] - 1)
+        blended = np.empty((coarse.shape[1], channels), np.float32)
+        for x in range(coarse.shape[1]):
+            for i in range(channels):
+                top = _wide(coarse[upper, x, i])
+                blended[x, i] = top + (_wide(coarse[lower, x, i]) - top) * shares_y[y]
         for x in range(width):
             left, right = columns[x], min(columns[x] + 1, coarse.shape[1] - 1)
-            down, along = shares_y[y], shares_x[x]
-            here, positive = fine[y, x], rectified[y, x]
-            a, b, c, d = above[left], above[right], below[left], below[right]
+            along = shares_x[x]
             for i in range(channels):
-                top = _wide(a[i]) + (_wide(b[i]) - _wide(a[i])) * along
-                low = _wide(c[i]) + (_wide(d[i]) - _wide(c[i])) * along
-                value = _wide(here[i]) + (top + (low - top) * down)
-                here[i] = _narrow(value, here[i])
-                positive[i] = _narrow(max(value, np.float32(0)), here[i])
+                here = blended[left, i] + (blended[right, i] - blended[left, i]) * along
+                value = _wide(fine[y, x, i]) + here
+                fine[y, x, i] = _narrow(value, fine[y, x, i])
+                rectified[y, x, i] = _narrow(max(value, np.float32(0)), fine[y, x, i])
 
 
 @_parallel
