@@ -269,9 +269,7 @@ class _Average:
     def __init__(self, readout: Any) -> None:
         self._decay = torch.sigmoid(readout.logit.detach()).numpy()
 
-    def __call__(
-        self, x: Tensor, tape: _Tape, seen: int, into: Tensor, first: int = 0
-    ) -> None:
+    def __call__(self, x: Tensor, tape: _Tape, seen: int, into: Tensor, first: int = 0) -> None:
         """Rectified averages over time of x (T, C, H, W) into channels of `into` (1, C', H, W)."""
         steps, channels, height, width = x.shape
         # several pixels make one row of the loop, so that few channels fill its vectors too

@@ -181,8 +181,12 @@ class Schedule:
         for name in ('max_iterations', 'batch_size', 'clip_windows', 'validate_every',
                      'log_every', 'save_every'):  # fmt: skip
             require(getattr(self, name) >= 1, name, getattr(self, name), 'at least 1')
-        require(0 <= self.warm_windows < self.clip_windows, 'warm_windows', self.warm_windows,
-                f'0 to {self.clip_windows - 1}, below clip_windows')
+        require(
+            0 <= self.warm_windows < self.clip_windows,
+            'warm_windows',
+            self.warm_windows,
+            f'0 to {self.clip_windows - 1}, below clip_windows',
+        )
         require(self.validation_clips >= 0, 'validation_clips', self.validation_clips, '0 or more')
         require(0 <= self.rest <= 1, 'rest', self.rest, '0 to 1')
         require(self.cap_m > 0, 'cap_m', self.cap_m, 'above 0')
