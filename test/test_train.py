@@ -21,15 +21,17 @@ from spike_depth_ros.model.registry import build
 from spike_depth_ros.model.teacher import TEACHERS
 from spike_depth_ros.train import run
 from spike_depth_ros.train.batches import DrawnBatches, collate, groups_by_size, spread
-from spike_depth_ros.train.module import (
-    DepthTraining,
-    carried,
+from spike_depth_ros.train.module import DepthTraining, carried, norms
+from spike_depth_ros.train.optimizer import (
+    METHODS,
+    Muon,
     follow,
-    norms,
+    orthogonal,
     parameter_groups,
     rate,
 )
 from spike_depth_ros.train.settings import (
+    OPTIMIZERS,
     DataChoice,
     LossConfig,
     Machine,
@@ -253,6 +255,46 @@ def test_rates_and_groups():
     assert [p.shape for p in wide['params']] == [(2, 3)]
     assert len(thin['params']) == 3
     assert thin['weight_decay'] == 0
+
+
+def test_momentum_is_made_orthogonal():
+    generator = torch.Generator().manual_seed(0)
+    for shape in ((2, 6, 40), (2, 40, 6)):
+        matrices = torch.randn(shape, generator=generator)
+        u, _, vh = torch.linalg.svd(matrices, full_matrices=False)
+        close = orthogonal(matrices)
+        # the same singular vectors, so that this is diagonal
+        values = u.mT @ close @ vh.mT
+        on = values.diagonal(dim1=1, dim2=2)
+        assert ((on > 0.6) & (on < 1.3)).all()
+        assert (values - torch.diag_embed(on)).abs().max() < 1e-4
+    assert not orthogonal(torch.zeros(1, 3, 3)).any()
+
+
+def test_kernels_move_as_matrices_and_the_rest_as_adamw_says():
+    generator = torch.Generator().manual_seed(0)
+    kernel, bias = torch.randn((4, 3, 3, 3), generator=generator), torch.ones(4)
+    ours = [torch.nn.Parameter(kernel.clone()), torch.nn.Parameter(bias.clone())]
+    matrix, vector = (
+        torch.nn.Parameter(kernel.flatten(1).clone()),
+        torch.nn.Parameter(bias.clone()),
+    )
+    optimizers = [
+        Muon(ours, lr=0.1, weight_decay=0.5),
+        torch.optim.Muon([matrix], lr=0.1, weight_decay=0.5, adjust_lr_fn='match_rms_adamw'),
+        torch.optim.AdamW([vector], lr=0.1, weight_decay=0.5),
+    ]
+    for _ in range(3):
+        gradient, slope = torch.randn((4, 27), generator=generator), torch.arange(4.0)
+        ours[0].grad, ours[1].grad = gradient.view_as(kernel), slope.clone()
+        matrix.grad, vector.grad = gradient.clone(), slope.clone()
+        for optimizer in optimizers:
+            optimizer.step()
+    # torch's iterates in bfloat16
+    torch.testing.assert_close(ours[0].flatten(1), matrix, atol=0.02, rtol=0)
+    assert (ours[0].flatten(1) - kernel.flatten(1)).abs().max() > 0.2
+    assert torch.equal(ours[1], vector)
+    assert set(METHODS) == set(OPTIMIZERS)
 
 
 def test_the_average_follows():

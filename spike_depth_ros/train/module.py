@@ -19,8 +19,9 @@ from spike_depth_ros.model.teacher import Teacher
 from spike_depth_ros.train import losses
 from spike_depth_ros.train.batches import Batch
 from spike_depth_ros.train.metrics import DepthMetrics
+from spike_depth_ros.train.optimizer import METHODS, follow, parameter_groups, rate
 from spike_depth_ros.train.pictures import sample_picture
-from spike_depth_ros.train.settings import OptimizerConfig, TrainConfig
+from spike_depth_ros.train.settings import TrainConfig
 
 STRIDE_PX = 8
 SMOOTHING = 0.98
@@ -232,12 +233,12 @@ class DepthTraining(lightning.LightningModule):
         self._shown = []
 
     def configure_optimizers(self) -> Any:
-        """AdamW with its schedule, per iteration."""
+        """The optimiser with its schedule, per iteration."""
         config = self.config.optimizer
         parts = nn.ModuleList([self.student, self.adapters])
         groups = parameter_groups(parts, config)
         # all tensors in a few calls; `fused` would do it in one, but lightning does not clip then
-        optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, foreach=True)
+        optimizer = METHODS[config.name](groups, lr=config.learning_rate, foreach=True)
         total = self.config.schedule.max_iterations
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda iteration: rate(iteration, total, config)
@@ -292,33 +293,6 @@ def carried(state: Any, keep: Tensor) -> Any:
         return torch.where(mask, state.detach(), torch.zeros_like(state))
     parts = [carried(part, keep) for part in state]
     return type(state)(*parts) if hasattr(state, '_fields') else tuple(parts)
-
-
-def follow(average: nn.Module, network: nn.Module, decay: float) -> None:
-    """Moves `average` a part 1 - `decay` of the way to `network`; counters are copied."""
-    pairs = list(zip(average.state_dict().values(), network.state_dict().values(), strict=True))
-    floats = [pair for pair in pairs if pair[0].is_floating_point()]
-    counters = [pair for pair in pairs if not pair[0].is_floating_point()]
-    with torch.no_grad():
-        torch._foreach_lerp_([a for a, _ in floats], [b for _, b in floats], 1 - decay)
-        for mine, theirs in counters:
-            mine.copy_(theirs)
-
-
-def rate(iteration: int, total: int, config: OptimizerConfig) -> float:
-    """Share of the greatest learning rate: linear up, then half a cosine down."""
-    if iteration < config.warmup:
-        return (iteration + 1) / config.warmup
-    done = min((iteration - config.warmup) / max(total - config.warmup, 1), 1.0)
-    return config.final_rate + (1 - config.final_rate) * 0.5 * (1 + math.cos(math.pi * done))
-
-
-def parameter_groups(network: nn.Module, config: OptimizerConfig) -> list[dict[str, Any]]:
-    """Weights decay; what has one dimension (biases, norms, neurons) does not."""
-    wide = [p for p in network.parameters() if p.requires_grad and p.ndim > 1]
-    thin = [p for p in network.parameters() if p.requires_grad and p.ndim <= 1]
-    return [{'params': wide, 'weight_decay': config.weight_decay},
-            {'params': thin, 'weight_decay': 0.0}]  # fmt: skip
 
 
 def _feature_widths(network: nn.Module, tap: FeatureTap, steps: int) -> list[int]:

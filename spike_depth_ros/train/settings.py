@@ -105,11 +105,15 @@ class TeacherChoice:
     cache: str = ''
 
 
+OPTIMIZERS = ('adamw', 'muon')
+
+
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
-    """AdamW (Loshchilov and Hutter, ICLR 2019) with linear warm-up and cosine decay.
+    """The method of learning, with linear warm-up and cosine decay.
 
     Attributes:
+        name: adamw (Loshchilov and Hutter, ICLR 2019) or muon (Jordan 2024).
         learning_rate: the greatest.
         final_rate: the last, as a part of the greatest.
         warmup: iterations until the greatest.
@@ -123,6 +127,7 @@ class OptimizerConfig:
             to which a network would otherwise stay adapted.
     """
 
+    name: str = 'adamw'
     learning_rate: float = 2e-3
     final_rate: float = 0.02
     warmup: int = 200
@@ -133,6 +138,7 @@ class OptimizerConfig:
     freeze_norms: float = 0.4
 
     def __post_init__(self) -> None:
+        require(self.name in OPTIMIZERS, 'name', self.name, f'one of {OPTIMIZERS}')
         require(self.learning_rate > 0, 'learning_rate', self.learning_rate, 'above 0')
         require(0 <= self.final_rate <= 1, 'final_rate', self.final_rate, '0 to 1')
         require(self.warmup >= 0, 'warmup', self.warmup, '0 or more')
