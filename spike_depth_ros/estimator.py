@@ -22,6 +22,12 @@ from spike_depth_ros.windows import CountWindower, TimeWindower, Window, check_c
 GOOD_RATIO = 1.25
 """Confidence is the probability that depth is right within this factor (the delta < 1.25)."""
 
+FAR_M = 40.0
+SURELY_BEYOND = -2.0
+"""Range logits below 0 mean "rather beyond range". But what would be farther than `FAR_M` keeps
+its depth down to this one (12 % within range): nobody drives into a sky taken for 60 m, but
+someone may count on a far house that is taken for sky."""
+
 WINDOW_MODES = ('time', 'count')
 
 MAX_COUNT_WINDOW = 4
@@ -106,18 +112,18 @@ def interpret(
 
     Returns:
         depth_m and confidence, both (H, W) float32, as `DepthFrame` describes them. The
-        confidence of a finite depth is 1 - exp(-ln(1.25) / b), the mass of a Laplace
-        distribution within +-ln(1.25).
+        confidence of a finite depth is the probability of being within range, times
+        1 - exp(-ln(1.25) / b), the mass of a Laplace distribution within +-ln(1.25).
     """
     log_depth, range_logit, log_scale = maps
     with np.errstate(over='ignore'):
-        confidence = -np.expm1(-math.log(GOOD_RATIO) * np.exp(-log_scale))
+        close = -np.expm1(-math.log(GOOD_RATIO) * np.exp(-log_scale))
         beyond = 1.0 / (1.0 + np.exp(range_logit))
     depth_m = depth_range.denormalise(log_depth) * np.float32(metres_per_canonical)
-    out_of_range = range_logit < 0
+    out_of_range = range_logit < np.where(depth_m < FAR_M, 0.0, SURELY_BEYOND)
     depth_m[depth_m < limits.min_depth_m] = -np.inf
     depth_m[out_of_range | (depth_m > limits.max_depth_m)] = np.inf
-    confidence = np.where(out_of_range, beyond, confidence).astype(np.float32)
+    confidence = np.where(out_of_range, beyond, (1.0 - beyond) * close).astype(np.float32)
     unknown = ~(confidence >= limits.min_confidence) | np.isnan(depth_m)
     depth_m[unknown] = np.nan
     return depth_m, np.nan_to_num(confidence, nan=0.0)

@@ -66,7 +66,17 @@ def test_confidence_of_a_finite_depth_is_the_mass_within_a_factor_of_1_25():
 def test_beyond_range_is_infinite_and_its_confidence_the_probability_of_that():
     depth_m, confidence = told([0.5, 0.5, 0.5], [-math.log(3), -100.0, 0.0], -20.0)
     np.testing.assert_allclose(depth_m, [INF, INF, 10], rtol=1e-5)
-    np.testing.assert_allclose(confidence, [0.75, 1, 1], rtol=1e-6)
+    np.testing.assert_allclose(confidence, [0.75, 1, 0.5], rtol=1e-6)
+
+
+def test_what_would_be_far_is_called_beyond_only_when_that_is_sure():
+    # metres: 39.8, 40.7; the probability of being within range is 0.4, 0.4, 0.13, 0.11
+    log_depth = [0.8, 0.805, 0.805, 0.805]
+    odds = np.array([0.4, 0.4, 0.13, 0.11]) / (1 - np.array([0.4, 0.4, 0.13, 0.11]))
+    depth_m, confidence = told(log_depth, np.log(odds), np.log(math.log(1.25)))
+    np.testing.assert_allclose(depth_m, [INF, 40.74, 40.74, INF], rtol=1e-3)
+    within = 1 - math.exp(-1)
+    np.testing.assert_allclose(confidence, [0.6, 0.4 * within, 0.13 * within, 0.89], rtol=1e-4)
 
 
 def test_limits_mark_by_rep_117():
