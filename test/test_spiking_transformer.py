@@ -137,6 +137,16 @@ def test_forward_starts_from_rest_and_steps_do_not():
     assert not torch.equal(first.log_depth, second.log_depth)
 
 
+@pytest.mark.parametrize('head_spiking', [False, True])
+def test_the_state_can_be_had_without_an_answer(head_spiking):
+    network = build('tiny', {'head_spiking': head_spiking}).eval()
+    windows = torch.randint(0, 3, (2, 3, 2, 2, 32, 48), dtype=torch.uint8)
+    state = None
+    for window in windows:
+        alone, (_, state) = network.carry(window, state), network.step(window, state)
+        assert all(map(torch.equal, alone.flat(), state.flat()))
+
+
 @pytest.mark.parametrize('name', VARIANTS)
 def test_rest_has_the_form_of_every_state(name):
     model = network(VARIANTS[name])

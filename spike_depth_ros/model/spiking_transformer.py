@@ -112,6 +112,27 @@ class SpikingTransformer(nn.Module):
         Raises:
             ValueError: the shape does not fit.
         """
+        maps, tape = self._encode(spikes, state)
+        if self.config.head_spiking:
+            raw, totals = self._average([self.head(maps[:2], maps[2:], tape)], state)
+            averages = [steps.mean(0) for steps in maps]
+        else:
+            averages, totals = self._average(maps, state)
+            one_step = [average[None] for average in averages]
+            raw = [self.head(one_step[:2], one_step[2:], tape).squeeze(0)]
+        prediction = to_prediction(raw[0], *spikes.shape[-2:])
+        features = Features(averages[:2], averages[2:])
+        return prediction, features, self._after(spikes, state, tape, totals)
+
+    def carry(self, spikes: Tensor, state: State | None) -> State:
+        """What `step` returns as the next state, without the work of an answer."""
+        if self.config.head_spiking:  # then the head has membranes too
+            return self.step(spikes, state)[1]
+        maps, tape = self._encode(spikes, state)
+        return self._after(spikes, state, tape, self._average(maps, state)[1])
+
+    def _encode(self, spikes: Tensor, state: State | None) -> tuple[list[Tensor], Tape]:
+        """The maps (T, B, C, h, w) of stem and blocks that the head reads."""
         _check_shape(spikes)
         tape = Tape(None if state is None else state.membranes)
         stages = self.stem(spikes, tape)
@@ -120,17 +141,13 @@ class SpikingTransformer(nn.Module):
         for block in self.blocks:
             x = block(x, tape)
             maps.append(x)
-        if self.config.head_spiking:
-            raw, totals = self._average([self.head(maps[:2], maps[2:], tape)], state)
-            averages = [steps.mean(0) for steps in maps]
-        else:
-            averages, totals = self._average(maps, state)
-            one_step = [average[None] for average in averages]
-            raw = [self.head(one_step[:2], one_step[2:], tape).squeeze(0)]
+        return maps, tape
+
+    def _after(
+        self, spikes: Tensor, state: State | None, tape: Tape, totals: tuple[Tensor, ...]
+    ) -> State:
         seen = spikes.shape[0] + (self._unseen(spikes) if state is None else state.seen)
-        prediction = to_prediction(raw[0], *spikes.shape[-2:])
-        features = Features(averages[:2], averages[2:])
-        return prediction, features, State(seen, tuple(tape.after), totals)
+        return State(seen, tuple(tape.after), totals)
 
     def _average(
         self, maps: list[Tensor], state: State | None

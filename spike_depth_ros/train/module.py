@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from spike_depth_ros.estimator import Limits, interpret
 from spike_depth_ros.model.head import Prediction
+from spike_depth_ros.model.spiking_transformer import SpikingTransformer
 from spike_depth_ros.model.teacher import Teacher
 from spike_depth_ros.train import losses
 from spike_depth_ros.train.batches import Batch
@@ -127,12 +128,14 @@ class DepthTraining(lightning.LightningModule):
         for k in range(windows):
             if state is not None:
                 state = carried(state, self._kept(k, batch.focal_px))
-            with torch.set_grad_enabled(k >= warm):
-                answer, state = self.student.step(network_input(self.student, batch, k), state)
+            seen = network_input(self.student, batch, k)
             if k < warm:
+                with torch.no_grad():
+                    state = carry(self.student, seen, state)
                 if self._tap is not None:
                     self._tap.take()  # nothing is compared with these
                 continue
+            answer, state = self.student.step(seen, state)
             for name, term in self._window_losses(answer, batch, k).items():
                 totals[name] = totals[name] + term / (windows - warm)
         loss = torch.stack(list(totals.values())).sum()
@@ -277,6 +280,13 @@ def network_input(network: nn.Module, batch: Batch, k: int) -> Tensor:
     if batch.image is None:
         raise ValueError(f'{type(network).__name__} reads images, and this data set has none')
     return batch.image[k]
+
+
+def carry(network: Any, seen: Tensor, state: Any) -> Any:
+    """A network's state after a window, without an answer where it can do without."""
+    if isinstance(network, SpikingTransformer):
+        return network.carry(seen, state)
+    return network.step(seen, state)[1]
 
 
 def carried(state: Any, keep: Tensor) -> Any:
