@@ -47,7 +47,9 @@ def step_rows(
     import torch
 
     from spike_depth_ros.report import bench_row, fastest_s
+    from spike_depth_ros.train.run import keep_freed_memory
 
+    keep_freed_memory()
     spikes = torch.poisson(torch.full(shape, 0.1), torch.Generator().manual_seed(0)).byte()
     batch = shape[1]
     size = f'{shape[3]}x{shape[4]}, T={shape[0]}, batch {batch}'

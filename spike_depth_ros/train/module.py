@@ -130,8 +130,8 @@ class DepthTraining(lightning.LightningModule):
                 state = carried(state, self._kept(k, batch.focal_px))
             seen = network_input(self.student, batch, k)
             if k < warm:
-                with torch.no_grad():
-                    state = carry(self.student, seen, state)
+                # not under `no_grad`: the kernels for learning are the fast ones for a batch
+                state = carry(self.student, seen, state)
                 if self._tap is not None:
                     self._tap.take()  # nothing is compared with these
                 continue

@@ -6,6 +6,7 @@ checkpoints that the node can run: best.safetensors and last.safetensors.
 
 from __future__ import annotations
 
+import ctypes
 import dataclasses
 import json
 import logging
@@ -184,6 +185,7 @@ def train(config: TrainConfig, folder: Path) -> Path:
     claim(folder, config)
     if config.machine.threads:
         torch.set_num_threads(config.machine.threads)
+    keep_freed_memory()
     lightning.seed_everything(config.schedule.seed, verbose=False)
     student = make_student(config)
     teacher = make_teacher(config.teacher)
@@ -210,6 +212,18 @@ def train(config: TrainConfig, folder: Path) -> Path:
     if trainer.interrupted:
         raise TrainingError(f'interrupted; the same command goes on from {str(state)!r}')
     return folder / BEST
+
+
+def keep_freed_memory() -> None:
+    """Lets the allocator keep what a step frees, for the next step asks for the same again.
+
+    glibc would give the large maps back to the system, which clears every page on its return:
+    a tenth of the time of a step on a CPU. Does nothing elsewhere.
+    """
+    mallopt = getattr(ctypes.CDLL(None), 'mallopt', None)
+    if mallopt is not None:
+        mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD
+        mallopt(-1, (1 << 31) - 1)  # M_TRIM_THRESHOLD
 
 
 def make_student(config: TrainConfig) -> nn.Module:
