@@ -294,6 +294,10 @@ def test_kernels_move_as_matrices_and_the_rest_as_adamw_says():
     torch.testing.assert_close(ours[0].flatten(1), matrix, atol=0.02, rtol=0)
     assert (ours[0].flatten(1) - kernel.flatten(1)).abs().max() > 0.2
     assert torch.equal(ours[1], vector)
+    saved = optimizers[0].state_dict()
+    taken_up = Muon(ours, lr=0.1)
+    taken_up.load_state_dict(saved)
+    assert torch.equal(taken_up.state[ours[0]]['momentum'], saved['state'][0]['momentum'])
     assert set(METHODS) == set(OPTIMIZERS)
 
 

@@ -49,6 +49,7 @@ class Muon(torch.optim.AdamW):
         state = self.state[kernel]
         if not state:
             state['momentum'] = torch.zeros_like(kernel)
+            state['step'] = torch.zeros(())  # AdamW looks for one when it takes up a saved state
         assert kernel.grad is not None
         mean = state['momentum'].lerp_(kernel.grad, 1 - self.MOMENTUM)
         return kernel.grad.lerp(mean, self.MOMENTUM).flatten(1)
