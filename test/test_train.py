@@ -146,9 +146,11 @@ def test_the_checkpoint_is_the_average_that_was_validated(tmp_path):
     )
 
 
-def test_an_interrupted_run_ends_as_an_uninterrupted_one(tmp_path, monkeypatch):
+@pytest.mark.parametrize('optimizer', OPTIMIZERS)
+def test_an_interrupted_run_ends_as_an_uninterrupted_one(optimizer, tmp_path, monkeypatch):
     settings = config(
         schedule={'max_iterations': 12, 'save_every': 5, 'validate_every': 4, 'clip_windows': 2},
+        optimizer=OptimizerConfig(optimizer, warmup=5, ema_decay=0.9),
     )
     whole = load_checkpoint(run.train(settings, tmp_path / 'whole'))
 
