@@ -23,10 +23,11 @@ GOOD_RATIO = 1.25
 """Confidence is the probability that depth is right within this factor (the delta < 1.25)."""
 
 FAR_M = 40.0
+"""Below a range logit of 0 the answer is "beyond range", but from this depth on only below
+`SURELY_BEYOND`: a sky taken for 60 m is nobody's obstacle, a far house taken for sky is one."""
+
 SURELY_BEYOND = -2.0
-"""Range logits below 0 mean "rather beyond range". But what would be farther than `FAR_M` keeps
-its depth down to this one (12 % within range): nobody drives into a sky taken for 60 m, but
-someone may count on a far house that is taken for sky."""
+"""A probability of 12 % to be within range."""
 
 WINDOW_MODES = ('time', 'count')
 

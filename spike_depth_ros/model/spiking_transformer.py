@@ -146,6 +146,7 @@ class SpikingTransformer(nn.Module):
     def _after(
         self, spikes: Tensor, state: State | None, tape: Tape, totals: tuple[Tensor, ...]
     ) -> State:
+        """The state after `spikes`, from what the layers left behind."""
         seen = spikes.shape[0] + (self._unseen(spikes) if state is None else state.seen)
         return State(seen, tuple(tape.after), totals)
 
