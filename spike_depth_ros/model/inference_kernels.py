@@ -139,7 +139,7 @@ def fire_apart(x, spikes, before, after, share, threshold):
     parts, steps, tokens, width = spikes.shape
     one, zero = np.float32(1), np.float32(0)
     for n in prange(tokens):
-        v = np.empty(parts * width, np.float32)  # fresh, so that the compiler knows: it overlaps nothing
+        v = np.empty(parts * width, np.float32)  # fresh: the compiler sees no overlap
         _begin(v, before, n)
         for t in range(steps):
             for p in range(parts):
