@@ -1,5 +1,7 @@
 """Augmentation by geometry: what one array shows at a pixel, all others show there too."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -7,6 +9,7 @@ from spike_depth_ros.config import ConfigError
 from spike_depth_ros.data.augment import (
     NO_AUGMENTATION,
     AugmentConfig,
+    add_flash,
     add_hot_pixels,
     add_noise,
     augment,
@@ -178,6 +181,28 @@ def test_hot_pixels_are_the_same_in_all_windows():
         places.append(more[0, 1])
     assert 1 <= np.count_nonzero(places[0]) <= 3
     assert all((place == places[0]).all() for place in places)
+
+
+def test_a_flash_makes_all_pixels_of_one_step_fire_alike():
+    before = frozen(clip_of())
+    after = add_flash(before, np.random.default_rng(5))
+    more = np.stack([a.spikes.astype(int) - b.spikes for a, b in zip(after, before, strict=True)])
+    (window,), (step,), (polarity,) = (np.unique(axis) for axis in np.nonzero(more)[:3])
+    lit = more[window, step, polarity, :HEIGHT, :WIDTH]
+    assert lit.max() - lit.min() <= 1 + 0.8 * lit.mean()
+    assert lit.sum() == more.sum() > 0, 'the padding stays empty'
+    assert after[window].meta['event_count'] == after[window].spikes.sum()
+
+
+def test_a_camera_that_halts_sees_hardly_anything_from_then_on():
+    clip = [s._replace(spikes=np.ones_like(s.spikes)) for s in clip_of()]
+    config = dataclasses.replace(NO_AUGMENTATION, halt=1.0)
+    seen = set()
+    for seed in range(8):
+        left = [s.spikes.mean() for s in augment(clip, config, np.random.default_rng(seed))]
+        seen.add(tuple(share < 0.2 for share in left))
+        assert all(share == 1 or share < 0.2 for share in left)
+    assert seen == {tuple(k >= first for k in range(len(clip))) for first in range(len(clip))}
 
 
 def test_augment_is_pure_and_follows_its_generator():

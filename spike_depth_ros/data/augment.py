@@ -30,6 +30,9 @@ class AugmentConfig:
         max_noise_hz: greatest rate of added events per pixel and second.
         swap_polarity: probability of ON and OFF trading places.
         max_hot_pixels: greatest number of pixels that fire all the time.
+        halt: probability of a camera that comes to rest: from some window on hardly an event is
+            left, and what is there can only be remembered or guessed.
+        flash: probability of a sudden change of light: every pixel fires at some step.
     """
 
     crop_height: int = 0
@@ -41,11 +44,13 @@ class AugmentConfig:
     max_noise_hz: float = 0.5
     swap_polarity: float = 0.1
     max_hot_pixels: int = 8
+    halt: float = 0.03
+    flash: float = 0.03
 
     def __post_init__(self) -> None:
         require(self.crop_height >= 0, 'crop_height', self.crop_height, 'at least 0')
         require(self.crop_width >= 0, 'crop_width', self.crop_width, 'at least 0')
-        for name in ('flip', 'max_drop', 'swap_polarity'):
+        for name in ('flip', 'max_drop', 'swap_polarity', 'halt', 'flash'):
             require(0 <= getattr(self, name) <= 1, name, getattr(self, name), '0 to 1')
         limits = f'0.1 to {self.max_scale}, and that at most 10'
         require(0.1 <= self.min_scale <= self.max_scale <= 10, 'min_scale', self.min_scale, limits)
@@ -54,8 +59,9 @@ class AugmentConfig:
 
 
 NO_AUGMENTATION = AugmentConfig(
-    flip=0, min_scale=1, max_scale=1, max_drop=0, max_noise_hz=0, swap_polarity=0, max_hot_pixels=0
-)
+    flip=0, min_scale=1, max_scale=1, max_drop=0, max_noise_hz=0, swap_polarity=0,
+    max_hot_pixels=0, halt=0, flash=0,
+)  # fmt: skip
 
 
 def augment(clip: list[Sample], config: AugmentConfig, rng: np.random.Generator) -> list[Sample]:
@@ -86,6 +92,11 @@ def augment(clip: list[Sample], config: AugmentConfig, rng: np.random.Generator)
         clip = swap_polarity(clip)
     if config.max_drop > 0:
         clip = drop_events(clip, rng.uniform(0, config.max_drop), rng)
+    if rng.random() < config.halt:
+        first = int(rng.integers(len(clip)))
+        clip = clip[:first] + drop_events(clip[first:], rng.uniform(0.9, 1), rng)
+    if rng.random() < config.flash:
+        clip = add_flash(clip, rng)
     if config.max_noise_hz > 0:
         clip = add_noise(clip, rng.uniform(0, config.max_noise_hz), rng)
     if config.max_hot_pixels:
@@ -220,6 +231,24 @@ def add_hot_pixels(clip: list[Sample], count: int, rng: np.random.Generator) -> 
         return _with_spikes(sample, spikes)
 
     return [heat(sample) for sample in clip]
+
+
+def add_flash(clip: list[Sample], rng: np.random.Generator) -> list[Sample]:
+    """Changes the light at one step of one window: all pixels fire with one polarity.
+
+    A change of 0.5 to 6 thresholds on average, drawn evenly in its logarithm; each pixel fires as
+    often as its share of it and what it had charged before make whole thresholds.
+    """
+    which = int(rng.integers(len(clip)))
+    sample = clip[which]
+    height, width = sample.depth_m.shape
+    step, polarity = int(rng.integers(sample.spikes.shape[0])), int(rng.integers(2))
+    change = np.exp(rng.uniform(np.log(0.5), np.log(6)))
+    fired = change * rng.normal(1, 0.1, (height, width)) + rng.random((height, width))
+    spikes = sample.spikes.copy()
+    lit = spikes[step, polarity, :height, :width]
+    np.minimum(lit + fired.clip(min=0).astype(np.int64), 255, out=lit, casting='unsafe')
+    return [*clip[:which], _with_spikes(sample, spikes), *clip[which + 1 :]]
 
 
 def _with_spikes(sample: Sample, spikes: np.ndarray) -> Sample:
