@@ -125,6 +125,16 @@ def test_enlarges_as_torch_does(few):
     np.testing.assert_array_equal(positive, np.maximum(here, 0))
 
 
+def test_unfolds_each_pixel_into_four():
+    four = np.arange(2 * 3 * 8, dtype=np.float32).reshape(2, 3, 8)
+    fine = np.full((4, 6, 2), -20, np.float32)
+    kernels.unfold(four, fine)
+    for y, x in np.ndindex(4, 6):
+        part = 2 * (2 * (y % 2) + x % 2)  # upper left, upper right, lower left, lower right
+        want = np.maximum(four[y // 2, x // 2, part : part + 2] - 20, 0)
+        np.testing.assert_array_equal(fine[y, x], want)
+
+
 @pytest.mark.parametrize('size', [(4, 5), (1, 1), (2, 1)])
 def test_doubles_as_torch_does(size):
     maps = torch.randn((3, *size), generator=torch.Generator().manual_seed(0))

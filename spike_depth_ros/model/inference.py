@@ -64,14 +64,20 @@ class CpuInference:
         torch.set_num_threads(threads)  # now: numba's threads, as they start, change torch's
         self._table = torch.arange(256.0).clamp(max=MAX_COUNT).sqrt().to(dtype)
         self._places: dict[tuple[int, ...], Tensor] = {}
+        head: Any = self._model.head
+        _order_by_pixel(head.up4.conv)
+        _order_by_pixel(head.up2.conv)
         for name, module in list(self._model.named_modules()):
             if isinstance(module, nn.Conv2d) and name != 'place':
                 parent, _, child = name.rpartition('.')
                 setattr(self._model.get_submodule(parent), child, Convolution(module, dtype))
-        self._model.head.context.to(dtype)
+        head.context.to(dtype)
         self._averages = [_Average(readout) for readout in self._model.readouts]
         attentions: list[Any] = [block.attention for block in self._model.blocks]
-        self._shifts = {part: _tiled(part.norm.shift.numpy()) for part in attentions}
+        self._norms = {
+            part: (_tiled(part.norm.scale.numpy()), _tiled(part.norm.shift.numpy()))
+            for part in attentions
+        }
         self._neurons = {
             neuron: (np.float32(1 / neuron.tau), np.float32(neuron.threshold))
             for neuron in self._model.modules()
@@ -95,19 +101,26 @@ class CpuInference:
         numba.set_num_threads(self._threads)  # of the calling thread, whichever that is
         model, tape = self._model, _Tape(memory)
         seen = len(counts) + (memory.seen if memory else 0)
-        x = self._compress(counts)
+        fired = self._compress(counts)
         averages: list[Tensor] = []
-        for i, conv in enumerate(model.stem.convs[:3]):
-            x = conv(x)
+        for i, neuron in enumerate(model.stem.neurons):
+            x = model.stem.convs[i](fired)
             if i < 2:
                 averages.append(self._maps(1, x.shape[-2:], x.shape[1]))
-                self._averages[i](x, tape, seen, averages[i])
-            x = self._fire(model.stem.neurons[i], x, tape)
-        x = model.stem.convs[3](x, add_to=self._place(x))
+                fired = self._average_and_fire(i, neuron, x, tape, seen, averages[i])
+            else:
+                fired = self._fire(neuron, x, tape)
+        x = model.stem.convs[3](fired, add_to=self._place(fired))
         joined = self._maps(1, x.shape[-2:], len(model.blocks) * x.shape[1])
+        fired = self._fire(model.blocks[0].attention.act_in, x, tape)
         for i, block in enumerate(model.blocks):
-            x = self._block(block, x, tape)
-            self._averages[2 + i](x, tape, seen, joined, i * x.shape[1])
+            x = self._block(block, x, fired, tape)
+            place = (joined, i * x.shape[1])
+            if i + 1 < len(model.blocks):
+                neuron = model.blocks[i + 1].attention.act_in
+                fired = self._average_and_fire(2 + i, neuron, x, tape, seen, *place)
+            else:
+                kernels.average(*self._averages[2 + i].prepare(x, tape, seen, *place))
         raw = self._head(model.head, averages, joined)
         return _enlarged_prediction(raw), Memory(seen, tuple(tape.after))
 
@@ -130,30 +143,46 @@ class CpuInference:
             self._places = {shape: out.copy_(place.expand_as(out))}
         return self._places[shape].clone()
 
-    def _fire(self, neuron: Neuron, x: Tensor, tape: _Tape, shift: Any = None) -> Tensor:
-        """Spikes (T, C, H, W) of a layer."""
+    def _fire(self, neuron: Neuron, x: Tensor, tape: _Tape, norm: Any = None) -> Tensor:
+        """Spikes (T, C, H, W) of a layer for x, or for x times a scale plus a shift."""
         steps, channels = x.shape[:2]
         spikes = self._maps(steps, x.shape[-2:], channels)
         before, after = tape.next((x[0].numel(),))
         rows, fired = _pixels(x).reshape(steps, -1), _pixels(spikes).reshape(steps, -1)
-        if shift is None:
+        if norm is None:
             kernels.fire(rows, fired, before, after, *self._neurons[neuron])
         else:
-            kernels.fire_shifted(rows, shift, fired, before, after, *self._neurons[neuron])
+            kernels.fire_scaled(rows, *norm, fired, before, after, *self._neurons[neuron])
         return spikes
 
-    def _block(self, block: Any, x: Tensor, tape: _Tape) -> Tensor:
-        """Adds both branches of a block to x (T, D, h, w), in place."""
+    def _average_and_fire(
+        self, which: int, neuron: Neuron, x: Tensor, tape: _Tape, seen: int, into: Tensor,
+        first: int = 0,
+    ) -> Tensor:  # fmt: skip
+        """Averages of x (T, C, H, W) into channels of `into`, and the spikes of a layer for x."""
+        arguments = self._averages[which].prepare(x, tape, seen, into, first)
+        spikes = self._maps(x.shape[0], x.shape[-2:], x.shape[1])
+        rows = arguments[0]
+        kernels.average_and_fire(
+            *arguments, _pixels(spikes).reshape(rows.shape), *tape.next(rows.shape[1:]),
+            *self._neurons[neuron],
+        )  # fmt: skip
+        return spikes
+
+    def _block(self, block: Any, x: Tensor, fired: Tensor, tape: _Tape) -> Tensor:
+        """Adds both branches of a block to x (T, D, h, w), in place; `fired` of its `act_in`."""
         attention, mlp = block.attention, block.mlp
-        currents = attention.qkv(self._fire(attention.act_in, x, tape))
-        mixed, shift = self._attend(attention, currents, tape), self._shifts[attention]
-        attention.project(self._fire(attention.act_out, mixed, tape, shift), add_to=x)
+        currents = attention.qkv(fired)
+        mixed = self._attend(attention, currents, tape)
+        scale, shift = self._norms[attention]
+        norm = (scale * np.float32(1 / mixed[0, 0].numel()), shift)
+        attention.project(self._fire(attention.act_out, mixed, tape, norm), add_to=x)
         hidden = mlp.conv1(self._fire(mlp.act1, x, tape))
         mlp.conv2(self._fire(mlp.act2, hidden, tape), add_to=x)
         return x
 
     def _attend(self, attention: Any, currents: Tensor, tape: _Tape) -> Tensor:
-        """Currents of q, k, v (T, 3D, h, w) to scaled ones (T, D, h, w), without the shift."""
+        """Currents of q, k, v (T, 3D, h, w) to sums over all tokens (T, D, h, w)."""
         x = _pixels(currents)
         steps, height, width, channels = x.shape
         tokens, heads = height * width, attention.heads
@@ -165,9 +194,7 @@ class CpuInference:
         )  # fmt: skip
         per_head = spikes.unflatten(-1, (heads, -1)).transpose(2, 3)  # (3, T, heads, N, d)
         q, k, v = per_head.reshape(3, steps * heads, tokens, -1)
-        scale = attention.norm.scale.view(heads, 1, -1) / tokens
-        pairs = torch.bmm(k.transpose(1, 2), v).unflatten(0, (steps, heads))
-        mixed = torch.bmm(q, (pairs * scale).to(q.dtype).flatten(0, 1))
+        mixed = torch.bmm(q, torch.bmm(k.transpose(1, 2), v))
         mixed = mixed.unflatten(0, (steps, heads)).transpose(1, 2)
         return mixed.reshape(steps, height, width, -1).permute(0, 3, 1, 2)
 
@@ -183,11 +210,9 @@ class CpuInference:
         for block in head.deep16:
             f16 = _residual(block, f16)
         f8 = self._enlarge(f16, f8)
-        f4 = head.up4.skip(stem[1])
-        f4 = self._enlarge(head.up4.conv(f8), f4)
-        f2 = head.up2.skip(stem[0])
-        f2 = head.smooth(self._enlarge(head.up2.conv(f4), f2), relu=True)
-        return head.out(f2)
+        f4 = _unfolded(head.up4.conv(f8), head.up4.skip(stem[1]))
+        f2 = _unfolded(head.up2.conv(head.smooth4(f4, relu=True)), head.up2.skip(stem[0]))
+        return head.out(head.smooth2(f2, relu=True))
 
     def _enlarge(self, coarse: Tensor, fine: Tensor) -> Tensor:
         """Adds to `fine` (1, C, H, W) the coarser map, enlarged; the sum rectified."""
@@ -269,8 +294,10 @@ class _Average:
     def __init__(self, readout: Any) -> None:
         self._decay = torch.sigmoid(readout.logit.detach()).numpy()
 
-    def __call__(self, x: Tensor, tape: _Tape, seen: int, into: Tensor, first: int = 0) -> None:
-        """Rectified averages over time of x (T, C, H, W) into channels of `into` (1, C', H, W)."""
+    def prepare(
+        self, x: Tensor, tape: _Tape, seen: int, into: Tensor, first: int = 0
+    ) -> tuple[Any, ...]:
+        """What `kernels.average` takes for x (T, C, H, W) into channels of `into`."""
         steps, channels, height, width = x.shape
         # several pixels make one row of the loop, so that few channels fill its vectors too
         whole = into.shape[1] == channels
@@ -281,12 +308,25 @@ class _Average:
         if len(self._decay) != pixels * channels:
             self._decay = np.tile(self._decay[:channels], pixels)
         norm = 1 / (1 - self._decay**seen)
-        kernels.average(rows, before, after, self._decay, norm, out, first)
+        return rows, before, after, self._decay, norm, out, first
 
 
 def _residual(block: Any, x: Tensor) -> Tensor:
     """As `Residual`, in place."""
     return block.conv2(block.conv1(x.relu(), relu=True), add_to=x)
+
+
+def _order_by_pixel(conv: nn.Conv2d) -> None:
+    """Channels of one of four pixels after the other, where `pixel_shuffle` has them mixed."""
+    for values in (conv.weight, conv.bias):
+        assert values is not None, 'a folded convolution has a bias'
+        values.copy_(values.unflatten(0, (-1, 4)).transpose(0, 1).flatten(0, 1).clone())
+
+
+def _unfolded(four: Tensor, fine: Tensor) -> Tensor:
+    """Adds to `fine` (1, C, 2h, 2w) the pixels that (1, 4C, h, w) holds; rectified, in place."""
+    kernels.unfold(_pixels(four)[0], _pixels(fine)[0])
+    return fine
 
 
 def _enlarged_prediction(raw: Tensor) -> np.ndarray:

@@ -1,53 +1,22 @@
 """Compiled loops of inference on the CPU, on all threads: one pass where eager torch makes many.
 
-Maps lie with the channels last. Every kernel takes float32, or bfloat16 as its bits in uint16,
-since numpy has no such type; sums are float32 in any case. `share` is 1 / tau of the neurons.
+Maps lie with the channels last. Every kernel takes float32, or bfloat16 as its bits, see
+`kernels`; sums are float32 in any case. `share` is 1 / tau of the neurons.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from numba import prange, types
-from numba.extending import overload
+from numba import prange
 
 from spike_depth_ros.compiled import compiled
+from spike_depth_ros.model.kernels import narrow, wide
 
 CHUNK = 2048
 """Elements that one thread takes at a time: their membranes stay in its first-level cache."""
 
-_HALF_WORD = np.uint32(16)
 _inline = compiled(error_model='numpy', inline='always')
 _parallel = compiled(error_model='numpy', parallel=True)
-
-
-def _wide(value: Any) -> Any:
-    """A number of any kind that the kernels take, as float32."""
-
-
-def _narrow(value: Any, like: Any) -> Any:
-    """A float32 as a number of the kind of `like`, bfloat16 rounded to even."""
-
-
-@overload(_wide, inline='always')
-def _wide_as_typed(value):
-    if isinstance(value, types.Integer):
-        return lambda value: np.uint32(np.uint32(value) << _HALF_WORD).view(np.float32)
-    return lambda value: value
-
-
-@overload(_narrow, inline='always')
-def _narrow_as_typed(value, like):
-    if not isinstance(like, types.Integer):
-        return lambda value, like: value
-
-    def rounded(value, like):
-        bits = np.float32(value).view(np.uint32)
-        half = np.uint32(0x7FFF) + ((bits >> _HALF_WORD) & np.uint32(1))
-        return np.uint16((bits + half) >> _HALF_WORD)
-
-    return rounded
 
 
 @_parallel
@@ -74,19 +43,19 @@ def _begin(here, before, part):
 def _fire(x, spikes, v, share, threshold):
     one, zero = np.float32(1), np.float32(0)
     for i in range(x.size):
-        charged = v[i] + (_wide(x[i]) - v[i]) * share
+        charged = v[i] + (wide(x[i]) - v[i]) * share
         fired = charged >= threshold
-        spikes[i] = _narrow(one if fired else zero, spikes[i])
+        spikes[i] = narrow(one if fired else zero, spikes[i])
         v[i] = zero if fired else charged
 
 
 @_inline
-def _fire_shifted(x, shift, spikes, v, share, threshold):
+def _fire_scaled(x, scale, shift, spikes, v, share, threshold):
     one, zero = np.float32(1), np.float32(0)
     for i in range(x.size):
-        charged = v[i] + (_wide(x[i]) + shift[i] - v[i]) * share
+        charged = v[i] + (wide(x[i]) * scale[i] + shift[i] - v[i]) * share
         fired = charged >= threshold
-        spikes[i] = _narrow(one if fired else zero, spikes[i])
+        spikes[i] = narrow(one if fired else zero, spikes[i])
         v[i] = zero if fired else charged
 
 
@@ -112,8 +81,8 @@ def fire(x, spikes, before, after, share, threshold):
 
 
 @_parallel
-def fire_shifted(x, shift, spikes, before, after, share, threshold):
-    """As `fire`, the currents being x + shift; `shift` (M,) float32 repeats along N."""
+def fire_scaled(x, scale, shift, spikes, before, after, share, threshold):
+    """As `fire`, the currents being scale * x + shift; these two (M,) float32 repeat along N."""
     steps, n = x.shape
     m = shift.size
     for k in prange((n + m - 1) // m):
@@ -121,7 +90,7 @@ def fire_shifted(x, shift, spikes, before, after, share, threshold):
         here = after[part]
         _begin(here, before, part)
         for t in range(steps):
-            _fire_shifted(x[t, part], shift, spikes[t, part], here, share, threshold)
+            _fire_scaled(x[t, part], scale, shift, spikes[t, part], here, share, threshold)
 
 
 @_parallel
@@ -145,11 +114,21 @@ def fire_apart(x, spikes, before, after, share, threshold):
             for p in range(parts):
                 for i in range(width):
                     old = v[p * width + i]
-                    charged = old + (_wide(x[t, n, p * width + i]) - old) * share
+                    charged = old + (wide(x[t, n, p * width + i]) - old) * share
                     fired = charged >= threshold
-                    spikes[p, t, n, i] = _narrow(one if fired else zero, spikes[p, t, n, i])
+                    spikes[p, t, n, i] = narrow(one if fired else zero, spikes[p, t, n, i])
                     v[p * width + i] = zero if fired else charged
         after[n, :] = v
+
+
+@_inline
+def _average(x, r, total, decay, norm, out, first):
+    one, zero = np.float32(1), np.float32(0)
+    for t in range(x.shape[0]):
+        for c in range(x.shape[2]):
+            total[c] = decay[c] * total[c] + (one - decay[c]) * wide(x[t, r, c])
+    for c in range(x.shape[2]):
+        out[r, first + c] = narrow(max(total[c] * norm[c], zero), out[r, first + c])
 
 
 @_parallel
@@ -165,16 +144,28 @@ def average(x, before, after, decay, norm, out, first):
         out: (R, first + C or more) to fill from column `first` on.
         first: see there.
     """
-    steps, rows, channels = x.shape
-    one, zero = np.float32(1), np.float32(0)
-    for r in prange(rows):
+    for r in prange(x.shape[1]):
         total = after[r]
         _begin(total, before, r)
-        for t in range(steps):
-            for c in range(channels):
-                total[c] = decay[c] * total[c] + (one - decay[c]) * _wide(x[t, r, c])
-        for c in range(channels):
-            out[r, first + c] = _narrow(max(total[c] * norm[c], zero), out[r, first + c])
+        _average(x, r, total, decay, norm, out, first)
+
+
+@_parallel
+def average_and_fire(
+    x, before, after, decay, norm, out, first, spikes, rest, charged, share, threshold
+):
+    """`average` and `fire` of the same currents in one pass.
+
+    The arguments are those of `average`, then those of `fire`: spikes (T, R, C) to fill, the
+    membranes `rest` before (of size 0 for rest) and `charged` after (R, C), share and threshold.
+    """
+    for r in prange(x.shape[1]):
+        total, here = after[r], charged[r]
+        _begin(total, before, r)
+        _average(x, r, total, decay, norm, out, first)
+        _begin(here, rest, r)
+        for t in range(x.shape[0]):
+            _fire(x[t, r], spikes[t, r], here, share, threshold)
 
 
 @_parallel
@@ -196,16 +187,30 @@ def enlarge(coarse, fine, rectified, rows, columns, shares_y, shares_x):
         blended = np.empty((coarse.shape[1], channels), np.float32)
         for x in range(coarse.shape[1]):
             for i in range(channels):
-                top = _wide(coarse[upper, x, i])
-                blended[x, i] = top + (_wide(coarse[lower, x, i]) - top) * shares_y[y]
+                top = wide(coarse[upper, x, i])
+                blended[x, i] = top + (wide(coarse[lower, x, i]) - top) * shares_y[y]
         for x in range(width):
             left, right = columns[x], min(columns[x] + 1, coarse.shape[1] - 1)
             along = shares_x[x]
             for i in range(channels):
                 here = blended[left, i] + (blended[right, i] - blended[left, i]) * along
-                value = _wide(fine[y, x, i]) + here
-                fine[y, x, i] = _narrow(value, fine[y, x, i])
-                rectified[y, x, i] = _narrow(max(value, np.float32(0)), fine[y, x, i])
+                value = wide(fine[y, x, i]) + here
+                fine[y, x, i] = narrow(value, fine[y, x, i])
+                rectified[y, x, i] = narrow(max(value, np.float32(0)), fine[y, x, i])
+
+
+@_parallel
+def unfold(four, fine):
+    """Adds to `fine` (2h, 2w, C) the 2 x 2 pixels in each of `four` (h, w, 4C), and rectifies."""
+    height, width, channels = fine.shape
+    for y in prange(height):
+        first = 2 * (y % 2) * channels
+        for x in range(width // 2):
+            both = fine[y, 2 * x : 2 * x + 2].reshape(2 * channels)
+            added = four[y // 2, x, first : first + 2 * channels]
+            for i in range(2 * channels):
+                value = max(wide(both[i]) + wide(added[i]), np.float32(0))
+                both[i] = narrow(value, both[i])
 
 
 @_parallel

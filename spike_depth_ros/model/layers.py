@@ -235,8 +235,7 @@ def _compiled_readout(
     after = torch.empty(rows.shape[1:])
     average = torch.empty(rows.shape[1:], dtype=x.dtype)
     bits = torch.uint16 if x.dtype == torch.bfloat16 else x.dtype
-    kernel = kernels.readout_bf16 if x.dtype == torch.bfloat16 else kernels.readout
-    kernel(
+    kernels.readout(
         rows.view(bits).numpy(), before.numpy(), after.numpy(), average.view(bits).numpy(),
         decay.repeat(pixels).numpy(), norm[0].repeat(pixels).numpy(),
     )  # fmt: skip

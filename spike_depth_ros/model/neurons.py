@@ -174,9 +174,8 @@ def _lif_infer(neuron: Neuron, current: Tensor, membrane: Tensor | None) -> tupl
     before = _AT_REST if membrane is None else _row(_like_step(membrane.detach(), x))
     after = torch.empty_like(x[0], dtype=torch.float32)
     spikes = torch.empty_like(x)
-    kernel = kernels.lif_infer_bf16 if half else kernels.lif_infer
     constants = _f32(neuron.tau, neuron.threshold)
-    kernel(_rows(x), _rows(spikes), before, _row(after), *constants)
+    kernels.lif_infer(_rows(x), _rows(spikes), before, _row(after), *constants)
     return spikes.to(current.dtype), after
 
 
