@@ -31,9 +31,12 @@ def test_parameter_counts_as_published(preset, published):
         assert parameters(build(preset)) == pytest.approx(published, rel=0.02)
 
 
-@pytest.mark.parametrize('preset', ['unet_small', 'e2depth_small', 'spike_t_small'])
-def test_small_widths_match_the_small_spiking_network(preset):
-    assert parameters(build(preset)) == pytest.approx(parameters(build('small')), rel=0.12)
+@pytest.mark.parametrize(
+    ('preset', 'rel'),
+    [('unet_small', 0.03), ('e2depth_small', 0.03), ('spike_t_small', 0.15)],  # next: 0.62 M
+)
+def test_small_widths_match_the_small_spiking_network(preset, rel):
+    assert parameters(build(preset)) == pytest.approx(parameters(build('small')), rel=rel)
 
 
 @pytest.mark.parametrize('name', RIVALS)
