@@ -50,7 +50,15 @@ def fits(x: Tensor, backend: str = 'auto') -> bool:
 
 
 def normalise(x: Tensor, norm: nn.BatchNorm2d, residual: Tensor | None = None) -> Tensor:
-    """norm(x) + residual by the statistics of this batch; those kept by `norm` follow."""
+    """norm(x) + residual by the statistics of this batch; those kept by `norm` follow.
+
+    Args:
+        x: (T, B, C, H, W) or (B, C, H, W).
+        norm: a batch normalisation in training.
+        residual: like x.
+    """
+    if x.ndim == 4:
+        return normalise(x[None], norm, None if residual is None else residual[None])[0]
     x, residual = _alike(x, residual)
     return _Normalise.apply(x, norm.weight, norm.bias, residual, norm)
 

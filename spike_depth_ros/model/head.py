@@ -92,10 +92,12 @@ class FusionHead(nn.Module):
         self.out = nn.Conv2d(fine, 3, 3, padding=1)
 
     def forward(self, stem: list[Tensor], blocks: list[Tensor], tape: Tape) -> Tensor:
-        """Stem maps (T, B, C, H/2, W/2), (T, B, C, H/4, W/4) and blocks to (T, B, 3, H/2, W/2)."""
+        """Stem maps (..., C, H/2, W/2), (..., C, H/4, W/4) and blocks to (..., 3, H/2, W/2).
+
+        The first axes are (B,), or (T, B) for a head that spikes.
+        """
         fired = [act(x, tape) for act, x in zip(self.act_blocks, blocks, strict=True)]
-        f8 = self.fuse(_join([x.flatten(0, 1) for x in fired]))
-        f8 = f8.unflatten(0, fired[0].shape[:2])
+        f8 = per_step(self.fuse, _join(fired))
         f16 = self.down16(f8, tape)
         f32 = self.down32(f16, tape)
         f32 = f32 + self.context(f32.mean((-1, -2)))[..., None, None]
@@ -159,7 +161,7 @@ class LinearHead(nn.Module):
         self.out = nn.Conv2d(block_dim, 3, 1)
 
     def forward(self, stem: list[Tensor], blocks: list[Tensor], tape: Tape) -> Tensor:
-        """Blocks (T, B, D, H/8, W/8) to (T, B, 3, H/8, W/8); the stem is not used."""
+        """Blocks (..., D, H/8, W/8) to (..., 3, H/8, W/8); the stem is not used."""
         return per_step(self.out, self.act(blocks[-1], tape))
 
 
@@ -182,8 +184,10 @@ def to_prediction(raw: Tensor, height: int, width: int) -> Prediction:
 
 
 def _join(maps: list[Tensor]) -> Tensor:
-    """Concatenates (N, C, H, W) along C, the channels last in memory."""
-    return torch.cat([x.permute(0, 2, 3, 1) for x in maps], dim=-1).permute(0, 3, 1, 2)
+    """Concatenates (..., C, H, W) along C, the channels last in memory but for a graph."""
+    if torch.compiler.is_compiling():
+        return torch.cat(maps, dim=-3)
+    return torch.cat([x.movedim(-3, -1) for x in maps], dim=-1).movedim(-1, -3)
 
 
 def _round_up(channels: int) -> int:
@@ -191,6 +195,6 @@ def _round_up(channels: int) -> int:
 
 
 def _resize_like(x: Tensor, like: Tensor) -> Tensor:
-    """(T, B, C, h, w) enlarged bilinearly to the height and width of `like`."""
-    y = F.interpolate(x.flatten(0, 1), like.shape[-2:], mode='bilinear', align_corners=False)
-    return y.unflatten(0, x.shape[:2])
+    """(..., C, h, w) enlarged bilinearly to the height and width of `like`."""
+    size = like.shape[-2:]
+    return per_step(lambda y: F.interpolate(y, size, mode='bilinear', align_corners=False), x)

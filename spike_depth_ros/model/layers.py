@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -45,7 +46,7 @@ class ConvBN(nn.Module):
             return F.conv2d(x, *self._fold(), self.conv.stride, self.conv.padding)
         y = self.conv(x)
         if fused.fits(y, self.backend):
-            return fused.normalise(y[None], self.bn).flatten(0, 1)
+            return fused.normalise(y, self.bn)
         return self.bn(y)
 
     def folded(self) -> nn.Conv2d:
@@ -100,9 +101,14 @@ def scale_and_shift(bn: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
     return scale, bn.bias.double() - bn.running_mean.double() * scale
 
 
-def per_step(module: nn.Module, x: Tensor) -> Tensor:
-    """Applies an image layer to every time step: (T, B, C, H, W) to (T, B, C', H', W')."""
-    return module(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+def per_step(layer: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """Applies a layer of images to every time step: (T, B, C, H, W) to (T, B, C', H', W').
+
+    Without time, (B, C, H, W), it is the layer itself.
+    """
+    if x.ndim == 4:
+        return layer(x)
+    return layer(x.flatten(0, 1)).unflatten(0, x.shape[:2])
 
 
 def fire(layer: nn.Module, neuron: Neuron | ReLU, x: Tensor, tape: Tape) -> Tensor:
@@ -157,7 +163,7 @@ class Residual(nn.Module):
         self.conv2 = ConvBN(channels, channels, 3)
 
     def forward(self, x: Tensor, tape: Tape) -> Tensor:
-        """(T, B, C, H, W) to the same shape."""
+        """(..., B, C, H, W) to the same shape."""
         y = fire(self.conv1, self.act2, self.act1(x, tape), tape)
         return add(x, self.conv2, y)
 
@@ -208,7 +214,8 @@ class Readout(nn.Module):
         if fused.fits(x, self.backend):
             new = fused.weighted_sum(x, weights)
         else:
-            new = (x * weights.view(steps, 1, -1, 1, 1)).sum(0)
+            shares = x * weights.view(steps, 1, -1, 1, 1)
+            new = shares[0] if steps == 1 else shares.sum(0)  # a graph would run the sum of one
         total = new if total is None else (decay**steps).view(-1, 1, 1) * total + new
         return (total * norm[..., None, None]).to(x.dtype), total
 

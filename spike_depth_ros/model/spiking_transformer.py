@@ -118,8 +118,7 @@ class SpikingTransformer(nn.Module):
             averages = [steps.mean(0) for steps in maps]
         else:
             averages, totals = self._average(maps, state)
-            one_step = [average[None] for average in averages]
-            raw = [self.head(one_step[:2], one_step[2:], tape).squeeze(0)]
+            raw = [self.head(averages[:2], averages[2:], tape)]
         prediction = to_prediction(raw[0], *spikes.shape[-2:])
         features = Features(averages[:2], averages[2:])
         return prediction, features, self._after(spikes, state, tape, totals)
