@@ -63,6 +63,25 @@ def test_scale_invariant_against_pairs():
     assert losses.scale_invariant(residual, mask, 1.0).item() == pytest.approx(expected)
 
 
+def test_relative_error_is_that_of_metres():
+    residual, mask = random_pair(6)
+    said, true = (10 * residual.clamp(max=1).exp(), torch.tensor(10.0))
+    expected = sum(((s - true).abs() / true)[m].mean() for s, m in zip(said, mask, strict=True)) / 3
+    torch.testing.assert_close(losses.relative_error(residual.clamp(max=1), mask), expected)
+
+
+def test_relative_error_grows_gently_once_it_is_gross():
+    residual = image([[3.0, 1.0, -3.0]]).requires_grad_()
+    everywhere = torch.ones_like(residual, dtype=torch.bool)
+    # e (1 + 2) - 1, e - 1 and 1 - e^-3
+    expected = (3 * math.e - 1 + math.e - 1 + 1 - math.exp(-3)) / 3
+    loss = losses.relative_error(residual, everywhere)
+    assert loss.item() == pytest.approx(expected)
+    loss.backward()
+    slopes = [math.e / 3, math.e / 3, -math.exp(-3) / 3]
+    torch.testing.assert_close(residual.grad.flatten(), torch.tensor(slopes, dtype=torch.float64))
+
+
 def test_gradient_by_hand():
     residual = image([[0.0, 1.0], [0.0, 4.0]])
     everywhere = torch.ones_like(residual, dtype=torch.bool)
@@ -129,14 +148,16 @@ def test_a_perfect_answer_costs_nothing_and_any_fault_costs():
     depth_m = torch.tensor([[[[2.0, 7.0], [INF, 30.0]]], [[[NAN, 3.0], [90.0, INF]]]])
     depth_range = DepthRange()
     answer, truth = perfect(depth_m, depth_range)
-    config = LossConfig()
+    config = LossConfig(relative=1.0)
     best = losses.depth_losses(answer, truth, depth_range, config)
-    assert set(best) == {'laplace', 'scale_invariant', 'gradient', 'range', 'beyond'}
-    for name in ('scale_invariant', 'gradient', 'range', 'beyond'):
+    shares = {'scale_invariant', 'relative', 'gradient', 'range', 'beyond'}
+    assert set(best) == {'laplace', *shares}
+    for name in shares:
         assert best[name].item() == pytest.approx(0, abs=1e-5)
     faults = {
         'laplace': answer._replace(log_depth=answer.log_depth * 0.9),
         'scale_invariant': answer._replace(log_depth=answer.log_depth * 0.9),
+        'relative': answer._replace(log_depth=answer.log_depth * 0.9),
         'gradient': answer._replace(log_depth=answer.log_depth * 0.9),
         'range': answer._replace(range_logit=-answer.range_logit),
         'beyond': answer._replace(log_depth=answer.log_depth * 0.9),

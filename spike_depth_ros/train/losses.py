@@ -73,6 +73,17 @@ def scale_invariant(residual: Tensor, mask: Tensor, balance: float) -> Tensor:
     return (d.square().sum(1) / count - balance * (d.sum(1) / count).square()).mean()
 
 
+def relative_error(residual: Tensor, mask: Tensor) -> Tensor:
+    """|d_predicted / d - 1|, the metric Abs Rel, of residuals of log depth.
+
+    Where an edge may be here or one pixel on, the best answer to a log loss is the likelier
+    depth; to this one it is the nearer depth, unless the farther is several times as likely.
+    From e times the depth on it grows with the logarithm only, so that no pixel drowns the rest.
+    """
+    bounded = residual.clamp(max=1.0)
+    return masked_mean(((1.0 + residual - bounded) * bounded.exp() - 1.0).abs(), mask)
+
+
 def multi_scale_gradient(residual: Tensor, mask: Tensor, scales: int) -> Tensor:
     """Sum over scales of mean |dR/dx| + |dR/dy| (MegaDepth, CVPR 2018, eq. 3; E2Depth, eq. 4).
 
@@ -120,6 +131,7 @@ def depth_losses(
             residual, answer.log_scale, mask, config.laplace_beta)),
         'scale_invariant': (config.scale_invariant, lambda: scale_invariant(
             residual, mask, config.scale_invariant_balance)),
+        'relative': (config.relative, lambda: relative_error(residual, mask)),
         'gradient': (config.gradient, lambda: multi_scale_gradient(
             residual, mask, config.gradient_scales)),
         'range': (config.range, lambda: range_loss(answer.range_logit, truth)),

@@ -18,6 +18,8 @@ class LossConfig:
         laplace_beta: 0 plain likelihood, 1 the depth gradient of an L1 loss.
         scale_invariant: scale-invariant log loss.
         scale_invariant_balance: lambda: how much of a common factor is forgiven, 0 to 1.
+        relative: relative error of metres: what is said to be farther than it is costs more than
+            what is said to be nearer.
         gradient: multi-scale gradient loss.
         gradient_scales: number of its scales.
         range: cross-entropy of being within range.
@@ -31,6 +33,7 @@ class LossConfig:
     laplace_beta: float = 1.0
     scale_invariant: float = 0.5
     scale_invariant_balance: float = 0.85
+    relative: float = 0.0
     gradient: float = 0.25
     gradient_scales: int = 4
     range: float = 0.5
@@ -40,8 +43,8 @@ class LossConfig:
     only_event_patches: bool = True
 
     def __post_init__(self) -> None:
-        for name in ('laplace', 'scale_invariant', 'gradient', 'range', 'beyond', 'domain',
-                     'semantic'):  # fmt: skip
+        for name in ('laplace', 'scale_invariant', 'relative', 'gradient', 'range', 'beyond',
+                     'domain', 'semantic'):  # fmt: skip
             require(getattr(self, name) >= 0, name, getattr(self, name), '0 or more')
         for name in ('laplace_beta', 'scale_invariant_balance'):
             require(0 <= getattr(self, name) <= 1, name, getattr(self, name), '0 to 1')
