@@ -47,7 +47,8 @@ class Engine(Protocol):
 
         Args:
             spikes: (T, 2, H, W) uint8, H and W multiples of 8.
-            state: what the call before returned, or None to begin at rest.
+            state: what the call before returned, or None to begin at rest. An engine may change
+                it in place: it serves once.
 
         Returns:
             (3, H, W) float32: log_depth, range_logit, log_scale as in `Prediction`; and the

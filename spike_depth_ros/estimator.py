@@ -204,7 +204,8 @@ class Estimator:
         """
         if window.fresh or window.t0_ns != self._last_end_ns or not self.options.streaming:
             self._state = None
-        maps, state = self.engine.infer(window.spikes, self._state)
+        carried, self._state = self._state, None  # it serves once, also if this fails
+        maps, state = self.engine.infer(window.spikes, carried)
         self._state = state if self.options.streaming else None
         self._last_end_ns = window.t1_ns
         image = maps[:, : self.pixels.image_height, : self.pixels.image_width]

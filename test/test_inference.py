@@ -70,6 +70,17 @@ def test_stream_equals_window(network):
         np.testing.assert_allclose(one, other, atol=1e-5)
 
 
+def test_streams_of_one_network_do_not_meet(network):
+    ready = prepared(network)
+    first, second = (counts(2, seed=seed) for seed in (1, 2))
+    _, memory = ready.step(first, None)
+    want, _ = ready.step(second, memory)
+    _, memory = ready.step(first, None)
+    ready.step(second, None)  # of another stream
+    maps, _ = ready.step(second, memory)
+    np.testing.assert_array_equal(maps, want)
+
+
 def test_without_onednn_the_same(network, monkeypatch):
     window = exact_counts()[:, 0].numpy()
     want, _ = prepared(network).step(window, None)
@@ -149,10 +160,10 @@ def test_bfloat16_is_rounded_to_even():
     values = torch.tensor([1.0, 1.00390625, 1.01171875, 3.3, 0.0]).view(1, 1, -1)
     values = values.float().contiguous()
     bits = values.bfloat16().view(torch.uint16).numpy()
-    total, out = np.empty((1, 5), np.float32), np.empty((1, 5), np.uint16)
-    rest, zero, one = np.empty((0, 0), np.float32), np.zeros(5, np.float32), np.ones(5, np.float32)
+    total, out = np.full((1, 5), 7, np.float32), np.empty((1, 5), np.uint16)
+    zero, one = np.zeros(5, np.float32), np.ones(5, np.float32)
     third = (one / np.float32(3)).astype(np.float32)
-    kernels.average(bits, rest, total, zero, third, out, 0)
+    kernels.average(bits, total, True, zero, third, out, 0)
     np.testing.assert_array_equal(total[0], values.bfloat16().float()[0, 0])
     want = (torch.from_numpy(total) * torch.from_numpy(third)).bfloat16().view(torch.uint16)
     np.testing.assert_array_equal(out, want.numpy())

@@ -155,8 +155,9 @@ def _streaming_row(name: str, engine: Any, steps: int, rounds: int) -> dict[str,
     spikes = _spikes(steps, *size)
     _, state = engine.infer(spikes, None)
 
-    def step() -> Any:
-        return engine.infer(spikes[:1], state)
+    def step() -> None:
+        nonlocal state
+        _, state = engine.infer(spikes[:1], state)
 
     step_s, window_s = fastest_s([step, _window(engine, spikes)], rounds)
     title = f'{name}, streaming step of {steps}, {image}'

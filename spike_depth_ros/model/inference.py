@@ -27,7 +27,7 @@ from spike_depth_ros.model.spiking_transformer import SpikingTransformer
 
 
 class Memory(NamedTuple):
-    """What is carried from window to window.
+    """What is carried from window to window; the next window changes it in place.
 
     Attributes:
         seen: number of steps since rest.
@@ -90,7 +90,7 @@ class CpuInference:
 
         Args:
             counts: (T, 2, H, W) uint8, H and W multiples of 8.
-            memory: what the call before returned, or None to begin at rest.
+            memory: what the call before returned, or None to begin at rest. It is used up.
 
         Returns:
             (3, H, W) float32 maps, and the memory after the window.
@@ -122,7 +122,7 @@ class CpuInference:
             else:
                 kernels.average(*self._averages[2 + i].prepare(x, tape, seen, *place))
         raw = self._head(model.head, averages, joined)
-        return _enlarged_prediction(raw), Memory(seen, tuple(tape.after))
+        return _enlarged_prediction(raw), Memory(seen, tuple(tape.arrays))
 
     def _maps(self, count: int, size: Sequence[int], channels: int) -> Tensor:
         """Fresh maps (N, C, H, W), the channels last in memory."""
@@ -147,12 +147,12 @@ class CpuInference:
         """Spikes (T, C, H, W) of a layer for x, or for x times a scale plus a shift."""
         steps, channels = x.shape[:2]
         spikes = self._maps(steps, x.shape[-2:], channels)
-        before, after = tape.next((x[0].numel(),))
+        remembered = tape.next((x[0].numel(),))
         rows, fired = _pixels(x).reshape(steps, -1), _pixels(spikes).reshape(steps, -1)
         if norm is None:
-            kernels.fire(rows, fired, before, after, *self._neurons[neuron])
+            kernels.fire(rows, fired, *remembered, *self._neurons[neuron])
         else:
-            kernels.fire_scaled(rows, *norm, fired, before, after, *self._neurons[neuron])
+            kernels.fire_scaled(rows, *norm, fired, *remembered, *self._neurons[neuron])
         return spikes
 
     def _average_and_fire(
@@ -163,10 +163,10 @@ class CpuInference:
         arguments = self._averages[which].prepare(x, tape, seen, into, first)
         spikes = self._maps(x.shape[0], x.shape[-2:], x.shape[1])
         rows = arguments[0]
+        membranes, _ = tape.next(rows.shape[1:])
         kernels.average_and_fire(
-            *arguments, _pixels(spikes).reshape(rows.shape), *tape.next(rows.shape[1:]),
-            *self._neurons[neuron],
-        )  # fmt: skip
+            *arguments, _pixels(spikes).reshape(rows.shape), membranes, *self._neurons[neuron]
+        )
         return spikes
 
     def _block(self, block: Any, x: Tensor, fired: Tensor, tape: _Tape) -> Tensor:
@@ -271,17 +271,15 @@ class _Tape:
 
     def __init__(self, memory: Memory | None) -> None:
         self._before = None if memory is None else iter(memory.arrays)
-        self.after: list[np.ndarray] = []
+        self.arrays: list[np.ndarray] = []
 
-    def next(self, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-        """What was before (of size 0 at rest), and room for what will be."""
-        before = np.empty((0,) * len(shape), np.float32)
-        if self._before is not None:
-            before = next(self._before)
-            if before.shape != shape:
-                raise ValueError('the state is of another image size; begin at rest')
-        self.after.append(np.empty(shape, np.float32))
-        return before, self.after[-1]
+    def next(self, shape: tuple[int, ...]) -> tuple[np.ndarray, bool]:
+        """What is remembered, to be changed in place; and whether it is at rest, and unset."""
+        array = np.empty(shape, np.float32) if self._before is None else next(self._before)
+        if array.shape != shape:
+            raise ValueError('the state is of another image size; begin at rest')
+        self.arrays.append(array)
+        return array, self._before is None
 
 
 class _Average:
@@ -304,11 +302,11 @@ class _Average:
         pixels = math.gcd(height * width, max(1, 512 // channels)) if whole else 1
         rows = _pixels(x).reshape(steps, -1, pixels * channels)
         out = _pixels(into).reshape(rows.shape[1], -1)
-        before, after = tape.next(rows.shape[1:])
+        sums, rest = tape.next(rows.shape[1:])
         if len(self._decay) != pixels * channels:
             self._decay = np.tile(self._decay[:channels], pixels)
         norm = 1 / (1 - self._decay**seen)
-        return rows, before, after, self._decay, norm, out, first
+        return rows, sums, rest, self._decay, norm, out, first
 
 
 def _residual(block: Any, x: Tensor) -> Tensor:

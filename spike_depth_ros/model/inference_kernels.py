@@ -1,7 +1,8 @@
 """Compiled loops of inference on the CPU, on all threads: one pass where eager torch makes many.
 
 Maps lie with the channels last. Every kernel takes float32, or bfloat16 as its bits, see
-`kernels`; sums are float32 in any case. `share` is 1 / tau of the neurons.
+`kernels`; sums are float32 in any case. `share` is 1 / tau of the neurons. Membranes and running
+sums change in place, which spares the caches a second copy; with `rest` they begin at 0.
 """
 
 from __future__ import annotations
@@ -32,10 +33,8 @@ def look_up(counts, table, out):
 
 
 @_inline
-def _begin(here, before, part):
-    if before.size:
-        here[:] = before[part]
-    else:
+def _begin(here, rest):
+    if rest:
         here[:] = np.float32(0)
 
 
@@ -60,56 +59,56 @@ def _fire_scaled(x, scale, shift, spikes, v, share, threshold):
 
 
 @_parallel
-def fire(x, spikes, before, after, share, threshold):
+def fire(x, spikes, membranes, rest, share, threshold):
     """All steps of a layer of leaky integrate-and-fire neurons.
 
     Args:
         x: (T, N) currents.
         spikes: (T, N) to fill with 0 and 1.
-        before: (N,) float32 membranes, or of size 0 for rest.
-        after: (N,) float32 membranes to fill.
+        membranes: (N,) float32.
+        rest: whether they are at rest, whatever they hold.
         share: of the current in a step.
         threshold: at and above which a neuron fires.
     """
     steps, n = x.shape
     for k in prange((n + CHUNK - 1) // CHUNK):
         part = slice(k * CHUNK, min((k + 1) * CHUNK, n))
-        here = after[part]
-        _begin(here, before, part)
+        here = membranes[part]
+        _begin(here, rest)
         for t in range(steps):
             _fire(x[t, part], spikes[t, part], here, share, threshold)
 
 
 @_parallel
-def fire_scaled(x, scale, shift, spikes, before, after, share, threshold):
+def fire_scaled(x, scale, shift, spikes, membranes, rest, share, threshold):
     """As `fire`, the currents being scale * x + shift; these two (M,) float32 repeat along N."""
     steps, n = x.shape
     m = shift.size
     for k in prange((n + m - 1) // m):
         part = slice(k * m, min((k + 1) * m, n))
-        here = after[part]
-        _begin(here, before, part)
+        here = membranes[part]
+        _begin(here, rest)
         for t in range(steps):
             _fire_scaled(x[t, part], scale, shift, spikes[t, part], here, share, threshold)
 
 
 @_parallel
-def fire_apart(x, spikes, before, after, share, threshold):
+def fire_apart(x, spikes, membranes, rest, share, threshold):
     """As `fire`, for currents that several layers share, each layer's spikes in one piece.
 
     Args:
         x: (T, N, P * D) currents of N tokens.
         spikes: (P, T, N, D) to fill.
-        before: (N, P * D) membranes, or of size 0 for rest.
-        after: (N, P * D) membranes to fill.
+        membranes: (N, P * D) float32.
+        rest: whether they are at rest, whatever they hold.
         share: of the current in a step.
         threshold: at and above which a neuron fires.
     """
     parts, steps, tokens, width = spikes.shape
     one, zero = np.float32(1), np.float32(0)
     for n in prange(tokens):
-        v = np.empty(parts * width, np.float32)  # fresh: the compiler sees no overlap
-        _begin(v, before, n)
+        v = membranes[n].copy()  # fresh: the compiler sees no overlap
+        _begin(v, rest)
         for t in range(steps):
             for p in range(parts):
                 for i in range(width):
@@ -118,7 +117,7 @@ def fire_apart(x, spikes, before, after, share, threshold):
                     fired = charged >= threshold
                     spikes[p, t, n, i] = narrow(one if fired else zero, spikes[p, t, n, i])
                     v[p * width + i] = zero if fired else charged
-        after[n, :] = v
+        membranes[n, :] = v
 
 
 @_inline
@@ -132,38 +131,36 @@ def _average(x, r, total, decay, norm, out, first):
 
 
 @_parallel
-def average(x, before, after, decay, norm, out, first):
+def average(x, sums, rest, decay, norm, out, first):
     """The leaky average of `Readout`, rectified.
 
     Args:
         x: (T, R, C) maps.
-        before: (R, C) float32 running sums, or of size 0 for rest.
-        after: (R, C) float32 running sums to fill.
+        sums: (R, C) float32 running sums.
+        rest: whether they begin, whatever they hold.
         decay: (C,) float32.
         norm: (C,) float32 that makes averages of sums.
         out: (R, first + C or more) to fill from column `first` on.
         first: see there.
     """
     for r in prange(x.shape[1]):
-        total = after[r]
-        _begin(total, before, r)
+        total = sums[r]
+        _begin(total, rest)
         _average(x, r, total, decay, norm, out, first)
 
 
 @_parallel
-def average_and_fire(
-    x, before, after, decay, norm, out, first, spikes, rest, charged, share, threshold
-):
+def average_and_fire(x, sums, rest, decay, norm, out, first, spikes, membranes, share, threshold):
     """`average` and `fire` of the same currents in one pass.
 
-    The arguments are those of `average`, then those of `fire`: spikes (T, R, C) to fill, the
-    membranes `rest` before (of size 0 for rest) and `charged` after (R, C), share and threshold.
+    The arguments are those of `average`, then those of `fire`: spikes (T, R, C) to fill and
+    membranes (R, C).
     """
     for r in prange(x.shape[1]):
-        total, here = after[r], charged[r]
-        _begin(total, before, r)
+        total, here = sums[r], membranes[r]
+        _begin(total, rest)
         _average(x, r, total, decay, norm, out, first)
-        _begin(here, rest, r)
+        _begin(here, rest)
         for t in range(x.shape[0]):
             _fire(x[t, r], spikes[t, r], here, share, threshold)
 
