@@ -61,7 +61,7 @@ def frames_of(index):
     return frames
 
 
-def write_sequence(folder, polarity=(0, 1), late_files=True):
+def write_sequence(folder, polarity=(0, 1), late_files=True, tick_s=1e-9):
     """`late_files`: file k holds what lies before stamp k; otherwise what lies after it."""
     rows = table()
     rows[:, 3] = np.array(polarity)[rows[:, 3].astype(int)]
@@ -71,7 +71,7 @@ def write_sequence(folder, polarity=(0, 1), late_files=True):
         before, after = (STAMPS_S[k - 1] if k else -1), (*STAMPS_S, 9)[k + 1]
         low, high = (before, t_s) if late_files else (t_s, after)
         inside = (rows[:, 0] >= low) & (rows[:, 0] < high)
-        np.save(folder / f'events/data/events_{k:010d}.npy', rows[inside])
+        np.save(folder / f'events/data/events_{k:010d}.npy', rows[inside] / [tick_s, 1, 1, 1])
         np.save(folder / f'depth/data/depth_{k:010d}.npy', depth_of(k))
         image = np.full((HEIGHT, WIDTH, 3), (10, 20, 30 + k), np.uint8)
         cv2.imwrite(str(folder / f'rgb/frames/frame_{k:010d}.png'), image)
@@ -99,8 +99,9 @@ def spikes_by_loops(t1_s, steps=4):
 
 @pytest.mark.parametrize('polarity', [(0, 1), (-1, 1)])
 @pytest.mark.parametrize('late_files', [True, False])
-def test_dense_agrees_with_a_dumb_reader(tmp_path, polarity, late_files):
-    write_sequence(tmp_path / 'train' / 'town01', polarity, late_files)
+@pytest.mark.parametrize('tick_s', [1e-9, 1.0])
+def test_dense_agrees_with_a_dumb_reader(tmp_path, polarity, late_files, tick_s):
+    write_sequence(tmp_path / 'train' / 'town01', polarity, late_files, tick_s)
     clips = open_dense(DenseConfig(str(tmp_path), images=True, spikes=CONFIG))
     assert len(clips) == 3  # maps 2, 3 and 4 have 50 ms before them
     for clip, k in zip(clips, (2, 3, 4), strict=True):

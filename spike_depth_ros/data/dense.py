@@ -1,7 +1,7 @@
 """DENSE and DENSE-spike: CARLA drives at 346x260, 30 depth maps a second, exact depth.
 
 Layout of a sequence (Hidalgo-Carrio et al., 3DV 2020; Zhang et al., ECCV 2022):
-`events/data/events_%010d.npy` (N, 4) columns t [s], x, y, p; `depth/data/depth_%010d.npy`
+`events/data/events_%010d.npy` (N, 4) columns t [ns], x, y, p; `depth/data/depth_%010d.npy`
 (H, W) metres; `rgb/frames/frame_%010d.png`; `spike/r128/spike_%010d.npy` (128, H, W) of {0, 1};
 beside each a `timestamps.txt` of lines "index seconds".
 """
@@ -36,6 +36,8 @@ SKY_M = 999.0
 ADVICE = 'get DENSE from https://rpg.ifi.uzh.ch/E2DEPTH.html'
 SPIKE_ADVICE = 'get DENSE-spike from https://github.com/Leozhangjiyuan/MDE-SpikingCamera'
 STAMP_SLACK_NS = 1_000_000
+MOST_S = 1e6
+"""A file whose last event has a greater time is in nanoseconds: a drive is no eleven days long."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -251,10 +253,11 @@ def _read_npy(path: Path, shape: tuple[int | None, ...], advice: str) -> np.ndar
 
 
 def _read_events(path: Path) -> np.ndarray:
-    """(N,) `EVENT_DTYPE` of one file; polarity may be {0, 1} or {-1, 1}."""
+    """(N,) `EVENT_DTYPE` of one file; polarity may be {0, 1} or {-1, 1}, time in ns or s."""
     table = _read_npy(path, (None, 4), ADVICE)
     x, y = table[:, 1], table[:, 2]
     if not (np.isfinite(table).all() and ((x >= 0) & (x < WIDTH) & (y >= 0) & (y < HEIGHT)).all()):
         raise DatasetError(f'{path} holds events outside of {WIDTH}x{HEIGHT} pixels: {ADVICE}')
-    t_ns = np.round(table[:, 0] * 1e9).astype(np.int64)
+    in_seconds = len(table) and table[-1, 0] < MOST_S  # CARLA counts nanoseconds, exports may not
+    t_ns = np.round(table[:, 0] * (1e9 if in_seconds else 1.0)).astype(np.int64)
     return make_events(t_ns, x.astype(np.uint16), y.astype(np.uint16), table[:, 3] > 0)

@@ -266,10 +266,10 @@ def _finish_dense(recording: Recording) -> None:
     stamps_ns = recording.depth_ns
     index, waiting = 0, np.empty((0, 4))
     for events in recording.events():
-        columns = (events['t_ns'] * 1e-9, events['x'], events['y'], events['p'])
+        columns = (events['t_ns'], events['x'], events['y'], events['p'])
         waiting = np.concatenate([waiting, np.column_stack(columns)])
-        complete_s = events['t_ns'][-1] * 1e-9 if len(events) else -1.0
-        while index < len(stamps_ns) and complete_s >= stamps_ns[index] * 1e-9:
+        complete_ns = events['t_ns'][-1] if len(events) else -1
+        while index < len(stamps_ns) and complete_ns >= stamps_ns[index]:
             index, waiting = index + 1, _cut_dense(data, index, stamps_ns, waiting)
     for k in range(index, len(stamps_ns)):
         waiting = _cut_dense(data, k, stamps_ns, waiting)
@@ -278,7 +278,7 @@ def _finish_dense(recording: Recording) -> None:
 
 def _cut_dense(data: Path, index: int, stamps_ns: np.ndarray, table: np.ndarray) -> np.ndarray:
     """Writes the rows before stamp `index` as a file and returns the rest."""
-    cut = int(np.searchsorted(table[:, 0], stamps_ns[index] * 1e-9))
+    cut = int(np.searchsorted(table[:, 0], stamps_ns[index]))
     np.save(data / f'events_{index:010d}.npy', table[:cut])
     return table[cut:]
 
