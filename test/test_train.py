@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import math
+import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -146,38 +148,77 @@ def test_the_checkpoint_is_the_average_that_was_validated(tmp_path):
     )
 
 
+class PowerCut(BaseException):
+    pass
+
+
+def cut_power():
+    raise PowerCut
+
+
 @pytest.mark.parametrize('optimizer', OPTIMIZERS)
-def test_an_interrupted_run_ends_as_an_uninterrupted_one(optimizer, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ('cut', 'error'),
+    [
+        (cut_power, PowerCut),
+        (lambda: os.kill(os.getpid(), signal.SIGINT), run.TrainingError),
+        (lambda: os.kill(os.getpid(), signal.SIGTERM), run.TrainingError),
+    ],
+    ids=['power cut', 'Ctrl-C', 'termination'],
+)
+def test_an_interrupted_run_ends_as_an_uninterrupted_one(
+    optimizer, cut, error, tmp_path, monkeypatch
+):
     settings = config(
         schedule={'max_iterations': 12, 'save_every': 5, 'validate_every': 4, 'clip_windows': 2},
         optimizer=OptimizerConfig(optimizer, warmup=5, ema_decay=0.9),
     )
-    whole = load_checkpoint(run.train(settings, tmp_path / 'whole'))
-
-    class PowerCut(BaseException):
-        pass
-
-    step = DepthTraining.training_step
+    run.train(settings, tmp_path / 'whole')
+    step, before = DepthTraining.training_step, signal.getsignal(signal.SIGINT)
 
     def failing(self, batch, batch_idx):
+        loss = step(self, batch, batch_idx)  # in the middle of a step
         if self.global_step == 7:
+            cut()
+        return loss
+
+    monkeypatch.setattr(DepthTraining, 'training_step', failing)
+    with pytest.raises(error):
+        run.train(settings, tmp_path / 'cut')
+    assert signal.getsignal(signal.SIGINT) is before
+    monkeypatch.setattr(DepthTraining, 'training_step', step)
+    run.train(settings, tmp_path / 'cut')
+    for file in (run.LAST, run.BEST):
+        again, want = (load_checkpoint(tmp_path / name / file) for name in ('cut', 'whole'))
+        assert again.card['iterations'] == want.card['iterations']
+        assert again.card['validation'] == want.card['validation']
+        for (name, mine), theirs in zip(
+            again.model.state_dict().items(), want.model.state_dict().values(), strict=True
+        ):
+            assert torch.equal(mine, theirs), name
+
+
+def test_a_resumed_run_remembers_its_best(tmp_path, monkeypatch):
+    """Cut right after a validation, whose finding must not be forgotten."""
+    settings = config(schedule={'max_iterations': 8, 'save_every': 4, 'validate_every': 4})
+    step, end = DepthTraining.training_step, DepthTraining.on_validation_epoch_end
+
+    def cut_at_six(self, batch, batch_idx):
+        if self.global_step == 6:
             raise PowerCut
         return step(self, batch, batch_idx)
 
-    monkeypatch.setattr(DepthTraining, 'training_step', failing)
+    def ever_worse(self):
+        end(self)
+        self.figures['abs_rel'] = 1.0 + self.global_step
+
+    monkeypatch.setattr(DepthTraining, 'on_validation_epoch_end', ever_worse)
+    monkeypatch.setattr(DepthTraining, 'training_step', cut_at_six)
     with pytest.raises(PowerCut):
-        run.train(settings, tmp_path / 'cut')
+        run.train(settings, tmp_path)
     monkeypatch.setattr(DepthTraining, 'training_step', step)
-    run.train(settings, tmp_path / 'cut')
-    again = load_checkpoint(tmp_path / 'cut' / run.LAST)
-    last = load_checkpoint(tmp_path / 'whole' / run.LAST)
-    assert again.card['iterations'] == 12
-    assert again.card['validation'] == last.card['validation']
-    for (name, mine), theirs in zip(
-        again.model.state_dict().items(), last.model.state_dict().values(), strict=True
-    ):
-        assert torch.equal(mine, theirs), name
-    assert whole.trained
+    run.train(settings, tmp_path)
+    assert load_checkpoint(tmp_path / run.BEST).card['iterations'] == 4
 
 
 def test_a_folder_belongs_to_one_run(tmp_path):

@@ -6,11 +6,15 @@ checkpoints that the node can run: best.safetensors and last.safetensors.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import dataclasses
 import json
 import logging
+import signal
+import threading
 import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +22,6 @@ import lightning
 import torch
 from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import nn
 from torch.utils.data import DataLoader, Subset
 
@@ -95,6 +98,13 @@ class Keeper(lightning.Callback):
     def __init__(self, folder: Path, config: TrainConfig, name: str) -> None:
         self.folder, self.config, self.name = folder, config, name
         self.best = float('inf')
+        self._stopping = False
+
+    def stop(self, number: int, frame: Any) -> None:
+        """Handles a signal: the run stops after this step; the next signal ends it at once."""
+        self._stopping = True
+        signal.signal(number, signal.SIG_DFL)
+        log.info('stopping after this step')
 
     def state_dict(self) -> dict[str, Any]:
         """What to remember between two sittings."""
@@ -106,17 +116,26 @@ class Keeper(lightning.Callback):
 
     def on_train_batch_end(self, trainer: Any, module: Any, *_: Any) -> None:
         """Saves the state now and then."""
-        if trainer.global_step % self.config.schedule.save_every == 0:
+        step, schedule = trainer.global_step, self.config.schedule
+        # any process may have been told; all stop together, after a whole step
+        if trainer.strategy.reduce_boolean_decision(self._stopping, all=False):
+            self._save_state(trainer)
+            raise TrainingError(
+                f'interrupted; the same command goes on from {str(self.folder / STATE)!r}'
+            )
+        # where a validation follows, the state is saved after it, with what it found
+        if step % schedule.save_every == 0 and step % schedule.validate_every:
             self._save_state(trainer)
 
     def on_validation_end(self, trainer: Any, module: Any) -> None:
-        """Saves the checkpoints for the node."""
+        """Saves the checkpoints for the node, then the state."""
         if trainer.sanity_checking or not trainer.global_step:
             return
         self._save_weights(trainer, module, LAST)
         if module.figures['abs_rel'] < self.best:
             self.best = module.figures['abs_rel']
             self._save_weights(trainer, module, BEST)
+        self._save_state(trainer)
 
     def on_train_end(self, trainer: Any, module: Any) -> None:
         """Saves everything once more."""
@@ -124,12 +143,6 @@ class Keeper(lightning.Callback):
         self._save_weights(trainer, module, LAST)
         if not (self.folder / BEST).exists():
             self._save_weights(trainer, module, BEST)
-
-    def on_exception(self, trainer: Any, module: Any, exception: BaseException) -> None:
-        """An interrupted run loses nothing; one that failed keeps its last good state."""
-        interrupted = isinstance(exception, (KeyboardInterrupt, SIGTERMException))
-        if interrupted and trainer.world_size == 1 and trainer.global_step:
-            self._save_state(trainer)
 
     def _save_state(self, trainer: Any) -> None:
         part = self.folder / f'{STATE}.part'
@@ -178,7 +191,7 @@ def train(config: TrainConfig, folder: Path) -> Path:
         The best checkpoint.
 
     Raises:
-        TrainingError: the folder holds a run with another configuration.
+        TrainingError: the folder holds a run with another configuration, or it was interrupted.
         ConfigError: a choice that is not to be had.
     """
     name = PRESETS.get(config.model.name, (config.model.name,))[0]
@@ -199,8 +212,9 @@ def train(config: TrainConfig, folder: Path) -> Path:
     )  # fmt: skip
     state = folder / STATE
     logging.getLogger('lightning.pytorch').setLevel(logging.WARNING)
-    trainer = make_trainer(config, folder, Keeper(folder, config, name))
-    with warnings.catch_warnings():
+    keeper = Keeper(folder, config, name)
+    trainer = make_trainer(config, folder, keeper)
+    with handling(keeper.stop), warnings.catch_warnings():
         # batches follow from the iteration: they are resumable, in another way than asked for
         warnings.filterwarnings('ignore', message='.*dataloader is not resumable.*')
         warnings.filterwarnings('ignore', message='.*does not have many workers.*')
@@ -209,9 +223,21 @@ def train(config: TrainConfig, folder: Path) -> Path:
         warnings.filterwarnings('ignore', message='.*smaller than the logging interval.*')
         warnings.filterwarnings('ignore', message='.*LeafSpec.* is deprecated.*')
         trainer.fit(module, clips, ckpt_path=state if state.exists() else None, weights_only=True)
-    if trainer.interrupted:
-        raise TrainingError(f'interrupted; the same command goes on from {str(state)!r}')
     return folder / BEST
+
+
+@contextlib.contextmanager
+def handling(handler: Callable[[int, Any], None]) -> Iterator[None]:
+    """Has `handler` called where Ctrl-C or a termination would cut a step in two."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals come to the main thread only
+        return
+    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)
 
 
 def keep_freed_memory() -> None:

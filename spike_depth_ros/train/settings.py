@@ -50,7 +50,8 @@ class LossConfig:
             require(0 <= getattr(self, name) <= 1, name, getattr(self, name), '0 to 1')
         require(1 <= self.gradient_scales <= 8, 'gradient_scales', self.gradient_scales, '1 to 8')
         require(
-            bool(self.laplace or self.scale_invariant), 'laplace and scale_invariant', 0.0,
+            bool(self.laplace or self.scale_invariant or self.relative),
+            'laplace, scale_invariant and relative', 0.0,
             'at least one above 0, or nothing trains the depth',
         )  # fmt: skip
 
