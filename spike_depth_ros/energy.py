@@ -143,13 +143,16 @@ def measure_energy(model: nn.Module, spikes: Tensor) -> EnergyReport:
 
 
 def _weight_bytes(model: nn.Module, steps: int) -> float:
-    """Bytes of weights read for one map: a head that does not spike runs once, not T times."""
-    total = 0
-    for name, weight in model.named_parameters():
-        once = isinstance(model, SpikingTransformer) and not model.config.head_spiking
-        times = 1 if once and name.startswith('head.') else steps
-        total += weight.numel() * times
-    return float(FLOAT_BYTES * total)
+    """Bytes of weights read for one map: what spikes runs T times, all else once."""
+    per_step: tuple[str, ...] = ()
+    if isinstance(model, SpikingTransformer):
+        per_step = ('stem.', 'blocks.', 'head.') if model.config.head_spiking else (
+            'stem.', 'blocks.'
+        )  # fmt: skip
+    return float(FLOAT_BYTES * sum(
+        weight.numel() * (steps if name.startswith(per_step) else 1)
+        for name, weight in model.named_parameters()
+    ))  # fmt: skip
 
 
 def _per_map(layer: LayerEnergy, batch: int) -> LayerEnergy:

@@ -138,6 +138,8 @@ def test_rivals_multiply(rival):
     model = build(rival).train()
     spikes = torch.poisson(torch.full((4, 1, 2, 32, 40), 0.2)).to(torch.uint8)
     report = measure_energy(model, spikes)
+    # a window is one input of theirs: the weights are read once, not at every step
+    assert report.weight_bytes == 4 * sum(p.numel() for p in model.parameters())
     assert model.training, 'left as it was'
     macs = op_counter.MACCounter()
     with torch.no_grad(), op_counter.DispatchCounterMode([macs]):

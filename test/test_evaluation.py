@@ -115,8 +115,8 @@ def test_mean_map_and_constant_by_hand():
     np.testing.assert_allclose(constant(clip([1.0] * 4)).depth_m, middle, rtol=1e-5)
     far = MeanMap([clip([math.inf, 3.0])] * 3, depth_range)(clip([1.0, 1.0]))
     assert far.depth_m.tolist() == [[math.inf, pytest.approx(3.0)]]
-    with pytest.raises(ValueError, match='not'):
-        mean_map(clip([1.0] * 3))
+    # of another size it knows the middle of all that it has seen
+    np.testing.assert_allclose(mean_map(clip([1.0] * 3)).depth_m, middle, rtol=1e-5)
 
 
 class Perfect:
@@ -193,6 +193,16 @@ def test_a_comparison_writes_json_markdown_and_a_page(tiny, street, tmp_path):
         assert picture in html
         assert (tmp_path / picture).stat().st_size > 1000
     assert '| Abs Rel | 0-10 m |' in (tmp_path / 'results.md').read_text()
+
+
+def test_namesakes_are_told_apart():
+    names = comparison.distinct_names
+    assert names(['a/x.safetensors', 'b/y.safetensors']) == ['x', 'y']
+    runs = [f'runs/{name}/seed_0/last.safetensors' for name in ('unet', 'ours')]
+    assert names(runs) == ['unet/seed_0/last', 'ours/seed_0/last']
+    assert names(runs[:1]) == ['seed_0/last']
+    with pytest.raises(ConfigError, match='once'):
+        names([runs[0], runs[0]])
 
 
 def test_checkpoints_of_different_windows_are_not_compared(tiny, street, tmp_path):

@@ -84,7 +84,12 @@ def test_alignment():
     assert align(truth / 2, truth, 'none') == pytest.approx(truth / 2)
     assert align(truth / 2, truth, 'median') == pytest.approx(truth)
     assert align(truth * 3 - 5, truth, 'lsq') == pytest.approx(truth)
-    assert figures([1.0, 2.0, 4.5], [2.0, 4.0, 9.0], alignment='median')['abs_rel'] < 1e-12
+    for factor in (0.01, 0.5, 100):  # before the cap, which is of metres
+        answers = [factor * d for d in (2.0, 4.0, 79.0)]
+        for alignment in ('median', 'lsq'):
+            assert figures(answers, [2.0, 4.0, 79.0], alignment=alignment)['abs_rel'] < 1e-6
+    beyond = figures([1.0, 2.0, INF], [2.0, 4.0, 80.0], alignment='median')
+    assert beyond['abs_rel'] < 1e-12
     with pytest.raises(ValueError, match='alignment'):
         align(truth, truth, 'best')
 

@@ -19,6 +19,7 @@ from spike_depth_ros.train.contestants import (
     ImageContestant,
     MeanMap,
     contestant,
+    contestant_name,
 )
 from spike_depth_ros.train.energies import energy_columns, mean_energy
 from spike_depth_ros.train.evaluation import evaluate
@@ -61,6 +62,8 @@ def run(
         ConfigError: the checkpoints want different windows, so no data serves them all.
     """
     runners = [contestant(path, streaming, *engine) for path in checkpoints]
+    for runner, name in zip(runners, distinct_names(checkpoints), strict=True):
+        runner.name = name
     spikes = {runner.checkpoint.spikes for runner in runners}
     if len(spikes) != 1:
         raise ConfigError(
@@ -70,7 +73,7 @@ def run(
     images = any(isinstance(runner, ImageContestant) for runner in runners)
     clips = open_clips(data.name, data.test, spikes.pop(), data.clip_windows, images)
     chosen = spread(len(clips), data.clips)
-    everybody: list[Contestant] = [*runners, *_trivial(data, runners[0])]
+    everybody: list[Contestant] = [*runners, *_trivial(data, runners[0], progress)]
     results, shown = evaluate(everybody, clips, chosen, cap_m, alignment, progress=progress)
     facts = {
         'data': f'{data.name} {data.test}',
@@ -94,13 +97,31 @@ def run(
     return page, markdown(main_table(results, extra))
 
 
+def distinct_names(checkpoints: Sequence[str]) -> list[str]:
+    """The shortest names of checkpoints by which they can be told apart.
+
+    Raises:
+        ConfigError: the same file twice.
+    """
+    paths = [Path(path).resolve() for path in checkpoints]
+    if len(set(paths)) < len(paths):
+        raise ConfigError(f'checkpoints are {list(checkpoints)}, expected each of them once')
+    parts = 1
+    while len(names := {contestant_name(path, parts) for path in paths}) < len(paths):
+        parts += 1
+    assert len(names) == len(paths)
+    return [contestant_name(path, parts) for path in paths]
+
+
 def _trivial(
-    data: EvaluationData, like: CheckpointContestant | ImageContestant
+    data: EvaluationData,
+    like: CheckpointContestant | ImageContestant,
+    progress: Callable[[Sequence[int]], Iterator[int]],
 ) -> list[Contestant]:
     """The rivals that see nothing, fitted; none without data to fit."""
     if not data.fit:
         return []
     checkpoint = like.checkpoint
     clips = open_clips(data.name, data.fit, checkpoint.spikes, 1, False)
-    some = [clips[i] for i in spread(len(clips), FIT_CLIPS)]
+    some = [clips[i] for i in progress(spread(len(clips), FIT_CLIPS))]
     return [MeanMap(some, checkpoint.depth_range), Constant(some, checkpoint.depth_range)]

@@ -43,6 +43,18 @@ class Contestant(Protocol):
         """Depth at the end of the clip's last window."""
 
 
+def contestant_name(path: str | Path, parts: int = 0) -> str:
+    """What a checkpoint is called: its file, and the folder of a run where that says more.
+
+    Args:
+        path: of the checkpoint.
+        parts: least number of parts of the path, to tell namesakes apart.
+    """
+    whole = Path(path).with_suffix('').parts
+    needed = 2 if whole[-1] in ('best', 'last') else 1
+    return '/'.join(whole[-max(parts, needed) :])
+
+
 class CheckpointContestant:
     """A checkpoint, run by the node's own `Estimator`.
 
@@ -63,9 +75,7 @@ class CheckpointContestant:
         device: str = 'auto', threads: int = 0,
     ) -> None:  # fmt: skip
         self.checkpoint: Checkpoint = load_checkpoint(path)
-        self.name = Path(path).stem if Path(path).stem not in ('best', 'last') else (
-            f'{Path(path).parent.name}/{Path(path).stem}'
-        )  # fmt: skip
+        self.name = contestant_name(path)
         self.parameters = sum(p.numel() for p in self.checkpoint.model.parameters())
         self._options = EstimatorOptions(streaming=streaming)
         self._engine = (engine, device, threads)
@@ -154,6 +164,10 @@ class MeanMap:
             total = sums.setdefault(near.shape, np.zeros((3, *near.shape)))
             total += np.stack([near, beyond, log_depth])
         self._maps = {}
+        self._middle = math.exp(
+            sum(log_depth.sum() for _, _, log_depth in sums.values())
+            / max(sum(near.sum() for near, _, _ in sums.values()), 1)
+        )
         for size, (near, beyond, log_depth) in sums.items():
             mean = np.exp(log_depth / np.maximum(near, 1))
             # a pixel that was never seen within range is beyond it, or the middle of the rest
@@ -164,18 +178,10 @@ class MeanMap:
         self.parameters = sum(mean.size for mean in self._maps.values())
 
     def __call__(self, clip: list[Sample]) -> Answer:
-        """See `Contestant`.
-
-        Raises:
-            ValueError: the training data had no image of this size.
-        """
+        """See `Contestant`; of an image size that the training data lacked, it knows one depth."""
         sample = clip[-1]
-        canonical = self._maps.get(sample.depth_m.shape)
-        if canonical is None:
-            raise ValueError(
-                f'the mean map knows images of {sorted(self._maps)}, not {sample.depth_m.shape}: '
-                'fit it on more data, with the same sensors'
-            )
+        shape = sample.depth_m.shape
+        canonical = self._maps.get(shape, np.full(shape, self._middle))
         depth_m = canonical * float(sample.meta['focal_px']) / self._range.focal_px
         return Answer(depth_m.astype(np.float32), np.full(depth_m.shape, 0.5, np.float32), 0.0)
 

@@ -77,7 +77,9 @@ def frame_metrics(
     counted = np.isfinite(truth_m) & (truth_m > 0) & (truth_m <= cap_m)
     mask = counted & ~np.isnan(depth_m)
     truth = truth_m[mask]
-    answer = align(np.clip(depth_m[mask], NEAREST_M, cap_m), truth, alignment)
+    answer = depth_m[mask]
+    finite = np.isfinite(answer)  # "beyond range" stays that, whatever the scale
+    answer[finite] = align(answer[finite], truth[finite], alignment)
     answer = np.clip(answer, NEAREST_M, cap_m)
     figures = _errors(answer, truth) | _risk(answer, truth, confidence[mask])
     figures['coverage'] = mask.sum() / counted.sum() if counted.any() else np.nan
@@ -207,10 +209,15 @@ class DepthMetrics(Metric):
         for name in ('scalars', 'risk'):
             values = getattr(frame, name)
             sums = np.stack([np.nan_to_num(values), ~np.isnan(values)])
-            setattr(self, name, getattr(self, name) + torch.as_tensor(sums))
+            self._add_to(name, sums)
         for name in ('sky', 'missed', 'calibration'):
-            setattr(self, name, getattr(self, name) + torch.as_tensor(getattr(frame, name)))
+            self._add_to(name, getattr(frame, name))
         self.frames = self.frames + 1
+
+    def _add_to(self, name: str, values: np.ndarray) -> None:
+        """Adds to a sum, wherever the trainer has moved it."""
+        total = getattr(self, name)
+        setattr(self, name, total + torch.as_tensor(values, device=total.device))
 
     def compute(self) -> dict[str, float]:
         """The averages by name; NaN where no frame had such a pixel.
