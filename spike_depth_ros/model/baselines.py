@@ -60,8 +60,8 @@ class UNetConfig:
     width: int = 14
 
     def __post_init__(self) -> None:
-        require(self.steps >= 1, 'steps', self.steps, 'at least 1')
-        require(self.width >= 1, 'width', self.width, 'at least 1')
+        require(1 <= self.steps <= 1024, 'steps', self.steps, '1 to 1024')
+        require(1 <= self.width <= 2048, 'width', self.width, '1 to 2048')
 
 
 class UNetBody(nn.Module):
@@ -130,9 +130,11 @@ class E2DepthConfig:
     residual_blocks: int = 2
 
     def __post_init__(self) -> None:
-        require(self.steps >= 1, 'steps', self.steps, 'at least 1')
-        require(self.width >= 1, 'width', self.width, 'at least 1')
-        require(self.residual_blocks >= 0, 'residual_blocks', self.residual_blocks, '0 or more')
+        require(1 <= self.steps <= 1024, 'steps', self.steps, '1 to 1024')
+        require(1 <= self.width <= 2048, 'width', self.width, '1 to 2048')
+        require(
+            0 <= self.residual_blocks <= 64, 'residual_blocks', self.residual_blocks, '0 to 64'
+        )
 
 
 class E2Depth(nn.Module):

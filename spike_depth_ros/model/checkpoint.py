@@ -210,7 +210,7 @@ def _empty_model(header: dict[str, Any], file: Path) -> nn.Module:
     try:
         with torch.device('meta'):
             return MODELS[header['model']][1](header['model_config'])
-    except (ConfigError, RuntimeError) as error:
+    except (ConfigError, RuntimeError, TypeError, OverflowError) as error:
         raise CheckpointError(
             f'checkpoint {str(file)!r} describes a network that cannot be: {error}'
         ) from error

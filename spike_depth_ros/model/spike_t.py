@@ -29,8 +29,8 @@ class SpikeTConfig:
 
     Attributes:
         steps: time bins T per window, a multiple of `blocks`.
-        width: channels of the first stage, a multiple of 3; 96 as published (20.5 M
-            parameters), 12 has 0.43 M.
+        width: channels of the first stage, a multiple of 3; 96 has 20.7 M parameters, 20.5 M are
+            published, 12 has 0.43 M.
         blocks: temporal blocks that the bins are grouped in.
     """
 
@@ -39,12 +39,13 @@ class SpikeTConfig:
     blocks: int = 4
 
     def __post_init__(self) -> None:
-        require(self.blocks >= 1, 'blocks', self.blocks, 'at least 1')
+        require(1 <= self.blocks <= 64, 'blocks', self.blocks, '1 to 64')
         require(
-            self.steps >= 1 and self.steps % self.blocks == 0,
-            'steps', self.steps, f'a multiple of blocks = {self.blocks}',
+            1 <= self.steps <= 1024 and self.steps % self.blocks == 0,
+            'steps', self.steps, f'a multiple of blocks = {self.blocks} up to 1024',
         )  # fmt: skip
-        require(self.width >= 3 and self.width % 3 == 0, 'width', self.width, 'a multiple of 3')
+        require(3 <= self.width <= 2049 and self.width % 3 == 0, 'width', self.width,
+                'a multiple of 3 up to 2049')  # fmt: skip
 
 
 class SpikeT(nn.Module):

@@ -90,7 +90,10 @@ class DinoTeacher(nn.Module):
             ) from error
         self.backbone = backbone
         self.channels = (config.hidden_size,) * len(layers)
-        self.identity = f'dinov2:{source}:{config.hidden_size}'
+        digest = hashlib.sha256()
+        for parameter in backbone.parameters():
+            digest.update(parameter.detach().numpy().tobytes())
+        self.identity = f'dinov2:{source}:{digest.hexdigest()[:16]}'
         self.eval().requires_grad_(False)
 
     def train(self, mode: bool = True) -> DinoTeacher:
@@ -118,7 +121,7 @@ class RgbUNetConfig:
     width: int = 20
 
     def __post_init__(self) -> None:
-        require(self.width >= 1, 'width', self.width, 'at least 1')
+        require(1 <= self.width <= 2048, 'width', self.width, '1 to 2048')
 
 
 class RgbUNet(nn.Module):
