@@ -23,6 +23,7 @@ ARGUMENTS = {
     'checkpoint': ('', 'weights; empty: the ones that come with the package'),
     'device': ('', 'auto, cpu or cuda; empty: as the params file says'),
     'bag': ('', 'recording to play: a bag, a DSEC folder, an events.h5, a .raw file'),
+    'topic': ('', 'topic of the events in the recording; empty: the only one'),
     'rate': ('1.0', 'speed of the recording'),
     'loop': ('false', 'play the recording again and again'),
     'rviz': ('false', 'open RViz with the displays for this node'),
@@ -67,6 +68,7 @@ def start_nodes(context):
     if values['bag']:
         nodes.append(ros_node(values, 'replay_node', {
             'path': values['bag'],
+            'topic': values['topic'],
             'rate': float(values['rate']),
             'loop': is_true(values['loop']),
             'clock': use_sim_time,

@@ -41,7 +41,7 @@ def arguments():
 
 def test_launch_arguments():
     names = {'events', 'camera_info', 'camera_info_url', 'params_file', 'checkpoint', 'device',
-             'bag', 'rate', 'loop', 'frame_id', 'rviz', 'namespace', 'use_sim_time',
+             'bag', 'topic', 'rate', 'loop', 'frame_id', 'rviz', 'namespace', 'use_sim_time',
              'log_level'}  # fmt: skip
     table = arguments()
     assert set(table) == names

@@ -1,23 +1,39 @@
 """The replay node: real bags to real topics."""
 
+import struct
+
 import numpy as np
 import pytest
 from event_camera_msgs.msg import EventPacket
 from graph import EPOCH_NS, FRAME, MS, RELIABLE, event_array, event_packet, overrides, some_events
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from rclpy.serialization import serialize_message
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo
 
 from spike_depth_ros.bags import BagError, BagWriter, Topic
 from spike_depth_ros.camera import Camera
 from spike_depth_ros.ros import replay_node
-from spike_depth_ros.ros.pacing import Pace, packet_converter, restamped
+from spike_depth_ros.ros.messages import make_time
+from spike_depth_ros.ros.pacing import (
+    Pace,
+    packet_converter,
+    restamped,
+    restamped_transforms,
+)
 from spike_depth_ros.ros.params import ParameterError
 from spike_depth_ros.ros.probe import stamp_ns
-from spike_depth_ros.ros.replay_node import EVENT_PACKET, ReplayNode, camera_info_topic
+from spike_depth_ros.ros.replay_node import (
+    CAMERA_INFO,
+    EVENT_PACKET,
+    ReplayNode,
+    camera_info_topic,
+)
 from spike_depth_ros.wire import EventStream, parse
 
 CAMERA = Camera(64, 48, 60.0, 60.0, 31.5, 23.5)
 COUNT = 10
+LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 
 @pytest.fixture
@@ -149,7 +165,7 @@ def test_restamped_moves_the_stamp_alone():
 
 @pytest.mark.parametrize(('names', 'chosen'), [
     (['/eye/camera_info', '/other/camera_info'], '/eye/camera_info'),
-    (['/other/camera_info'], '/other/camera_info'),
+    (['/other/camera_info'], None),  # of another camera
     (['/a/camera_info', '/b/camera_info'], None),
     ([], None),
 ])  # fmt: skip
@@ -158,6 +174,60 @@ def test_the_calibration_beside_the_events(names, chosen):
     infos = tuple(Topic(name, 'sensor_msgs/msg/CameraInfo', 1) for name in names)
     found = camera_info_topic((events, *infos), events)
     assert (found.name if found else None) == chosen
+
+
+def test_what_was_latched_is_latched_again(graph, play, bag, tmp_path):
+    """Whoever comes late still gets the last message, as from the one who was recorded."""
+    path = tmp_path / 'latched'
+    info = serialize_message(CameraInfo(width=7))
+    with BagWriter(path) as writer:
+        writer.add_raw('/map_info', CAMERA_INFO, EPOCH_NS, info, latched=True)
+        writer.add_raw('/eye/events', EVENT_PACKET, EPOCH_NS, event_packet(some_events(0, 5)))
+    node = play(path, wait_for_subscriber_s=0.0)
+    assert graph.spin_until(node.finished.is_set)
+    late = graph.listen(CameraInfo, '/map_info', LATCHED)
+    assert graph.spin_until(lambda: late)
+    assert late[0].width == 7
+
+
+def test_the_players_clock_is_the_only_one(graph, play, tmp_path):
+    with BagWriter(tmp_path / 'simulated') as writer:
+        for k in range(5):
+            cdr = serialize_message(Clock(clock=make_time((100 + k) * 10**9)))
+            writer.add_raw('/clock', 'rosgraph_msgs/msg/Clock', EPOCH_NS + k * MS, cdr)
+            packet = event_packet(some_events(k, k + 1), seq=k)
+            writer.add_raw('/eye/events', EVENT_PACKET, EPOCH_NS + k * MS, packet)
+    times = graph.listen(Clock, '/clock')
+    node = play(tmp_path / 'simulated', clock=True, stamp='recorded', wait_for_subscriber_s=0.0)
+    assert graph.spin_until(lambda: node.finished.is_set() and times)
+    assert {t.clock.sec for t in times} == {EPOCH_NS // 10**9}
+
+
+def transforms(stamps, frames):
+    """A TFMessage as it is on the wire, by hand."""
+    cdr = bytearray(b'\0\1\0\0' + struct.pack('<I', len(stamps)))
+
+    def align(size):
+        cdr.extend(bytes((4 - len(cdr)) % size))
+
+    for stamp, names in zip(stamps, frames, strict=True):
+        align(4)
+        cdr += struct.pack('<iI', *stamp)
+        for name in names:
+            align(4)
+            cdr += struct.pack('<I', len(name) + 1) + name.encode() + b'\0'
+        align(8)
+        cdr += struct.pack('<7d', *range(7))
+    return bytes(cdr)
+
+
+def test_transforms_are_restamped_one_by_one():
+    frames = [('map', 'base'), ('base_link', 'camera_optical'), ('a', 'b')]
+    before = transforms([(5, 999_999_999), (0, 0), (7, 1)], frames)
+    after = transforms([(6, 0), (0, 0), (7, 2)], frames)  # a stamp of zero stays zero
+    assert restamped_transforms(before, 1) == after
+    with pytest.raises(ValueError, match='ends too early'):
+        restamped_transforms(before[:-60], 1)
 
 
 def test_the_pace_is_told():

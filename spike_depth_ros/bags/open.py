@@ -49,7 +49,7 @@ def open_source(
     Raises:
         BagError: nothing at the path, not a recording, damaged, or without such events.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     if not path.exists():
         raise BagError(f'nothing at {path}: expected {_EXPECTED}')
     if path.is_dir():

@@ -137,5 +137,8 @@ def choose_event_topic(
         raise BagError(f'{path} holds no events: it has {listing}; expected {list(EVENT_TYPES)}')
     if len(found) > 1 and not any_of_several:
         names = ', '.join(t.name for t in found)
-        raise BagError(f'{path} has {len(found)} event topics: choose one of {names} with --topic')
+        raise BagError(
+            f'{path} has {len(found)} event topics: choose one of {names} '
+            '(--topic of the command, topic:= of the launch file)'
+        )
     return found[0]

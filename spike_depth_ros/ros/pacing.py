@@ -13,6 +13,7 @@ from spike_depth_ros.codecs import encode_mono
 from spike_depth_ros.wire import EventStream, Packet, pack_event_packet
 
 STAMP = struct.Struct('<iI')
+LENGTH = struct.Struct('<I')
 STAMP_OFFSET = 4  # behind the encapsulation header of every message that begins with a Header
 
 
@@ -82,12 +83,48 @@ def restamped(cdr: bytes, shift_ns: int) -> bytes:
         cdr: a message that begins with a std_msgs/Header.
         shift_ns: added to the stamp.
     """
-    seconds, nanoseconds = STAMP.unpack_from(cdr, STAMP_OFFSET)
-    stamp_ns = seconds * 1_000_000_000 + nanoseconds
+    stamp_ns = _stamp_ns(cdr, STAMP_OFFSET)
     if stamp_ns == 0 or shift_ns == 0:
         return cdr
     moved = STAMP.pack(*divmod(stamp_ns + shift_ns, 1_000_000_000))
     return b''.join((cdr[:STAMP_OFFSET], moved, cdr[STAMP_OFFSET + STAMP.size :]))
+
+
+def restamped_transforms(cdr: bytes, shift_ns: int) -> bytes:
+    """Moves all stamps of a tf2_msgs/TFMessage; see `restamped`.
+
+    Raises:
+        ValueError: it is not one.
+    """
+    moved, place = bytearray(cdr), STAMP_OFFSET  # of the number of transforms
+    try:
+        (count,) = LENGTH.unpack_from(moved, place)
+        place += LENGTH.size
+        for _ in range(count):
+            place = _aligned(place, 4)
+            stamp_ns = _stamp_ns(moved, place)
+            if stamp_ns:
+                STAMP.pack_into(moved, place, *divmod(stamp_ns + shift_ns, 1_000_000_000))
+            place += STAMP.size
+            for _ in range(2):  # both frames
+                place = _aligned(place, 4)
+                place += LENGTH.size + LENGTH.unpack_from(moved, place)[0]
+            place = _aligned(place, 8) + 7 * 8  # translation and rotation
+    except struct.error:
+        place = len(cdr) + 1
+    if place > len(cdr):
+        raise ValueError(f'a TFMessage of {len(cdr)} bytes ends too early')
+    return bytes(moved)
+
+
+def _stamp_ns(cdr: bytes | bytearray, place: int) -> int:
+    seconds, nanoseconds = STAMP.unpack_from(cdr, place)
+    return seconds * 1_000_000_000 + nanoseconds
+
+
+def _aligned(place: int, size: int) -> int:
+    """The next multiple of `size`, counted from the end of the encapsulation header."""
+    return place + (STAMP_OFFSET - place) % size
 
 
 def packet_converter(type_name: str) -> Callable[[bytes], bytes | None]:

@@ -14,14 +14,21 @@ from typing import Any, NamedTuple
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.publisher import Publisher
-from rclpy.qos import HistoryPolicy, QoSProfile
+from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile
 from rosgraph_msgs.msg import Clock
 
 from spike_depth_ros.bags import BagError, EventSource, RawMessage, Topic, open_source
+from spike_depth_ros.bags.bag_writer import STATIC_DEPTH
 from spike_depth_ros.ros import params
 from spike_depth_ros.ros.inputs import InputError, message_class
 from spike_depth_ros.ros.messages import make_time
-from spike_depth_ros.ros.pacing import Pace, Schedule, packet_converter, restamped
+from spike_depth_ros.ros.pacing import (
+    Pace,
+    Schedule,
+    packet_converter,
+    restamped,
+    restamped_transforms,
+)
 from spike_depth_ros.ros.params import RELIABILITY, ParameterError
 from spike_depth_ros.ros.process import run_node
 from spike_depth_ros.ros.replay_parameters import ReplayParameters
@@ -31,6 +38,7 @@ SAME_BYTES = {'event_array_msgs/msg/EventArray': EVENT_PACKET}
 """Types that are on the wire what another type is."""
 
 CAMERA_INFO = 'sensor_msgs/msg/CameraInfo'
+TRANSFORMS, STATIC_TRANSFORMS = 'tf2_msgs/msg/TFMessage', '/tf_static'
 CLOCK_PERIOD_S = 0.01
 SAY_PERIOD_S = 5.0
 SETTLED = 'is read when the node starts: start it anew'
@@ -42,7 +50,7 @@ class Channel(NamedTuple):
     """Where the messages of one recorded topic go, and how their bytes change."""
 
     publisher: Publisher
-    has_header: bool
+    restamp: Callable[[bytes, int], bytes]
     convert: Callable[[bytes], bytes | None]
 
 
@@ -50,7 +58,8 @@ class ReplayNode(Node):
     """Node `replay_node`; see `ReplayParameters`.
 
     The recording's events go to `events`, the calibration beside them to `camera_info`, all else
-    to the topic that it was recorded from, where its message type is installed.
+    to the topic that it was recorded from, where its message type is installed. What was latched
+    is latched again; a recorded `/clock` gives way to the player's own.
 
     Args:
         **options: as of `rclpy.node.Node`.
@@ -107,14 +116,17 @@ class ReplayNode(Node):
         for topic in topics:
             if topic.name == event_topic.name:
                 continue
+            if topic.name == '/clock' and self.parameters.clock:
+                self.get_logger().info('not played: /clock, this player publishes its own')
+                continue
             target = 'camera_info' if topic == info else topic.name
             try:
                 message = message_class(topic.type)
             except InputError:
                 self.get_logger().info(f'not played: {topic.name}, {topic.type} is not installed')
                 continue
-            publisher = self.create_publisher(message, target, 10)
-            channels[topic.name] = Channel(publisher, _has_header(message), bytes)
+            publisher = self.create_publisher(message, target, _qos(topic))
+            channels[topic.name] = Channel(publisher, _restamp(topic.type, message), bytes)
         return channels
 
     def _event_channel(self, topic: Topic) -> Channel:
@@ -131,7 +143,7 @@ class ReplayNode(Node):
             depth=1000,
             reliability=RELIABILITY[self.parameters.reliability],
         )
-        return Channel(self.create_publisher(message, 'events', qos), True, convert)
+        return Channel(self.create_publisher(message, 'events', qos), restamped, convert)
 
     def _run(self) -> None:
         try:
@@ -216,25 +228,39 @@ class ReplayNode(Node):
         cdr = channel.convert(bytes(message.cdr))
         if cdr is None:
             return
-        if channel.has_header:
-            cdr = restamped(cdr, self._shift_ns)
+        cdr = channel.restamp(cdr, self._shift_ns)
         self._last_shown_ns = message.stamp_ns + self._shift_ns
         self._tell_time(message.stamp_ns)
         channel.publisher.publish(cdr)
 
 
 def camera_info_topic(topics: tuple[Topic, ...], event_topic: Topic) -> Topic | None:
-    """The calibration that belongs to the events: the one beside them, else the only one."""
-    infos = [topic for topic in topics if topic.type == CAMERA_INFO]
+    """The calibration of the event camera: the one beside the events, in the same namespace.
+
+    Another one is of another camera, and says nothing of this lens.
+    """
     folder = event_topic.name.rpartition('/')[0]
-    beside = [topic for topic in infos if topic.name.rpartition('/')[0] == folder]
-    candidates = beside or infos
-    return candidates[0] if len(candidates) == 1 else None
+    beside = [t for t in topics if t.type == CAMERA_INFO and t.name.rpartition('/')[0] == folder]
+    return beside[0] if len(beside) == 1 else None
 
 
-def _has_header(message: Any) -> bool:
+def _qos(topic: Topic) -> QoSProfile:
+    """Latched again what was; tf2 listens to static transforms in no other way."""
+    static = topic.name == STATIC_TRANSFORMS
+    durability = DurabilityPolicy.VOLATILE
+    if static or topic.latched:
+        durability = DurabilityPolicy.TRANSIENT_LOCAL
+    depth = STATIC_DEPTH if static else 1 if topic.latched else 10
+    return QoSProfile(depth=depth, durability=durability)
+
+
+def _restamp(type_name: str, message: Any) -> Callable[[bytes, int], bytes]:
+    """How the stamps in a message of that type are moved."""
+    if type_name == TRANSFORMS:
+        return restamped_transforms
     fields = message.get_fields_and_field_types()
-    return next(iter(fields.values()), '') == 'std_msgs/Header'
+    has_header = next(iter(fields.values()), '') == 'std_msgs/Header'
+    return restamped if has_header else lambda cdr, _: cdr
 
 
 def play(arguments: list[str] | None = None, values: dict[str, Any] | None = None) -> str:
