@@ -12,6 +12,9 @@ from typing import Any
 
 import numpy as np
 
+WIDEST_TAN = 57.0
+"""Tangent of 89 degrees: what lies farther off the axis has no depth along it to speak of."""
+
 DISTORTION_MODELS: dict[str, tuple[int, ...]] = {
     '': (0,),
     'plumb_bob': (0, 4, 5),
@@ -126,7 +129,7 @@ class Camera:
             pixels: (N, 2) columns and rows [px].
 
         Returns:
-            (N, 2) float64; NaN where the model cannot be inverted.
+            (N, 2) float64; NaN where the model cannot be inverted, or sees behind the camera.
         """
         if not self.is_distorted:
             return (np.asarray(pixels, np.float64) - (self.cx, self.cy)) / (self.fx, self.fy)
@@ -136,6 +139,10 @@ class Camera:
         coefficients = np.array(self.distortion)
         if self.distortion_model == 'equidistant':
             undistorted = cv2.fisheye.undistortPoints(points, self.matrix, coefficients)
+            # beyond 90 degrees the tangent changes its sign
+            behind = (undistorted * (points - (self.cx, self.cy))).sum(-1) < 0
+            too_wide = np.hypot(undistorted[..., 0], undistorted[..., 1]) > WIDEST_TAN
+            undistorted[behind | too_wide] = np.nan
         else:
             criteria = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 40, 1e-8)
             # OpenCV 5 has given undistortPoints what was undistortPointsIter in OpenCV 4
@@ -187,7 +194,7 @@ def read_calibration(path: str | Path) -> Camera:
     """
     import yaml
 
-    file = Path(str(path).removeprefix('file://'))
+    file = Path(str(path).removeprefix('file://')).expanduser()
     try:
         values = yaml.safe_load(file.read_text(encoding='utf-8'))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:

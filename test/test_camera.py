@@ -39,6 +39,15 @@ def test_rays_of_a_pinhole_by_hand():
     np.testing.assert_allclose(rays[5, 7], [3.5 / 4, 2.5 / 5, 1], rtol=1e-6)
 
 
+def test_what_a_fisheye_sees_beside_itself_has_no_ray():
+    # 173 / 100 rad to the side, 130 / 100 rad up and down
+    wide = Camera(346, 260, 100.0, 100.0, 172.5, 129.5, 'equidistant', (-0.05, 0.0, 0.0, 0.0))
+    rays = wide.rays()
+    assert np.isnan(rays[130, [0, 345], 0]).all()
+    assert np.isfinite(rays[130, 60:286]).all()
+    assert np.nanmax(np.abs(rays)) < 60
+
+
 @pytest.mark.parametrize('camera', [LENS, FISHEYE], ids=['plumb_bob', 'equidistant'])
 def test_rays_invert_the_lens(camera):
     rays = camera.rays().astype(np.float64)

@@ -91,6 +91,15 @@ def test_frames_that_nobody_named_are_optical():
     assert all(name.endswith('_optical_frame') for name in (RECTIFIED_FRAME_ID, COLOUR_FRAME_ID))
 
 
+def test_a_region_of_interest_that_is_all_of_it_cuts_nothing():
+    message = messages.camera_info(HEADER, Camera(64, 48, 60.0, 60.0, 31.5, 23.5))
+    message.roi.width, message.roi.height = 64, 48
+    assert messages.camera_from_info(message).width == 64
+    message.roi.width = 32
+    with pytest.raises(CalibrationError, match='cropped'):
+        messages.camera_from_info(message)
+
+
 @pytest.mark.parametrize('fields', [{'binning_x': 2}, {'width': 10, 'height': 10}])
 def test_camera_info_that_is_of_no_use(fields):
     with pytest.raises(CalibrationError, match=r'binned|calibrated'):

@@ -166,7 +166,9 @@ def camera_from_info(message: CameraInfo) -> Camera:
     Raises:
         CalibrationError: it is uncalibrated, or of a binned or cropped image.
     """
-    if message.binning_x > 1 or message.binning_y > 1 or message.roi.width or message.roi.height:
+    part = (message.roi.width, message.roi.height)  # zeros mean all of it
+    cropped = part not in ((0, 0), (message.width, message.height))
+    if message.binning_x > 1 or message.binning_y > 1 or cropped:
         raise CalibrationError(
             'camera_info is of a binned or cropped image, expected that of the whole sensor'
         )
