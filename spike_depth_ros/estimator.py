@@ -90,6 +90,10 @@ class EstimatorOptions:
         if self.streaming and self.window_mode == 'count':
             raise ConfigError("streaming needs window_mode 'time': its steps are of equal length")
 
+    def without_limits(self) -> EstimatorOptions:
+        """The same with every answer shown."""
+        return dataclasses.replace(self, min_depth_m=0.0, max_depth_m=math.inf, min_confidence=0.0)
+
 
 class Limits(NamedTuple):
     """What the user wants to see of the answers, in metres and probability."""
@@ -254,7 +258,13 @@ def make_windower(
     if options.window_mode == 'count':
         max_window_ns = MAX_COUNT_WINDOW * window_ns
         return CountWindower(pixels, spikes.steps, options.window_events, max_window_ns)
+    steps = window_steps(spikes, options)
+    return TimeWindower(pixels, steps, stride_ns if options.streaming else window_ns, stride_ns)
+
+
+def window_steps(spikes: SpikeConfig, options: EstimatorOptions) -> int:
+    """Number T of time bins in the windows of `make_windower`."""
     if not options.streaming:
-        return TimeWindower(pixels, spikes.steps, window_ns, stride_ns)
-    steps = max(1, round(spikes.steps * stride_ns / window_ns))
-    return TimeWindower(pixels, steps, stride_ns, stride_ns)
+        return spikes.steps
+    window_ns, stride_ns = cut_times_ns(spikes, options)
+    return max(1, round(spikes.steps * stride_ns / window_ns))

@@ -102,6 +102,21 @@ def test_live_parameters_change_the_outputs(graph, start):
     assert np.diff([stamp_ns(d) for d in depth]).tolist()[:3] == [10 * MS] * 3
 
 
+def test_limits_change_without_a_new_start(graph, start):
+    node = start()
+    depth = graph.listen(Image, '/depth_node/depth/image')
+    driver = Driver(graph)
+    driver.send(2 * WINDOW_MS)
+    assert graph.spin_until(lambda: depth)
+    estimator = node.pipeline.estimator
+    assert node.set_parameters(overrides({'min_confidence': 1.0}))[0].successful
+    del depth[:]
+    driver.send(4 * WINDOW_MS)
+    assert graph.spin_until(lambda: depth and np.isnan(np.frombuffer(depth[-1].data, '<f4')).all())
+    assert node.pipeline.estimator is estimator
+    assert node.set_parameters(overrides({'checkpoint': node.parameters.checkpoint}))[0].successful
+
+
 def test_impossible_changes_are_refused_with_a_reason(start):
     node = start(streaming=False)
     refused = node.set_parameters(overrides({'min_confidence': 2.0, 'checkpoint': '/x'}))
@@ -170,6 +185,14 @@ def test_qos_and_topics_match_the_rviz_configuration(graph, start):
             assert shown == getattr(qos, policy).name.lower()
         assert topic['Depth'] == qos.depth
         assert display['Class'].split('/')[1] == types[topic['Value']]
+
+
+def test_a_wrong_qos_is_told_and_survived(graph, start):
+    wrong = 'qos_overrides./events.subscription.reliability:=sometimes'
+    node = start(cli_args=['--ros-args', '-p', wrong])
+    graph.camera.create_publisher(EventPacket, 'events', RELIABLE)
+    assert graph.spin_until(lambda: 'qos_overrides of /events' in node.events.problem)
+    assert says(graph, node, 'qos_overrides of /events')
 
 
 def test_qos_can_be_overridden(graph, start):

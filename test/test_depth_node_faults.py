@@ -226,6 +226,22 @@ def test_one_message_of_many_windows(graph, start):
     assert node.pipeline.windows.dropped == 0
 
 
+def test_a_pause_is_no_overload(graph, start):
+    """The empty windows of a pause, which one message completes, are not answered afterwards."""
+    node = start()
+    depth = graph.listen(Image, '/depth_node/depth/image')
+    driver = Driver(graph)
+    assert driver.ready()
+    for t_ms in (0, 700):
+        driver.publisher.publish(event_packet(some_events(t_ms, t_ms + 45)))
+    # of 20 ms each: three to 60, with the last events, and two from 700 on
+    assert graph.spin_until(lambda: len(depth) == 5)
+    graph.spin_for(0.1)
+    ends_ms = np.diff([0, *(stamp_ns(d) for d in depth)])[1:] // MS
+    assert ends_ms.tolist() == [20, 20, 660, 20]
+    assert node.pipeline.windows.dropped == 0
+
+
 def test_sensor_time_that_jumps_back_starts_anew(graph, start):
     node = start()
     depth = graph.listen(Image, '/depth_node/depth/image')

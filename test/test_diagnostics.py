@@ -20,7 +20,7 @@ from spike_depth_ros.ros.diagnostics import (
 
 GOOD = Flow(
     state='active', last_error='', enabled=True, publishers=1, topic='/events', subscribed=True,
-    topic_problem='', silent_s=0.1, wanted=True, obstacle='', frame_age_s=0.1,
+    topic_problem='', unusable='', silent_s=0.1, wanted=True, obstacle='', frame_age_s=0.1,
     frames_hz=20.0,
 )  # fmt: skip
 
@@ -33,6 +33,7 @@ GOOD = Flow(
     ({'subscribed': False, 'topic_problem': 'wrong type'}, ERROR, 'wrong type'),
     ({'enabled': False}, OK, 'paused'),
     ({'silent_s': None}, WARN, 'no events yet'),
+    ({'silent_s': None, 'unusable': 'no message is usable'}, ERROR, 'no message is usable'),
     ({'silent_s': 4.9}, OK, '20.0 depth maps/s'),
     ({'silent_s': 7.0}, WARN, 'no events for 7 s'),
     ({'wanted': False}, OK, 'nobody subscribes'),

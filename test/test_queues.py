@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from spike_depth_ros.ros.queues import MAX_FAULTS, AgingQueue, Worker
+from spike_depth_ros.ros.queues import MAX_FAULTS, TOGETHER, AgingQueue, Worker
 
 SOON_S = 60.0
 NICEST = 19  # of Linux
@@ -16,10 +16,21 @@ NICEST = 19  # of Linux
 
 def test_count_drops_the_oldest():
     queue = AgingQueue(2, math.inf)
-    for item in 'abc':
-        queue.put(item, 0.0)
+    for arrived_s, item in enumerate('abc'):
+        queue.put(item, float(arrived_s))
     assert (len(queue), queue.dropped) == (2, 1)
     assert [queue.get().item, queue.get().item] == ['b', 'c']
+
+
+def test_what_came_at_once_stays_together_within_reason():
+    queue = AgingQueue(2, math.inf)
+    for item in range(TOGETHER):
+        queue.put(item, 7.0)
+    assert (len(queue), queue.dropped) == (TOGETHER, 0)
+    queue.put('one more', 7.0)
+    assert (len(queue), queue.dropped) == (TOGETHER, 1)
+    queue.put('later', 8.0)  # now what waited longer goes
+    assert (len(queue), queue.dropped) == (2, TOGETHER)
 
 
 def test_age_drops_the_oldest():

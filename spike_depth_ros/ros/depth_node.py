@@ -212,7 +212,7 @@ class DepthNode(LifecycleNode):
         self.engine = ENGINES[parameters.engine](
             self.checkpoint, parameters.device, parameters.num_threads
         )
-        warm_up(self.checkpoint, self.engine)
+        warm_up(self.checkpoint, self.engine, parameters.estimator_options())
         self.energy = EnergyMeter(self.checkpoint.model)
 
     def _tell_what_is_loaded(self) -> None:

@@ -145,10 +145,10 @@ class DepthParameters:
         live=True,
     )
     color_min_m: float = parameter(
-        1.0, 'Depth of the first colour [m].', low=0.01, high=1000.0, live=True
+        1.0, 'Nearest depth of the colours, their last [m].', low=0.01, high=1000.0, live=True
     )
     color_max_m: float = parameter(
-        60.0, 'Depth of the last colour [m].', low=0.01, high=1000.0, live=True
+        60.0, 'Farthest depth of the colours, their first [m].', low=0.01, high=1000.0, live=True
     )
     compressed_max_m: float = parameter(
         100.0, 'Greatest depth in compressedDepth [m].', low=0.1, high=1000.0, live=True

@@ -91,6 +91,7 @@ class Flow(NamedTuple):
         topic: its name.
         subscribed: True once the type of the topic is known and acceptable.
         topic_problem: why not, if there are publishers.
+        unusable: why no message that comes holds an event, if that is so.
         silent_s: time since the last event; None before the first.
         wanted: True if anybody subscribes to an output.
         obstacle: why events do not become depth.
@@ -105,6 +106,7 @@ class Flow(NamedTuple):
     topic: str
     subscribed: bool
     topic_problem: str
+    unusable: str
     silent_s: float | None
     wanted: bool
     obstacle: str
@@ -121,6 +123,7 @@ def flow_verdict(flow: Flow) -> tuple[bytes, str]:
         (flow.publishers == 0, ERROR, f'nobody publishes {flow.topic}'),
         (not flow.subscribed, ERROR, flow.topic_problem),
         (not flow.enabled, OK, 'paused: call ~/set_enabled or set the parameter enabled'),
+        (bool(flow.unusable), ERROR, flow.unusable),
         (flow.silent_s is None or flow.silent_s > SILENT_S, WARN,
          f'{silence} on {flow.topic}: is the scene static, the lens covered?'),
         (not flow.wanted, OK, 'idle: nobody subscribes to an output'),

@@ -27,6 +27,7 @@ LARGE_DRIFT_PPM = 200.0
 MANY_STRAYS = 0.01
 """Share of events off the sensor from which on its size must be wrong."""
 
+OFF_THE_SENSOR = 'events lie off the sensor: do the messages name its true height and width?'
 UNTRAINED = 'the checkpoint is untrained: its depth means nothing'
 
 
@@ -75,12 +76,22 @@ class Health:
             topic=events.topic if events else '',
             subscribed=bool(events and events.type_name),
             topic_problem=events.problem if events else '',
+            unusable=self._unusable(pipeline) if pipeline else '',
             silent_s=self._age_s('events'),
             wanted=bool(node.outputs and node.outputs.wanted()),
             obstacle=pipeline.obstacle if pipeline else '',
             frame_age_s=self._age_s('frames'),
             frames_hz=self._per_second.get('frames', 0.0),
         ))  # fmt: skip
+
+    def _unusable(self, pipeline: Pipeline) -> str:
+        """Why nothing that comes in is an event of this sensor; empty if some is."""
+        now = self._per_second
+        if now.get('events', 0) > 0:
+            return ''
+        if now.get('skipped', 0) > 0 and now.get('packets', 0) == 0:
+            return f'no message is usable: {pipeline.stream.last_error}'
+        return OFF_THE_SENSOR if now.get('off the sensor', 0) > 0 else ''
 
     def _age_s(self, name: str) -> float | None:
         """Time since a total has grown; None if it never has."""
@@ -165,11 +176,10 @@ class Health:
         reasons = (
             (publishers > 1, WARN,
              f'{publishers} publishers share the topic: their events and clocks mix'),
-            (skipping and per_second.get('packets', 0) == 0, ERROR,
-             f'no message is usable: {stream.last_error}'),
+            (bool(self._unusable(pipeline)), ERROR, self._unusable(pipeline)),
             (skipping, WARN, f'messages are skipped: {stream.last_error}'),
             (strays > MANY_STRAYS * (strays + per_second.get('events', 0)), WARN,
-             'events lie off the sensor: do the messages name its true height and width?'),
+             OFF_THE_SENSOR),
             (per_second.get('missing', 0) > 0, WARN, 'packets are lost on the way here'),
             (abs(clock.drift_ppm) > LARGE_DRIFT_PPM, WARN,
              'sensor clock and ROS clock drift apart'),

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 from ament_index_python.packages import get_package_share_directory
+from rclpy.exceptions import ParameterException
 from rclpy.node import Node
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
-from rclpy.qos_overriding_options import QoSOverridingOptions
+from rclpy.qos_overriding_options import InvalidQosOverridesError, QoSOverridingOptions
 from rclpy.subscription import Subscription
 
 from spike_depth_ros.camera import CalibrationError
@@ -137,13 +138,17 @@ class EventInput:
             return
         self.close()
         self._on_type(type_name)
-        self._subscription = self._node.create_subscription(
-            message,
-            'events',
-            self._on_message,
-            event_qos(),
-            raw=True,
-            qos_overriding_options=QoSOverridingOptions.with_default_policies(),
-        )
+        try:
+            self._subscription = self._node.create_subscription(
+                message,
+                'events',
+                self._on_message,
+                event_qos(),
+                raw=True,
+                qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+            )
+        except (InvalidQosOverridesError, ParameterException, RuntimeError, ValueError) as error:
+            self._complain(f'qos_overrides of {self.topic} cannot be met: {error}')
+            return
         self.type_name, self.problem = type_name, ''
         self._node.get_logger().info(f'subscribed to {self.topic} as {type_name}')

@@ -129,7 +129,8 @@ def judge(
     ours = {c.name: c.value for c in changes if c.name in specs(table)}
     for name, value in ours.items():
         reason = reason_against(table, name, value)
-        if not reason and settled and not specs(table)[name].live:
+        changed = value != getattr(current, name)
+        if not reason and settled and changed and not specs(table)[name].live:
             reason = f'{name} {settled}'
         if reason:
             return SetParametersResult(successful=False, reason=reason)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -21,7 +21,7 @@ from spike_depth_ros.camera import CalibrationError, Camera
 from spike_depth_ros.codecs import CODECS
 from spike_depth_ros.config import ConfigError
 from spike_depth_ros.engine import Engine
-from spike_depth_ros.estimator import DepthFrame, Estimator, EstimatorOptions
+from spike_depth_ros.estimator import DepthFrame, Estimator, EstimatorOptions, window_steps
 from spike_depth_ros.events import make_events
 from spike_depth_ros.model.checkpoint import Checkpoint
 from spike_depth_ros.ros.clock import RosTimeClock, SensorClock, first_time_ns
@@ -51,8 +51,13 @@ LIVE_MS = 60_000.0
 """Stamps that are farther from ROS time than this are of a recording: their age says nothing."""
 
 
-def warm_up(checkpoint: Checkpoint, engine: Engine) -> None:
+def warm_up(checkpoint: Checkpoint, engine: Engine, options: EstimatorOptions) -> None:
     """Compiles the kernels and runs the network once, so that the first messages need not wait.
+
+    Args:
+        checkpoint: what is to be run.
+        engine: what runs it.
+        options: how: the number of time steps of a window follows from them.
 
     Raises:
         EngineError, RuntimeError, MemoryError: the network does not run here.
@@ -61,11 +66,26 @@ def warm_up(checkpoint: Checkpoint, engine: Engine) -> None:
         decoder(8, 8).decode(np.zeros(WARM_UP_BYTES, np.uint8))
     # one step below the full width: shows whether the network takes any multiple it claims to
     width = checkpoint.spikes.max_width_px - checkpoint.spikes.multiple_px
-    estimator = Estimator(checkpoint, 3 * width // 4, width, engine=engine)
-    first, last = (make_events([t_ns], [0], [0], [1]) for t_ns in (0, 10**9 - 1))
-    for window in (*estimator.windower.push(first), *estimator.windower.push(last)):
-        estimator.infer(window)
-        return
+    estimator = Estimator(checkpoint, 3 * width // 4, width, None, options, engine)
+    for _ in estimator.windower.push(make_events([0], [0], [0], [1])):
+        pass
+    steps = window_steps(checkpoint.spikes, options)
+    spikes = np.zeros((steps, 2, estimator.pixels.height, estimator.pixels.width), np.uint8)
+    estimator.infer(Window(0, 1, spikes, 0, fresh=True))
+
+
+def _without_pause(windows: Iterator[Window]) -> Iterator[Window]:
+    """Of windows that one message completes, leaves out the empty ones, but for the last.
+
+    They are of a pause that is over: late news of nothing.
+    """
+    last = next(windows, None)
+    for window in windows:
+        if last is not None and last.event_count:
+            yield last
+        last = window
+    if last is not None:
+        yield last
 
 
 class Job(NamedTuple):
@@ -212,7 +232,7 @@ class Pipeline:
             return
         frame_id = self._wiring.parameters().frame_id or packet.frame_id or DEFAULT_FRAME
         start_s = time.perf_counter()
-        for window in estimator.windower.push(decoded.events):
+        for window in _without_pause(estimator.windower.push(decoded.events)):
             job = Job(window, estimator, self.clock.to_ros(window.t1_ns), frame_id)
             self.windows.put(job, arrived_s)
         self.meters.took('accumulate', start_s)
@@ -238,10 +258,13 @@ class Pipeline:
         options = self._wiring.parameters().estimator_options()
         try:
             camera = self._wiring.camera(packet.height, packet.width)
-            needs = (packet.height, packet.width, camera, options)
+            # limits are looked at with every answer: they may change without building anew
+            needs = (packet.height, packet.width, camera, options.without_limits())
             if needs != self._built_for:
                 self._estimator = self._wiring.make_estimator(*needs)
                 self._built_for = needs
+            assert self._estimator is not None
+            self._estimator.options = options
         except (CalibrationError, ConfigError) as error:
             if self.obstacle != str(error):
                 self._wiring.say(str(error))

@@ -22,6 +22,10 @@ MAX_FAULTS = 3
 _log = logging.getLogger(__name__)
 
 
+TOGETHER = 16
+"""So many items that came with one message do not push each other out of a queue."""
+
+
 class Arrived(NamedTuple, Generic[T]):
     """An item, and when the message that completed it came in (`time.monotonic`)."""
 
@@ -33,7 +37,7 @@ class AgingQueue(Generic[T]):
     """First in, first out; what is too many or too old is dropped from the front and counted.
 
     Args:
-        max_count: most items that wait.
+        max_count: most items that wait, but for `TOGETHER` that came at once.
         max_age_s: items that arrived longer ago are dropped.
 
     Attributes:
@@ -55,7 +59,7 @@ class AgingQueue(Generic[T]):
             if self.closed:
                 return
             self._items.append(Arrived(item, arrived_s))
-            while len(self._items) > self._max_count or self._oldest_age_s() > self.max_age_s:
+            while self._are_too_many() or self._oldest_age_s() > self.max_age_s:
                 self._drop()
             self._changed.notify()
 
@@ -94,6 +98,11 @@ class AgingQueue(Generic[T]):
 
     def _oldest_age_s(self) -> float:
         return time.monotonic() - self._items[0].arrived_s if self._items else 0.0
+
+    def _are_too_many(self) -> bool:
+        count = len(self._items)
+        at_once = count > 0 and self._items[0].arrived_s == self._items[-1].arrived_s
+        return count > (max(TOGETHER, self._max_count) if at_once else self._max_count)
 
     def _drop(self) -> None:
         self._items.popleft()
