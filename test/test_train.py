@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 
 import numpy as np
@@ -430,9 +431,9 @@ def test_two_windows_and_a_spike_config_reach_the_data():
     assert clips.training[0][0].image is not None
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(600)  # two runs of at most 240 s
-def test_two_processes_learn_what_one_does(tmp_path):
+@pytest.fixture
+def job(tmp_path):
+    """A program that trains in as many processes, into that folder, for so many iterations."""
     script = tmp_path / 'job.py'
     script.write_text(
         textwrap.dedent(f"""
@@ -449,14 +450,36 @@ def test_two_processes_learn_what_one_does(tmp_path):
         machine = Machine('cpu', devices, strategy='ddp' if devices > 1 else 'auto', threads=1)
         # without batch statistics, which each process has of its own part
         settings = test_train.config(model=ModelChoice('e2depth_small'), machine=machine,
-            schedule={{'max_iterations': 10, 'clip_windows': 2, 'validate_every': 5}})
+            schedule={{'max_iterations': int(sys.argv[3]), 'clip_windows': 2,
+                      'validate_every': 5}})
         if __name__ == '__main__':
             run.train(settings, Path(sys.argv[2]))
     """)
     )
+    return [sys.executable, str(script)]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_terminating_one_of_two_processes_stops_both_after_a_whole_step(job, tmp_path):
+    running = subprocess.Popen([*job, '2', 'run', '100000'], cwd=tmp_path, text=True,
+                               stderr=subprocess.PIPE)  # fmt: skip
+    until_s = time.monotonic() + 240
+    while not (tmp_path / 'run' / run.LAST).exists():  # after the first validation
+        assert time.monotonic() < until_s
+        time.sleep(0.1)
+    running.terminate()
+    _, said = running.communicate(timeout=120)
+    assert 'interrupted; the same command goes on' in said
+    state = torch.load(tmp_path / 'run' / run.STATE, weights_only=True)
+    assert state['global_step'] >= 5
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)  # two runs of at most 240 s
+def test_two_processes_learn_what_one_does(job, tmp_path):
     for devices, name in (('1', 'one'), ('2', 'two')):
-        subprocess.run([sys.executable, str(script), devices, str(tmp_path / name)], check=True,
-                       timeout=240, cwd=tmp_path)  # fmt: skip
+        subprocess.run([*job, devices, name, '10'], check=True, timeout=240, cwd=tmp_path)
     one, two = (load_checkpoint(tmp_path / name / run.LAST) for name in ('one', 'two'))
     assert two.card['validation']['abs_rel'] == pytest.approx(
         one.card['validation']['abs_rel'], rel=1e-3

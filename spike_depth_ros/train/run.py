@@ -6,7 +6,6 @@ checkpoints that the node can run: best.safetensors and last.safetensors.
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import dataclasses
 import json
@@ -14,7 +13,6 @@ import logging
 import signal
 import threading
 import warnings
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -99,12 +97,26 @@ class Keeper(lightning.Callback):
         self.folder, self.config, self.name = folder, config, name
         self.best = float('inf')
         self._stopping = False
+        self._handlers: dict[int, Any] = {}
 
-    def stop(self, number: int, frame: Any) -> None:
-        """Handles a signal: the run stops after this step; the next signal ends it at once."""
+    def on_train_start(self, trainer: Any, module: Any) -> None:
+        """From here on a signal ends the run after a whole step; lightning's would cut it."""
+        if threading.current_thread() is threading.main_thread():
+            self._handlers = {
+                number: signal.signal(number, self._stop)
+                for number in (signal.SIGINT, signal.SIGTERM)
+            }
+
+    def _stop(self, number: int, frame: Any) -> None:
         self._stopping = True
-        signal.signal(number, signal.SIG_DFL)
+        signal.signal(number, signal.SIG_DFL)  # the next one ends it at once
         log.info('stopping after this step')
+
+    def teardown(self, trainer: Any, module: Any, stage: str) -> None:
+        """Gives the signals back."""
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        self._handlers = {}
 
     def state_dict(self) -> dict[str, Any]:
         """What to remember between two sittings."""
@@ -212,9 +224,8 @@ def train(config: TrainConfig, folder: Path) -> Path:
     )  # fmt: skip
     state = folder / STATE
     logging.getLogger('lightning.pytorch').setLevel(logging.WARNING)
-    keeper = Keeper(folder, config, name)
-    trainer = make_trainer(config, folder, keeper)
-    with handling(keeper.stop), warnings.catch_warnings():
+    trainer = make_trainer(config, folder, Keeper(folder, config, name))
+    with warnings.catch_warnings():
         # batches follow from the iteration: they are resumable, in another way than asked for
         warnings.filterwarnings('ignore', message='.*dataloader is not resumable.*')
         warnings.filterwarnings('ignore', message='.*does not have many workers.*')
@@ -224,20 +235,6 @@ def train(config: TrainConfig, folder: Path) -> Path:
         warnings.filterwarnings('ignore', message='.*LeafSpec.* is deprecated.*')
         trainer.fit(module, clips, ckpt_path=state if state.exists() else None, weights_only=True)
     return folder / BEST
-
-
-@contextlib.contextmanager
-def handling(handler: Callable[[int, Any], None]) -> Iterator[None]:
-    """Has `handler` called where Ctrl-C or a termination would cut a step in two."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # signals come to the main thread only
-        return
-    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, old in before.items():
-            signal.signal(number, old)
 
 
 def keep_freed_memory() -> None:
