@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numba
+
+log = logging.getLogger(__name__)
 
 
 def compiled(**options: Any) -> Callable[[Callable], Any]:
@@ -24,7 +27,11 @@ def compiled(**options: Any) -> Callable[[Callable], Any]:
     """
 
     def decorate(function: Callable) -> Any:
-        kernel = numba.njit(cache=True, nogil=True, **options)(function)
+        try:
+            kernel = numba.njit(cache=True, nogil=True, **options)(function)
+        except RuntimeError:  # of numba, which finds no folder that it may write to
+            _say_uncached()
+            return numba.njit(nogil=True, **options)(function)
         # where numba keeps what a cached kernel must be as fresh as; nowhere if it is switched off
         index = getattr(getattr(kernel, '_cache', None), '_cache_file', None)
         if index is not None:
@@ -33,6 +40,12 @@ def compiled(**options: Any) -> Callable[[Callable], Any]:
         return kernel
 
     return decorate
+
+
+@functools.cache
+def _say_uncached() -> None:
+    log.warning('no folder for compiled kernels can be written: each start takes a minute longer; '
+                'give one by NUMBA_CACHE_DIR')  # fmt: skip
 
 
 @functools.cache

@@ -20,6 +20,7 @@ from torch import nn
 from spike_depth_ros.model import runtimes
 from spike_depth_ros.model.checkpoint import Checkpoint
 from spike_depth_ros.model.cuda_graph import RecordedStep
+from spike_depth_ros.model.export import NOT_EXPORTABLE, exportable
 from spike_depth_ros.model.inference import CpuInference, serves
 from spike_depth_ros.model.spiking_transformer import SpikingTransformer
 
@@ -162,6 +163,8 @@ class GraphEngine:
                 f'{package} runs spiking transformers only, this checkpoint is a '
                 f'{checkpoint.model_name}: use the engine torch'
             )
+        if not exportable(checkpoint.model):
+            raise EngineError(f'{package} cannot run {NOT_EXPORTABLE}: use the engine torch')
         for needed in (package, 'onnx', 'onnxscript'):
             if importlib.util.find_spec(needed) is None:
                 raise EngineError(
@@ -197,10 +200,15 @@ class GraphEngine:
 
 
 def _onnxruntime(checkpoint: Checkpoint, device: str = 'auto', threads: int = 0) -> GraphEngine:
-    chosen = choose_device(device)
-    providers = ['CPUExecutionProvider']
+    chosen, providers = choose_device(device), ['CPUExecutionProvider']
     if chosen != 'cpu':
-        providers = ['TensorrtExecutionProvider', 'CUDAExecutionProvider', *providers]
+        on_gpu = runtimes.gpu_providers()
+        if not on_gpu and device != 'auto':
+            raise EngineError(
+                f'device is {device!r}, but this onnxruntime has no GPU in it: '
+                'pip install onnxruntime-gpu, or use the engine cuda'
+            )
+        chosen, providers = chosen if on_gpu else 'cpu', [*on_gpu, *providers]
 
     def load(graph: bytes, threads: int) -> runtimes.Run:
         return runtimes.onnxruntime_session(graph, threads, providers)
@@ -255,8 +263,10 @@ def fast_engines(checkpoint: Checkpoint) -> list[str]:
     model = checkpoint.model
     if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported():
         names.append('torch_bf16')
-    if isinstance(model, SpikingTransformer) and runtimes.is_cached(
-        model, checkpoint.spikes.steps
+    if (
+        isinstance(model, SpikingTransformer)
+        and exportable(model)
+        and runtimes.is_cached(model, checkpoint.spikes.steps)
     ):
         names += [n for n in ('onnxruntime', 'openvino') if importlib.util.find_spec(n)]
     return names

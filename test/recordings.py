@@ -128,8 +128,11 @@ def dvs_definition(package: str) -> tuple:
     return types | get_types_from_msg(text, f'{package}/msg/EventArray')
 
 
-def write_ros1(path: Path, events: np.ndarray, package='dvs_msgs', count=4) -> None:
-    """A ROS 1 bag as rpg_dvs_ros records it, with an image beside the events."""
+def write_ros1(path: Path, events: np.ndarray, package='dvs_msgs', count=4, odd='') -> None:
+    """A ROS 1 bag as rpg_dvs_ros records it, with an image beside the events.
+
+    `odd` is the definition of the messages on a third topic, /odd.
+    """
     store = get_typestore(Stores.ROS1_NOETIC)
     store.register(dvs_definition(package))
     types = store.types
@@ -140,6 +143,9 @@ def write_ros1(path: Path, events: np.ndarray, package='dvs_msgs', count=4) -> N
     with Ros1Writer(path) as writer:
         on_events = writer.add_connection('/dvs/events', array_type, typestore=store)
         on_image = writer.add_connection('/dvs/image', 'sensor_msgs/msg/Image', typestore=store)
+        if odd:
+            third = writer.add_connection('/odd', 'foo/msg/Odd', msgdef=odd, md5sum='0' * 32)
+            writer.write(third, int(events['t_ns'][0]), b'abcd')
         for seq, piece in enumerate(np.array_split(events, count)):
             stamp_ns = int(piece['t_ns'][0])
             stamp = time(*divmod(stamp_ns, 10**9))

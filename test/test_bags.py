@@ -32,7 +32,7 @@ from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin
 from rosbags.rosbag2 import Writer as Ros2Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
-from spike_depth_ros.bags import BagError, BagWriter, EventsH5Writer, open_source
+from spike_depth_ros.bags import BagError, BagWriter, EventsH5Writer, convert_to, open_source
 from spike_depth_ros.bags.messages import DEFINITIONS, quaternion
 from spike_depth_ros.bags.packets import Packetiser, with_epoch
 from spike_depth_ros.bags.rosbag import ros1_event_array
@@ -277,6 +277,19 @@ def test_ros1(tmp_path, package):
     third = store.deserialize_cdr(images[2].cdr, 'sensor_msgs/msg/Image')
     assert third.data.tolist() == [2, 9]
     assert third.header.frame_id == 'dvs'
+
+
+@pytest.mark.parametrize('broken', ['uint8 9x', 'foo/Missing x'])
+def test_a_topic_that_nobody_can_define_spoils_no_other(tmp_path, broken):
+    events = some_events(200)
+    write_ros1(tmp_path / 'drive.bag', events, odd=broken)
+    with open_source(tmp_path / 'drive.bag') as source:
+        assert '/odd' in {topic.name for topic in source.topics}
+        assert source.unreadable == {'/odd': 1}
+        done = convert_to(source, tmp_path / 'out')
+    assert done.dropped['messages of /odd, whose type nobody defines'] == 1
+    assert done.messages['/dvs/image'] == 4
+    np.testing.assert_array_equal(events_in(tmp_path / 'out'), events)
 
 
 def test_ros1_arrays_cut_off_or_empty(tmp_path):

@@ -49,6 +49,22 @@ def run(folder: Path, cache: Path | None = None, code: str = CALL) -> str:
     return done.stdout.strip()
 
 
+NOWHERE = """
+import numba.core.caching as caching
+
+def refuse(self):
+    raise PermissionError('read-only')
+
+caching._CacheLocator.ensure_cache_path = refuse
+"""
+
+
+def test_without_a_folder_for_the_cache_kernels_are_compiled_anew(tmp_path):
+    (tmp_path / 'inner.py').write_text(INNER.format(number=2))
+    call = 'from inner import inner; print(inner(1))'
+    assert run(tmp_path, code=f'{NOWHERE}{call}') == '3'
+
+
 @pytest.mark.parametrize('beside', [True, False], ids=['beside the source', 'elsewhere'])
 def test_a_change_in_another_file_is_noticed(tmp_path, beside):
     """Beside the source, or where a read-only installation keeps it."""

@@ -1,5 +1,6 @@
 """Engines: the same maps as the network itself, streaming included; bad input refused."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from spike_depth_ros.engine import (
 from spike_depth_ros.model import runtimes
 from spike_depth_ros.model.checkpoint import Checkpoint, untrained_checkpoint
 from spike_depth_ros.model.neurons import Neuron
+from spike_depth_ros.model.spiking_transformer import SpikingTransformer
 
 CHECKPOINT = Checkpoint(
     exact_network(), 'spiking_transformer', SpikeConfig(), DepthRange(), {'trained': False}
@@ -191,6 +193,22 @@ def test_graph_engines_refuse_what_they_cannot():
         ENGINES['onnxruntime'](untrained_checkpoint('unet_small'), 'cpu', 1)
     with pytest.raises(EngineError, match='runs on the cpu'):
         ENGINES['openvino'](CHECKPOINT, 'cuda', 1)
+    config = dataclasses.replace(CHECKPOINT.model.config, head_spiking=True)
+    spiking = dataclasses.replace(CHECKPOINT, model=SpikingTransformer(config).eval())
+    with pytest.raises(EngineError, match='head that spikes'):
+        ENGINES['onnxruntime'](spiking, 'cpu', 1)
+
+
+def test_onnxruntime_without_a_gpu_in_it_says_so(monkeypatch):
+    """On a machine with a GPU, but with the package for the CPU."""
+    pytest.importorskip('onnxruntime')
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    monkeypatch.setattr(runtimes, 'gpu_providers', list)
+    monkeypatch.setattr(runtimes, 'cached_graph', lambda *_: b'')
+    monkeypatch.setattr(runtimes, 'onnxruntime_session', lambda *_: None)
+    assert ENGINES['onnxruntime'](CHECKPOINT, 'auto', 1).device == 'cpu'
+    with pytest.raises(EngineError, match='no GPU in it'):
+        ENGINES['onnxruntime'](CHECKPOINT, 'cuda', 1)
 
 
 def test_bench_infer_prints_rows_with_peers(monkeypatch):
@@ -198,7 +216,7 @@ def test_bench_infer_prints_rows_with_peers(monkeypatch):
     rows = list(bench_infer.infer_rows(CHECKPOINT, ('torch', 'torch_bf16', 'cuda'), 1, 1))
     named = {row['name']: row for row in rows}
     assert named['torch, tiny']['value'] > 0
-    assert named['torch against E2Depth, tiny']['peer'] == 'E2Depth'
+    assert named['torch against E2Depth, tiny']['peer'] == 'E2Depth, 10.7 M'
     assert named['torch_bf16 against spikingjelly in eager torch, tiny']['ratio'] > 0
     assert named['torch, streaming step of 4, tiny']['unit'] == 'ms'
     assert all(row.keys() == rows[0].keys() for row in rows)

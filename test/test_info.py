@@ -197,8 +197,9 @@ def test_checkpoint(tmp_path, capsys):
         (['none.safetensors'], 'cannot read the checkpoint none.safetensors'),
         (['test'], 'test is a folder, but not a recording: expected a rosbag2 folder'),
         (['setup.py'], 'setup.py is not a recording: expected a rosbag2 folder'),
-        (['none', '--start=-1'], 'start is -1.0, expected 0 or more seconds'),
-        (['none', '--duration=0'], 'duration is 0.0, expected more than 0 seconds'),
+        (['none', '--start=-1'], 'start is -1.0, expected 0 to 1e9 seconds'),
+        (['none', '--start=1e300'], 'expected 0 to 1e9 seconds'),
+        (['none', '--duration=0'], 'duration is 0.0, expected up to 1e9 seconds'),
     ],
 )
 def test_mistakes(arguments, sentence, capsys, monkeypatch):

@@ -193,11 +193,20 @@ class BagWriter:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.close() if kind is None else self.abort()
+        if kind is not None:
+            self.abort()
+            return
+        try:
+            self.close()
+        except BaseException:
+            self.abort()
+            raise
 
     def _connect(
         self, topic: str, type_name: str, definition: str | None, latched: bool
     ) -> Connection | None:
+        from rosbags.typesys import TypesysError
+
         store = self._store_of(type_name, definition)
         if type_name not in store.fielddefs:
             return None
@@ -205,9 +214,12 @@ class BagWriter:
             topic == '/tf_static'
         )  # whose messages add up, so all of them must reach latecomers
         profiles = [_latched(STATIC_DEPTH if static else 1)] if latched or static else []
-        return self._writer.add_connection(
-            topic, type_name, typestore=store, offered_qos_profiles=profiles
-        )
+        try:
+            return self._writer.add_connection(
+                topic, type_name, typestore=store, offered_qos_profiles=profiles
+            )
+        except TypesysError:  # a type within the type is not defined
+            return None
 
     def _store_of(self, type_name: str, definition: str | None) -> Typestore:
         """A store that knows a type as it was recorded: distributions differ in some."""

@@ -102,7 +102,7 @@ def _to_bag(
                 _write_events(writer, message, stream, encoding, done)
             progress(source.progress(), done.events)
     done.messages = writer.counts
-    for topic, count in writer.undefined.items():
+    for topic, count in (*writer.undefined.items(), *source.unreadable.items()):
         done.dropped[f'messages of {topic}, whose type nobody defines'] += count
     return _with_losses(done, streams.values())
 

@@ -98,7 +98,14 @@ class EventsH5Writer:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.close() if kind is None else self.abort()
+        if kind is not None:
+            self.abort()
+            return
+        try:
+            self.close()
+        except BaseException:
+            self.abort()
+            raise
 
     def _write_pending(self, multiple: int) -> None:
         """Writes a multiple of so many events: whole chunks are compressed only once."""

@@ -99,6 +99,10 @@ class RosbagSource(EventSource):
             self.start_ns = min(r.start_time for r in filled)
             self.end_ns = max(r.end_time for r in filled) - 1  # rosbags gives the end after it
         self._translate = _Ros1Translator(self._definitions) if is_ros1 else None
+        if self._translate is not None:
+            self.unreadable = {
+                t.name: t.messages or 0 for t in self.topics if not self._translate.knows(t.type)
+            }
         self._given, self._wanted = 0, 0
         self.geometry = self._peek_geometry()
 
@@ -116,7 +120,9 @@ class RosbagSource(EventSource):
         self._wanted = sum(t.messages or 0 for t in self.topics if t.name in names)
         with _damage(self.path):
             for reader in self._readers:
-                chosen = [c for c in reader.connections if c.topic in names]
+                chosen = [
+                    c for c in reader.connections if c.topic in names - self.unreadable.keys()
+                ]
                 if not chosen:
                     continue
                 for connection, stamp_ns, data in reader.messages(chosen, start, stop):
@@ -249,11 +255,14 @@ class _Ros1Translator:
     """
 
     def __init__(self, definitions: dict[str, str]) -> None:
-        from rosbags.typesys import Stores, get_types_from_msg, get_typestore
+        from rosbags.typesys import Stores, TypesysError, get_types_from_msg, get_typestore
 
         self._store, self._recorded = new_typestore(), get_typestore(Stores.EMPTY)
         for name, text in definitions.items():
-            types = get_types_from_msg(text, name)
+            try:
+                types = get_types_from_msg(text, name)
+            except TypesysError:  # of one topic, which no other should suffer from
+                continue
             for store in (self._store, self._recorded):
                 known = store.fielddefs
                 store.register({k: v for k, v in types.items() if k not in known})
@@ -264,9 +273,20 @@ class _Ros1Translator:
             if parser is parse_event_array
         }
 
+    def knows(self, type_name: str) -> bool:
+        """Whether it can translate messages of that type."""
+        return type_name in self._special or bool(
+            type_name in self._recorded.fielddefs and self.definition(type_name)
+        )
+
     def definition(self, type_name: str) -> str:
-        """What it makes of the definition that the bag embeds."""
-        return self._store.generate_msgdef(type_name, ros_version=2)[0]
+        """What it makes of the definition that the bag embeds; empty if that is not whole."""
+        from rosbags.typesys import TypesysError
+
+        try:
+            return self._store.generate_msgdef(type_name, ros_version=2)[0]
+        except (TypesysError, KeyError):
+            return ''
 
     def __call__(self, type_name: str, data: bytes) -> bytes | memoryview:
         from rosbags.convert.converter import is_same_wireformat, migrate_bytes

@@ -7,9 +7,9 @@ CDR messages of ROS 2 types, the same bytes that a live subscription delivers.
 from __future__ import annotations
 
 import abc
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import NamedTuple
 
 from spike_depth_ros.wire import EVENT_TYPES
@@ -55,6 +55,8 @@ class EventSource(abc.ABC):
         geometry: (height, width) of the sensor [px], None if the recording does not tell.
         start_ns: stamp of the first message, None if unknown.
         end_ns: stamp of the last message, None if unknown.
+        unreadable: topics whose messages are left out, for nobody defines their type, and how
+            many messages each has.
     """
 
     path: Path
@@ -64,6 +66,7 @@ class EventSource(abc.ABC):
     geometry: tuple[int, int] | None = None
     start_ns: int | None = None
     end_ns: int | None = None
+    unreadable: Mapping[str, int] = MappingProxyType({})
 
     @abc.abstractmethod
     def messages(

@@ -119,9 +119,9 @@ def _peer_rows(
             ours_s, theirs_s = fastest_s(
                 [_window(running[name], spikes), _window(rival, spikes)], rounds
             )
-            millions = sum(p.numel() for p in peer.model.parameters()) / 1e6
-            title = f'{name} against E2Depth ({millions:.1f} M parameters), {image}'
-            yield bench_row(title, 1 / ours_s, UNIT, 'E2Depth', 1 / theirs_s)
+            title = f'{name} against E2Depth, {image}'
+            size = f'{sum(p.numel() for p in peer.model.parameters()) / 1e6:.1f} M'
+            yield bench_row(title, 1 / ours_s, UNIT, f'E2Depth, {size}', 1 / theirs_s)
     reference = _as_written(checkpoint.model)
     batch = torch.from_numpy(spikes)[:, None]
 

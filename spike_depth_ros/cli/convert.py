@@ -36,8 +36,8 @@ def convert(
     from spike_depth_ros.cli.progress import progress_bar
     from spike_depth_ros.config import require
 
-    require(start >= 0, 'start', start, '0 or more seconds')
-    require(duration is None or duration > 0, 'duration', duration, 'more than 0 seconds')
+    require(0 <= start < 1e9, 'start', start, '0 to 1e9 seconds')
+    require(duration is None or 0 < duration < 1e9, 'duration', duration, 'up to 1e9 seconds')
     duration_ns = None if duration is None else round(duration * 1e9)
     with (
         open_source(source, topic or None, encoding, not is_h5(target)) as opened,

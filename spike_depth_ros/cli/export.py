@@ -23,6 +23,7 @@ def export(checkpoint: str, out: str = '', steps: int = 0) -> None:
     from spike_depth_ros.engine import EngineError
     from spike_depth_ros.model import runtimes
     from spike_depth_ros.model.checkpoint import load_checkpoint
+    from spike_depth_ros.model.export import NOT_EXPORTABLE, exportable
     from spike_depth_ros.model.spiking_transformer import SpikingTransformer
 
     loaded = load_checkpoint(checkpoint)
@@ -30,6 +31,8 @@ def export(checkpoint: str, out: str = '', steps: int = 0) -> None:
         raise EngineError(
             f'{checkpoint!r} is a {loaded.model_name}; only spiking transformers are exported'
         )
+    if not exportable(loaded.model):
+        raise EngineError(f'{checkpoint!r} has {NOT_EXPORTABLE}: no graph can hold them')
     count = steps or loaded.spikes.steps
     if not 1 <= count <= 64:
         raise EngineError(f'steps is {count}, expected 1 to 64: every step is written out')

@@ -44,8 +44,8 @@ def _recording(path: str, topic: str, start: float, duration: float | None) -> d
     from spike_depth_ros.cli.progress import progress_bar
     from spike_depth_ros.config import require
 
-    require(start >= 0, 'start', start, '0 or more seconds')
-    require(duration is None or duration > 0, 'duration', duration, 'more than 0 seconds')
+    require(0 <= start < 1e9, 'start', start, '0 to 1e9 seconds')
+    require(duration is None or 0 < duration < 1e9, 'duration', duration, 'up to 1e9 seconds')
     duration_ns = None if duration is None else round(duration * 1e9)
     with open_source(path, topic or None) as source, progress_bar('info') as progress:
         return summarise(source, round(start * 1e9), duration_ns, progress)

@@ -31,6 +31,14 @@ class _Graph(nn.Module):
         return (torch.cat(prediction, dim=1), *after.flat())
 
 
+NOT_EXPORTABLE = 'a fusion head that spikes, whose membranes at strides 16 and 32 are of odd sizes'
+
+
+def exportable(model: SpikingTransformer) -> bool:
+    """Whether `export_onnx` can make a graph of any image size; if not, it is `NOT_EXPORTABLE`."""
+    return not (model.config.head_spiking and model.config.head == 'fusion')
+
+
 def state_names(model: SpikingTransformer) -> list[str]:
     """What the state's tensors are called in the graph, in the order of `State.flat`.
 

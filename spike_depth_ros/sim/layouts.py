@@ -19,6 +19,7 @@ import numpy as np
 
 from spike_depth_ros.bags import BagWriter, EventsH5Writer
 from spike_depth_ros.bags.messages import quaternion
+from spike_depth_ros.bags.packets import EVT3_MAX_PX
 from spike_depth_ros.bags.source import FRAME_ID
 from spike_depth_ros.camera import Camera
 from spike_depth_ros.config import require
@@ -298,6 +299,9 @@ def _dense_stamps(recording: Recording, places: Iterable[str]) -> None:
 
 def bag_rig(sensor: EventCameraConfig) -> Rig:
     """One lens for events and colour; truth of the ideal pinhole, as depth images are in ROS."""
+    size = (sensor.camera.width, sensor.camera.height)
+    require(max(size) <= EVT3_MAX_PX, 'sensor', f'{size[0]}x{size[1]}',
+            f'at most {EVT3_MAX_PX} px each way, where the evt3 of a bag ends')  # fmt: skip
     view = View(sensor.camera, np.eye(4))
     return Rig(sensor, View(sensor.camera.rectified(), np.eye(4)), view)
 
