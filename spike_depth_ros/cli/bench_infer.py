@@ -120,8 +120,8 @@ def _peer_rows(
                 [_window(running[name], spikes), _window(rival, spikes)], rounds
             )
             title = f'{name} against E2Depth, {image}'
-            size = f'{sum(p.numel() for p in peer.model.parameters()) / 1e6:.1f} M'
-            yield bench_row(title, 1 / ours_s, UNIT, f'E2Depth, {size}', 1 / theirs_s)
+            weights = f'{sum(p.numel() for p in peer.model.parameters()) / 1e6:.1f} M'
+            yield bench_row(title, 1 / ours_s, UNIT, f'E2Depth, {weights}', 1 / theirs_s)
     reference = _as_written(checkpoint.model)
     batch = torch.from_numpy(spikes)[:, None]
 
