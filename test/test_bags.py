@@ -37,6 +37,7 @@ from spike_depth_ros.bags.messages import DEFINITIONS, quaternion
 from spike_depth_ros.bags.packets import Packetiser, with_epoch
 from spike_depth_ros.bags.rosbag import ros1_event_array
 from spike_depth_ros.camera import Camera
+from spike_depth_ros.events import make_events
 from spike_depth_ros.wire import EventStream
 
 
@@ -404,3 +405,13 @@ def test_real_bag_with_an_idl_schema_and_lame_metadata(real_events, tmp_path):
     assert len(events) == 571_266
     np.testing.assert_array_equal(events, events_in(origin))
     np.testing.assert_array_equal(events, events_in(origin / 'test_events_2_0.mcap'))
+
+
+def test_what_cannot_be_completed_leaves_nothing_behind(tmp_path):
+    late = make_events([0, 4400 * 10**9], [1, 2], [1, 2], [0, 1])  # longer than events.h5 can tell
+    with (
+        pytest.raises(BagError, match='71 min'),
+        EventsH5Writer(tmp_path / 'long.h5', H, W) as writer,
+    ):
+        writer.add(late)
+    assert list(tmp_path.iterdir()) == []

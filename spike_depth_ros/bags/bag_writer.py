@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,7 +18,7 @@ from spike_depth_ros.bags.messages import (
     transform_cdr,
 )
 from spike_depth_ros.bags.packets import Packetiser
-from spike_depth_ros.bags.source import EVENT_PACKET, EVENTS_TOPIC, FRAME_ID, BagError
+from spike_depth_ros.bags.source import EVENT_PACKET, EVENTS_TOPIC, FRAME_ID, BagError, Target
 from spike_depth_ros.camera import Camera
 from spike_depth_ros.wire import Packet
 
@@ -31,7 +30,7 @@ STORAGES = ('mcap', 'sqlite3')
 STATIC_DEPTH = 1000
 
 
-class BagWriter:
+class BagWriter(Target):
     """A rosbag2 folder (format version 9) that appears under its name only when complete.
 
     What an interrupted run leaves is a hidden folder `.NAME.partial`, which the next run
@@ -183,24 +182,6 @@ class BagWriter:
         """Removes what was written."""
         self._writer.abort()
         shutil.rmtree(self._partial, ignore_errors=True)
-
-    def __enter__(self) -> BagWriter:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if kind is not None:
-            self.abort()
-            return
-        try:
-            self.close()
-        except BaseException:
-            self.abort()
-            raise
 
     def _connect(
         self, topic: str, type_name: str, definition: str | None, latched: bool

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 
-from spike_depth_ros.bags.source import BagError
+from spike_depth_ros.bags.source import BagError, Target
 from spike_depth_ros.events import join_events
 
 CHUNK_EVENTS = 1 << 16
@@ -15,7 +14,7 @@ _COLUMNS = (('p', 'u1'), ('t', 'u4'), ('x', 'u2'), ('y', 'u2'))
 _SLACK_US = 1000  # sensors step back by microseconds: no time may fall before t_offset
 
 
-class EventsH5Writer:
+class EventsH5Writer(Target):
     """Appends events to a DSEC-style file, which appears under its name only when complete.
 
     Times are whole microseconds after `t_offset`; what is finer is cut off. ms_to_idx[k] is the
@@ -88,24 +87,6 @@ class EventsH5Writer:
         """Removes what was written."""
         self._file.close()
         self._partial.unlink(missing_ok=True)
-
-    def __enter__(self) -> EventsH5Writer:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if kind is not None:
-            self.abort()
-            return
-        try:
-            self.close()
-        except BaseException:
-            self.abort()
-            raise
 
     def _write_pending(self, multiple: int) -> None:
         """Writes a multiple of so many events: whole chunks are compressed only once."""

@@ -10,7 +10,7 @@ import abc
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType, TracebackType
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from spike_depth_ros.wire import EVENT_TYPES
 
@@ -108,6 +108,36 @@ class EventSource(abc.ABC):
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+
+class Target(abc.ABC):
+    """A recording that is being written: complete at the end of a `with`, or not there at all."""
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Completes it and gives it its name."""
+
+    @abc.abstractmethod
+    def abort(self) -> None:
+        """Removes what was written."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if kind is not None:
+            self.abort()
+            return
+        try:
+            self.close()
+        except BaseException:
+            self.abort()
+            raise
 
 
 def choose_event_topic(
