@@ -157,6 +157,7 @@ def cut_power():
     raise PowerCut
 
 
+@pytest.mark.parametrize('step_of_cut', [7, 3], ids=['in between', 'before a validation'])
 @pytest.mark.parametrize('optimizer', OPTIMIZERS)
 @pytest.mark.parametrize(
     ('cut', 'error'),
@@ -168,7 +169,7 @@ def cut_power():
     ids=['power cut', 'Ctrl-C', 'termination'],
 )
 def test_an_interrupted_run_ends_as_an_uninterrupted_one(
-    optimizer, cut, error, tmp_path, monkeypatch
+    optimizer, cut, error, step_of_cut, tmp_path, monkeypatch
 ):
     settings = config(
         schedule={'max_iterations': 12, 'save_every': 5, 'validate_every': 4, 'clip_windows': 2},
@@ -179,7 +180,7 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(
 
     def failing(self, batch, batch_idx):
         loss = step(self, batch, batch_idx)  # in the middle of a step
-        if self.global_step == 7:
+        if self.global_step == step_of_cut:
             cut()
         return loss
 

@@ -129,15 +129,14 @@ class Keeper(lightning.Callback):
     def on_train_batch_end(self, trainer: Any, module: Any, *_: Any) -> None:
         """Saves the state now and then."""
         step, schedule = trainer.global_step, self.config.schedule
+        if step % schedule.validate_every == 0:
+            return  # a validation follows, after which the state holds what it found
         # any process may have been told; all stop together, after a whole step
-        if trainer.strategy.reduce_boolean_decision(self._stopping, all=False):
+        stopping = self._is_told(trainer)
+        if stopping or step % schedule.save_every == 0:
             self._save_state(trainer)
-            raise TrainingError(
-                f'interrupted; the same command goes on from {str(self.folder / STATE)!r}'
-            )
-        # where a validation follows, the state is saved after it, with what it found
-        if step % schedule.save_every == 0 and step % schedule.validate_every:
-            self._save_state(trainer)
+        if stopping:
+            raise self._interrupted()
 
     def on_validation_end(self, trainer: Any, module: Any) -> None:
         """Saves the checkpoints for the node, then the state."""
@@ -148,6 +147,15 @@ class Keeper(lightning.Callback):
             self.best = module.figures['abs_rel']
             self._save_weights(trainer, module, BEST)
         self._save_state(trainer)
+        if self._is_told(trainer):
+            raise self._interrupted()
+
+    def _is_told(self, trainer: Any) -> bool:
+        return trainer.strategy.reduce_boolean_decision(self._stopping, all=False)
+
+    def _interrupted(self) -> TrainingError:
+        state = str(self.folder / STATE)
+        return TrainingError(f'interrupted; the same command goes on from {state!r}')
 
     def on_train_end(self, trainer: Any, module: Any) -> None:
         """Saves everything once more."""
