@@ -24,12 +24,12 @@ ARGUMENTS = {
     'device': ('', 'auto, cpu or cuda; empty: as the params file says'),
     'bag': ('', 'recording to play: a bag, a DSEC folder, an events.h5, a .raw file'),
     'topic': ('', 'topic of the events in the recording; empty: the only one'),
-    'rate': ('1.0', 'speed of the recording'),
-    'loop': ('false', 'play the recording again and again'),
+    'rate': ('', 'speed of the recording; empty: as the params file says, or 1'),
+    'loop': ('', 'true: play the recording again and again; empty: as the params file says'),
     'rviz': ('false', 'open RViz with the displays for this node'),
     'frame_id': ('', 'optical frame of all outputs; empty: the frame_id of the events'),
     'namespace': ('', 'namespace of all nodes'),
-    'use_sim_time': ('false', 'take the time from /clock; the player then publishes it'),
+    'use_sim_time': ('', 'true: take the time from /clock, which the player then publishes'),
     'log_level': ('info', 'debug, info, warn, error or fatal'),
 }
 """Argument -> default and explanation."""
@@ -59,24 +59,27 @@ def generate_launch_description():
 def start_nodes(context):
     """The depth node, the player if there is a recording, RViz if it is wanted.
 
-    Arguments left empty are not handed on, so that they do not hide what the params file says.
+    Arguments left empty are not handed on, so that they do not hide what the params file says. The
+    player waits for the depth node in any case.
     """
     values = {name: LaunchConfiguration(name).perform(context) for name in ARGUMENTS}
-    use_sim_time = is_true(values['use_sim_time'])
-    given = {name: values[name] for name in HANDED_ON if values[name]}
-    nodes = [ros_node(values, 'depth_node', {'use_sim_time': use_sim_time, **given})]
+    depth = {name: values[name] for name in HANDED_ON if values[name]}
+    replay = {'path': values['bag'], 'wait_for_subscriber_s': 60.0}
+    if values['topic']:
+        replay['topic'] = values['topic']
+    if values['rate']:
+        replay['rate'] = float(values['rate'])
+    if values['loop']:
+        replay['loop'] = is_true(values['loop'])
+    if values['use_sim_time']:
+        simulated = is_true(values['use_sim_time'])
+        depth['use_sim_time'] = replay['clock'] = simulated
+        replay['stamp'] = 'recorded' if simulated else 'now'
+    nodes = [ros_node(values, 'depth_node', depth)]
     if values['bag']:
-        nodes.append(ros_node(values, 'replay_node', {
-            'path': values['bag'],
-            'topic': values['topic'],
-            'rate': float(values['rate']),
-            'loop': is_true(values['loop']),
-            'clock': use_sim_time,
-            'stamp': 'recorded' if use_sim_time else 'now',
-            'wait_for_subscriber_s': 60.0,
-        }))  # fmt: skip
+        nodes.append(ros_node(values, 'replay_node', replay))
     if is_true(values['rviz']):
-        nodes.append(rviz_node(values, use_sim_time))
+        nodes.append(rviz_node(values, is_true(values['use_sim_time'])))
     return nodes
 
 

@@ -179,7 +179,9 @@ def camera_from_calibration(values: Any, source: str = 'calibration') -> Camera:
             distortion_model=str(values.get('distortion_model', 'plumb_bob')),
             distortion=tuple(float(number) for number in distortion['data']),
         )
-    except (KeyError, TypeError, AttributeError) as error:
+    except CalibrationError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise CalibrationError(
             f'{source} is not a ROS camera calibration ({error!r}); expected image_width, '
             'image_height, camera_matrix.data, distortion_model, distortion_coefficients.data'

@@ -20,7 +20,7 @@ from torch import nn
 from spike_depth_ros.model import runtimes
 from spike_depth_ros.model.checkpoint import Checkpoint
 from spike_depth_ros.model.cuda_graph import RecordedStep
-from spike_depth_ros.model.export import NOT_EXPORTABLE, exportable
+from spike_depth_ros.model.export import MAX_STEPS, NOT_EXPORTABLE, exportable
 from spike_depth_ros.model.inference import CpuInference, serves
 from spike_depth_ros.model.spiking_transformer import SpikingTransformer
 
@@ -57,6 +57,13 @@ class Engine(Protocol):
 
         Raises:
             EngineError: the shape does not fit.
+        """
+
+    def prepare(self, steps: int) -> None:
+        """Does now what the first window of T = `steps` would have to wait for.
+
+        Raises:
+            EngineError: so many are too much for it.
         """
 
 
@@ -105,6 +112,9 @@ class TorchEngine:
         with torch.autocast(self._device.type, self._dtype, enabled=self._casts):
             prediction, state = self._model.step(batch, state)
         return torch.cat(prediction, dim=1)[0].float().cpu().numpy(), state
+
+    def prepare(self, steps: int) -> None:
+        """See `Engine.prepare`: there is nothing to do."""
 
 
 class CudaEngine(TorchEngine):
@@ -192,7 +202,16 @@ class GraphEngine:
         maps, *state = self._session(len(spikes))([batch, *state])
         return maps[0], state
 
+    def prepare(self, steps: int) -> None:
+        """See `Engine.prepare`: exports the graph, the better part of a minute."""
+        self._session(steps)
+
     def _session(self, steps: int) -> runtimes.Run:
+        if steps > MAX_STEPS:
+            raise EngineError(
+                f'windows have {steps} time steps, an exported graph at most {MAX_STEPS}: shorten '
+                'stride_ms, or use the engine torch'
+            )
         if steps not in self._sessions:
             graph = runtimes.cached_graph(self._model, steps)
             self._sessions[steps] = self._load(graph, self._threads)

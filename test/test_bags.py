@@ -38,7 +38,7 @@ from spike_depth_ros.bags.packets import Packetiser, with_epoch
 from spike_depth_ros.bags.rosbag import ros1_event_array
 from spike_depth_ros.camera import Camera
 from spike_depth_ros.events import make_events
-from spike_depth_ros.wire import EventStream
+from spike_depth_ros.wire import EventStream, Packet
 
 
 @pytest.mark.parametrize('encoding', ['evt3', 'mono'])
@@ -415,3 +415,24 @@ def test_what_cannot_be_completed_leaves_nothing_behind(tmp_path):
     ):
         writer.add(late)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_cameras_of_one_size_keep_their_own_clocks_and_counts(tmp_path):
+    """Two topics that nothing but the name tells apart, their clocks half a minute apart."""
+    empty = np.empty(0, np.uint8)
+    with BagWriter(tmp_path / 'stereo') as writer:
+        for k in range(5):
+            for topic, clock_ns in (('/left', 10 * 10**9), ('/right', 40 * 10**9)):
+                events = some_events(50).copy()
+                events['t_ns'] += clock_ns + k * 10**7 - events['t_ns'][0]
+                packet = Packet(10**18 + k * 10**7, '', 480, 640, k, 0, 'mono', empty)
+                writer.add_event_message(topic, packet.stamp_ns, packet, events)
+    for topic, clock_ns in (('/left', 10 * 10**9), ('/right', 40 * 10**9)):
+        stream = EventStream('event_camera_msgs/msg/EventPacket')
+        with open_source(tmp_path / 'stereo', topic) as source:
+            fed = [stream.feed(message.cdr) for message in source.messages()]
+        assert [packet.seq for packet, _ in fed] == [0, 1, 2, 3, 4]
+        assert (stream.gaps, stream.restarts) == (0, 0)
+        first_ns = [with_epoch(*one).events['t_ns'][0] for one in fed]
+        assert np.diff(first_ns).tolist() == [10**7] * 4
+        assert first_ns[0] // 10**9 == clock_ns // 10**9

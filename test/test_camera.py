@@ -90,6 +90,10 @@ def test_calibration_file(tmp_path):
         ({'distortion_model': 'magic'}, "'magic' is unknown"),
         ({'distortion_coefficients': {'data': [1, 2, 3]}}, 'has 3 distortion'),
         ({'image_width': None}, 'not a ROS camera calibration'),
+        (
+            {'camera_matrix': {'data': ['f'] * 9}},
+            'not a ROS camera calibration.*could not convert',
+        ),
         ({'image_width': 0}, '0x260'),
     ],
 )

@@ -25,10 +25,13 @@ from graph import (
 )
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
+from rclpy.qos import DurabilityPolicy, QoSProfile
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, Image
+from std_srvs.srv import Trigger
 
 from spike_depth_ros.camera import Camera
+from spike_depth_ros.engine import EngineError
 from spike_depth_ros.model.checkpoint import save_checkpoint
 from spike_depth_ros.ros import depth_node, messages
 from spike_depth_ros.ros.inputs import InputError, message_class
@@ -132,6 +135,58 @@ def test_a_calibration_that_is_announced_is_awaited(graph, start, monkeypatch):
     graph.listen(Image, '/depth_node/depth/image')
     Driver(graph).send(WINDOW_MS)
     assert says(graph, node, 'no calibration yet: nothing came on /eye/info')
+
+
+def test_a_calibration_that_was_published_once_before(graph, start):
+    latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    infos = graph.camera.create_publisher(CameraInfo, 'camera_info', latched)
+    infos.publish(messages.camera_info(messages.make_header(0, FRAME), CAMERA))
+    node = start()
+    assert graph.spin_until(lambda: node.camera == CAMERA)
+
+
+def test_publishers_that_cannot_be_made_leave_none(graph, start):
+    wrong = 'qos_overrides./depth_node/depth/points.publisher.reliability:=sometimes'
+    node = start(configure=False, cli_args=['--ros-args', '-p', wrong])
+    for _ in range(2):
+        assert node.trigger_configure() == FAILURE
+        assert 'cannot configure: ' in node.last_error
+        assert not node.get_publishers_info_by_topic('/depth_node/depth/image')
+
+
+def test_a_snapshot_into_the_home_of_nobody(graph, start):
+    start(snapshot_dir='~nosuchuser/x')
+    depth = graph.listen(Image, '/depth_node/depth/image')
+    Driver(graph).send(2 * WINDOW_MS)
+    assert graph.spin_until(lambda: depth)
+    assert 'cannot write into ~nosuchuser' in graph.call(Trigger, '/depth_node/snapshot').message
+
+
+def test_another_number_of_steps_is_prepared_before_its_first_window(graph, start):
+    class Counting:
+        device = 'cpu'
+
+        def __init__(self, engine):
+            self.done, self.infer = [], engine.infer
+
+        def prepare(self, steps):
+            self.done.append(steps)
+            if steps > 2:
+                raise EngineError(f'{steps} are too many')
+
+    node = start()
+    node.engine = Counting(node.engine)
+    depth = graph.listen(Image, '/depth_node/depth/image')
+    driver = Driver(graph)
+    driver.send(2 * WINDOW_MS)
+    assert graph.spin_until(lambda: depth)
+    assert node.engine.done == []
+    node.set_parameters(overrides({'stride_ms': WINDOW_MS / 2}))
+    driver.send(2 * WINDOW_MS)
+    assert graph.spin_until(lambda: node.engine.done == [1])
+    node.set_parameters(overrides({'stride_ms': 2.0 * WINDOW_MS}))
+    driver.send(WINDOW_MS)
+    assert says(graph, node, '4 are too many')
 
 
 def test_a_topic_of_the_wrong_type(graph, start):

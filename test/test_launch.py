@@ -46,7 +46,8 @@ def test_launch_arguments():
     table = arguments()
     assert set(table) == names
     assert all(len(text) > 5 for _, text in table.values())
-    assert table['rviz'][0] == table['use_sim_time'][0] == table['loop'][0] == 'false'
+    assert table['rviz'][0] == 'false'
+    assert {table[name][0] for name in ('use_sim_time', 'loop', 'rate', 'topic')} == {''}
     assert "'config' / 'depth.yaml'" in table['params_file'][0]
 
 
@@ -54,19 +55,44 @@ def test_launch_hands_on_parameters_that_the_nodes_have():
     of_depth = {field.name for field in dataclasses.fields(DepthParameters)}
     of_replay = {field.name for field in dataclasses.fields(ReplayParameters)}
     assert set(ast.literal_eval(constant('HANDED_ON'))) <= of_depth & set(arguments())
-    dictionaries = [node for node in ast.walk(TREE) if isinstance(node, ast.Dict)]
-    for_replay = next(
-        d for d in dictionaries if 'path' in [getattr(k, 'value', 0) for k in d.keys]
-    )
-    given = {key.value for key in for_replay.keys}
-    assert given <= of_replay
-    assert {'path', 'rate', 'loop', 'clock', 'stamp'} <= given
+    depth, replay = started(bag='b', topic='t', rate='2', loop='true', use_sim_time='true')
+    assert set(depth) - {'use_sim_time'} <= of_depth
+    assert set(replay) <= of_replay
+    assert {'path', 'topic', 'rate', 'loop', 'clock', 'stamp'} <= set(replay)
 
 
-def function(name):
-    """A function of the launch file, by itself."""
+def test_launch_leaves_to_the_params_file_what_is_not_given():
+    assert started() == [{}]
+    assert started(bag='b') == [{}, {'path': 'b', 'wait_for_subscriber_s': 60.0}]
+    assert started(rate='0.5', use_sim_time='false', bag='b', checkpoint='c') == [
+        {'checkpoint': 'c', 'use_sim_time': False},
+        {'path': 'b', 'wait_for_subscriber_s': 60.0, 'rate': 0.5, 'clock': False, 'stamp': 'now'},
+    ]
+
+
+def started(**given):
+    """Parameters that the launch file gives to each node of this package."""
+
+    class LaunchConfiguration:
+        def __init__(self, name):
+            self.name = name
+
+        def perform(self, context):
+            return given.get(self.name, arguments()[self.name][0])
+
+    return function(
+        'start_nodes',
+        LaunchConfiguration=LaunchConfiguration,
+        ARGUMENTS=arguments(),
+        HANDED_ON=ast.literal_eval(constant('HANDED_ON')),
+        is_true=function('is_true'),
+        ros_node=lambda values, executable, parameters: parameters,
+    )(None)
+
+
+def function(name, **names):
+    """A function of the launch file, by itself but for the `names` that it knows."""
     (node,) = (n for n in TREE.body if isinstance(n, ast.FunctionDef) and n.name == name)
-    names = {}
     exec(compile(ast.Module([node], []), str(LAUNCH), 'exec'), names)
     return names[name]
 

@@ -124,6 +124,19 @@ def test_a_nice_worker_steps_back_and_the_process_does_not():
     assert (seen, os.getpriority(os.PRIO_PROCESS, 0)) == ([min(own + 1, NICEST)], own)
 
 
+def test_a_worker_of_a_process_that_stands_further_back_works(monkeypatch):
+    def refuse(*_):
+        raise PermissionError('only root comes forward')
+
+    monkeypatch.setattr(os, 'setpriority', refuse)
+    queue, done = AgingQueue(1, math.inf), []
+    worker = Worker('work', queue, lambda item, _: (done.append(item), queue.close()), print, 10)
+    queue.put('a', 0.0)
+    worker.start()
+    assert worker.join(SOON_S)
+    assert (done, worker.given_up) == (['a'], '')
+
+
 def test_join_tells_that_a_worker_is_busy():
     queue, go_on = AgingQueue(1, math.inf), threading.Event()
     worker = Worker('work', queue, lambda item, arrived_s: go_on.wait(SOON_S), print)

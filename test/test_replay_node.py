@@ -133,13 +133,27 @@ def test_looped_stamps_of_a_live_camera_never_fall(graph, play, bag):
 def test_legacy_types_that_are_not_installed_become_packets():
     type_name = 'prophesee_event_msgs/msg/EventArray'
     events = some_events(100, 105)
-    cdr = packet_converter(type_name)(event_array(events))
+    (cdr,) = packet_converter(type_name)(event_array(events))
     packet, decoded = EventStream(EVENT_PACKET).feed(cdr)
     np.testing.assert_array_equal(decoded.events, events)
     legacy = parse(type_name, event_array(events))
     assert packet.encoding == 'mono'
     assert packet[:4] == legacy[:4]  # stamp, frame, height, width
-    assert packet_converter(type_name)(b'nonsense') is None
+    assert list(packet_converter(type_name)(b'nonsense')) == []
+
+
+def test_a_legacy_message_with_a_jump_becomes_two_packets():
+    """Whose times a 32-bit count of ns cannot span; the next pass begins with its own stamps."""
+    convert = packet_converter('dvs_msgs/msg/EventArray')
+    early, late = some_events(0, 5), some_events(10_000, 10_005)
+    message = event_array(np.concatenate([early, late]))
+    for _ in range(2):
+        packets = [parse(EVENT_PACKET, cdr) for cdr in convert(message)]
+        assert [p.stamp_ns for p in packets] == [
+            parse('dvs_msgs/msg/EventArray', message).stamp_ns + ns for ns in (0, 10**10)
+        ]
+        got = [EventStream(EVENT_PACKET).feed(cdr)[1].events for cdr in convert(message)]
+        np.testing.assert_array_equal(np.concatenate(got), np.concatenate([early, late]))
 
 
 def test_a_bag_of_such_a_type_is_played(graph, play, tmp_path):
@@ -161,6 +175,42 @@ def test_restamped_moves_the_stamp_alone():
     assert bytes(moved.payload) == bytes(same.payload)
     unstamped = event_packet(some_events(0, 5), stamp_ns=0)
     assert restamped(unstamped, 5) == unstamped
+    assert restamped(cdr, 10**18) == cdr  # a stamp ends in 2038
+    with pytest.raises(ValueError, match='3 bytes has no header'):
+        restamped(b'\0\1\0', 5)
+
+
+def test_what_would_mix_with_the_events_is_not_played(graph, play, tmp_path):
+    info = serialize_message(CameraInfo(width=7))
+    with BagWriter(tmp_path / 'several') as writer:
+        for topic in ('/eye/events', '/events'):
+            packet = event_packet(some_events(0, 5))
+            writer.add_raw(topic, EVENT_PACKET, EPOCH_NS, packet)
+        writer.add_raw('/camera_info', CAMERA_INFO, EPOCH_NS, info)
+        writer.add_raw('/other/camera_info', CAMERA_INFO, EPOCH_NS, info)
+        writer.add_raw('/depth_node/depth/camera_info', CAMERA_INFO, EPOCH_NS, info)
+    got = graph.listen(CameraInfo, '/other/camera_info')
+    node = play(tmp_path / 'several', topic='/eye/events', wait_for_subscriber_s=0.0)
+    assert graph.spin_until(node.finished.is_set)
+    assert set(node._channels) == {'/eye/events', '/other/camera_info'}
+    assert not node.failure
+    assert got is not None
+
+
+def test_a_start_within_the_recording_keeps_what_was_latched(graph, play, tmp_path):
+    with BagWriter(tmp_path / 'latched') as writer:
+        for width in (6, 7):
+            info = serialize_message(CameraInfo(width=width))
+            writer.add_raw('/map_info', CAMERA_INFO, EPOCH_NS + width * MS, info, latched=True)
+        for k in range(3):
+            packet = event_packet(some_events(50 * k, 50 * k + 5), seq=k)
+            writer.add_raw('/eye/events', EVENT_PACKET, EPOCH_NS + 50 * k * MS, packet)
+    node = play(tmp_path / 'latched', start_s=0.04, wait_for_subscriber_s=0.0)
+    assert graph.spin_until(node.finished.is_set)
+    assert node.pace.messages == 3  # one latched, two of events
+    late = graph.listen(CameraInfo, '/map_info', LATCHED)
+    assert graph.spin_until(lambda: late)
+    assert late[0].width == 7
 
 
 @pytest.mark.parametrize(('names', 'chosen'), [

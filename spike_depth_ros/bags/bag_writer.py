@@ -81,7 +81,7 @@ class BagWriter(Target):
         self._connections: dict[str, Connection | None] = {}
         self._encoding, self._events_topic, self._frame_id = encoding, events_topic, frame_id
         self._packetiser: Packetiser | None = None
-        self._repackers: dict[tuple[int, int, str], Packetiser] = {}
+        self._repackers: dict[tuple[str, int, int, str], Packetiser] = {}
         self.counts: dict[str, int] = {}
         self.undefined: dict[str, int] = {}
 
@@ -104,9 +104,10 @@ class BagWriter(Target):
             events: (N,) `EVENT_DTYPE` that it held.
         """
         sensor = (packet.height, packet.width, packet.frame_id)
-        if sensor not in self._repackers:
-            self._repackers[sensor] = Packetiser(*sensor, self._encoding)
-        for repacked in self._repackers[sensor].repack(events, packet.stamp_ns):
+        stream = (topic, *sensor)
+        if stream not in self._repackers:
+            self._repackers[stream] = Packetiser(*sensor, self._encoding)
+        for repacked in self._repackers[stream].repack(events, packet.stamp_ns):
             self.add_raw(topic, EVENT_PACKET, stamp_ns, repacked.cdr)
 
     def add_image(self, topic: str, stamp_ns: int, image: np.ndarray, frame_id: str) -> None:

@@ -257,7 +257,9 @@ def _play(series: Series, begin_ns: int | None, end_ns: int | None) -> Iterator[
     for index, stamp in enumerate(series.stamps_ns):
         stamp_ns = int(stamp)
         if begin_ns is not None and stamp_ns < begin_ns:
-            continue
+            if series.topic != '/tf_static':
+                continue
+            stamp_ns = begin_ns  # it holds for whoever comes later too
         if end_ns is not None and stamp_ns >= end_ns:
             return
         yield RawMessage(series.topic, series.type, stamp_ns, series.pack(index, stamp_ns))

@@ -25,6 +25,8 @@ PACKET_EVENTS = 1 << 15
 MONO_SPAN_NS = 1 << 32
 EVT3_WRAP_NS = (1 << 24) * 1000
 EVT3_MAX_PX = 2048  # 11 bits
+JUMP_NS = 60_000_000_000
+"""Events of one message that lie farther apart are of a clock that jumped: one stamp for all."""
 
 
 class StampedPacket(NamedTuple):
@@ -72,12 +74,12 @@ class Packetiser:
         # the rest is copied: a view would keep the whole array alive
         self._pending = events[bounds[-2] :].copy()
         for start, stop in itertools.pairwise(bounds[:-1]):
-            yield self._packet(events[start:stop], 0)
+            yield self._packet(events[start:stop], int(events['t_ns'][start]))
 
     def flush(self) -> Iterator[StampedPacket]:
         """Gives what is left, at the end of the stream."""
         if len(self._pending):
-            yield self._packet(self._pending, 0)
+            yield self._packet(self._pending, int(self._pending['t_ns'][0]))
             self._pending = empty_events()
 
     def repack(self, events: np.ndarray, stamp_ns: int) -> Iterator[StampedPacket]:
@@ -89,13 +91,14 @@ class Packetiser:
         """
         if not len(events):
             return
-        offset_ns = stamp_ns - int(events['t_ns'][0])
         bounds = packet_bounds(events['t_ns'], MONO_SPAN_NS, len(events))
         for start, stop in itertools.pairwise(bounds):
-            yield self._packet(events[start:stop], offset_ns)
+            later_ns = int(events['t_ns'][start]) - int(events['t_ns'][0])
+            later_ns = later_ns if abs(later_ns) < JUMP_NS else 0
+            yield self._packet(events[start:stop], stamp_ns + later_ns)
 
-    def _packet(self, events: np.ndarray, offset_ns: int) -> StampedPacket:
-        stamp_ns = max(self._stamp_ns, int(events['t_ns'][0]) + offset_ns)
+    def _packet(self, events: np.ndarray, stamp_ns: int) -> StampedPacket:
+        stamp_ns = max(self._stamp_ns, stamp_ns)
         try:
             time_base_ns, payload = self._encode(events)
         except EncodeError as error:

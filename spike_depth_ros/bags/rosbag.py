@@ -119,6 +119,8 @@ class RosbagSource(EventSource):
         self._given = 0
         self._wanted = sum(t.messages or 0 for t in self.topics if t.name in names)
         with _damage(self.path):
+            if start:
+                yield from self._latched_before(start, names)
             for reader in self._readers:
                 chosen = [
                     c for c in reader.connections if c.topic in names - self.unreadable.keys()
@@ -128,6 +130,29 @@ class RosbagSource(EventSource):
                 for connection, stamp_ns, data in reader.messages(chosen, start, stop):
                     self._given += 1
                     yield self._message(connection, stamp_ns, data)
+
+    def _latched_before(self, start_ns: int, names: set[str]) -> Iterator[RawMessage]:
+        """What a subscriber that comes at `start_ns` gets of latched topics, stamped so.
+
+        The last message of each; of static transforms all, for each tells of other frames.
+        """
+        last: dict[str, list[RawMessage]] = {}
+        for reader in self._readers:
+            chosen = [
+                c
+                for c in reader.connections
+                if c.topic in names - self.unreadable.keys()
+                and (c.topic == '/tf_static' or _is_latched(c))
+            ]
+            for connection, _, data in reader.messages(chosen, None, start_ns) if chosen else ():
+                message = self._message(connection, start_ns, data)
+                kept = last.setdefault(connection.topic, [])
+                if connection.topic != '/tf_static':
+                    kept.clear()
+                kept.append(message)
+        for messages in last.values():
+            self._given += len(messages)
+            yield from messages
 
     def progress(self) -> float:
         """See `EventSource.progress`."""
@@ -192,8 +217,12 @@ def _damage(path: Path) -> Iterator[None]:
         yield
     except BagError:
         raise
+    except (PermissionError, MemoryError) as error:
+        raise BagError(f'{path} cannot be read: {error or "not enough memory"}') from error
     except kinds as error:
         reason = str(error).rstrip('.') or type(error).__name__
+        if 'ermission denied' in reason or 'o space left' in reason:
+            raise BagError(f'{path} cannot be read: {reason}') from error
         raise BagError(
             f'{path} is not a complete bag: {reason}. If the recorder '
             'was cut off, repair it (ros2 bag reindex, rosbag reindex, mcap recover)'

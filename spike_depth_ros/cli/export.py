@@ -23,7 +23,7 @@ def export(checkpoint: str, out: str = '', steps: int = 0) -> None:
     from spike_depth_ros.engine import EngineError
     from spike_depth_ros.model import runtimes
     from spike_depth_ros.model.checkpoint import load_checkpoint
-    from spike_depth_ros.model.export import NOT_EXPORTABLE, exportable
+    from spike_depth_ros.model.export import MAX_STEPS, NOT_EXPORTABLE, exportable
     from spike_depth_ros.model.spiking_transformer import SpikingTransformer
 
     loaded = load_checkpoint(checkpoint)
@@ -34,8 +34,8 @@ def export(checkpoint: str, out: str = '', steps: int = 0) -> None:
     if not exportable(loaded.model):
         raise EngineError(f'{checkpoint!r} has {NOT_EXPORTABLE}: no graph can hold them')
     count = steps or loaded.spikes.steps
-    if not 1 <= count <= 64:
-        raise EngineError(f'steps is {count}, expected 1 to 64: every step is written out')
+    if not 1 <= count <= MAX_STEPS:
+        raise EngineError(f'steps is {count}, expected 1 to {MAX_STEPS}')
     graph = runtimes.cached_graph(loaded.model, count)
     file = runtimes.cache_folder() / runtimes.graph_key(loaded.model, count)
     if out:

@@ -83,13 +83,13 @@ class Encoding(NamedTuple):
 
 ENCODINGS: dict[str, Encoding] = {
     'evt3': Encoding(6, evt3.bound, evt3.decode),
-    'evt2': Encoding(1, plain.bound, evt2.evt2),
+    'evt2': Encoding(1, plain.bound(4), evt2.evt2),
     'evt21': Encoding(4, evt2.evt21_bound, evt2.evt21),
-    'mono': Encoding(1, plain.bound, plain.mono),
-    'trigger': Encoding(1, plain.bound, plain.trigger),
-    'libcaer': Encoding(1, plain.bound, plain.libcaer),
+    'mono': Encoding(1, plain.bound(8), plain.mono),
+    'trigger': Encoding(1, plain.bound(8), plain.trigger),
+    'libcaer': Encoding(1, plain.bound(8), plain.libcaer),
     'libcaer_cmp': Encoding(4, plain.libcaer_cmp_bound, plain.libcaer_cmp),
-    'event_array': Encoding(1, plain.bound, plain.event_array),
+    'event_array': Encoding(1, plain.bound(plain.ROW_BYTES), plain.event_array),
 }
 
 

@@ -9,6 +9,8 @@ CDR rules of OMG DDS-XTYPES 7.4.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from spike_depth_ros.codecs.memory import (
@@ -32,10 +34,14 @@ from spike_depth_ros.codecs.memory import (
 from spike_depth_ros.compiled import compiled
 
 
-def bound(payload: np.ndarray) -> tuple[int, int]:
-    """Bounds for encodings without vector words: no record takes less than four bytes."""
-    most = payload.size // 4 + SLACK
-    return most, most
+def bound(record_bytes: int) -> Callable[[np.ndarray], tuple[int, int]]:
+    """Bounds of an encoding whose records all have one size: one event or trigger in each."""
+
+    def of(payload: np.ndarray) -> tuple[int, int]:
+        most = payload.size // record_bytes + SLACK
+        return most, most
+
+    return of
 
 
 @compiled(_nrt=False)

@@ -14,6 +14,9 @@ from torch import Tensor, nn
 from spike_depth_ros.model.encoder import STRIDE
 from spike_depth_ros.model.spiking_transformer import SpikingTransformer, State
 
+MAX_STEPS = 64
+"""Most time steps of a graph: each is written out in it."""
+
 _EXAMPLE = (6, 7)  # tokens; both odd ones and even ones must come out right at every scale
 
 

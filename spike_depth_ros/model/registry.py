@@ -27,13 +27,13 @@ _PAPER = {'mlp_ratio': 4, 'mlp_kernel': 1, 'stem': 'pool'}
 
 PRESETS: dict[str, tuple[str, dict[str, Any]]] = {
     'tiny': ('spiking_transformer', {'dim': 48, 'depth': 2, 'heads': 1, 'head_dim': 32}),
-    'small': ('spiking_transformer', {'dim': 64, 'depth': 4, 'heads': 1, 'head_dim': 48}),
+    'small': ('spiking_transformer', {'dim': 64, 'depth': 5, 'heads': 1, 'head_dim': 48}),
     'base': ('spiking_transformer', {'dim': 384, 'heads': 12, 'head_dim': 128, **_PAPER}),
-    'unet_small': ('unet', {'width': 16}),
+    'unet_small': ('unet', {'width': 17}),
     'unet_published': ('unet', {'width': 75}),
-    'e2depth_small': ('e2depth', {'width': 7}),
+    'e2depth_small': ('e2depth', {'width': 7, 'residual_blocks': 3}),
     'e2depth_published': ('e2depth', {'width': 32}),
-    'spike_t_small': ('spike_t', {'width': 12}),
+    'spike_t_small': ('spike_t', {'width': 15}),
     'spike_t_published': ('spike_t', {'width': 96}),
 }
 """Preset name -> (model name, what differs from its default configuration).

@@ -18,16 +18,18 @@ from diagnostic_msgs.msg import DiagnosticArray
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockChange, ClockType, JumpThreshold, TimeJump
 from rclpy.duration import Duration
+from rclpy.exceptions import ParameterException
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
-from rclpy.qos import qos_profile_sensor_data
+from rclpy.qos import DurabilityPolicy, QoSProfile, qos_profile_sensor_data
+from rclpy.qos_overriding_options import InvalidQosOverridesError
 from sensor_msgs.msg import CameraInfo
 from std_srvs.srv import SetBool, Trigger
 
 from spike_depth_ros.camera import CalibrationError, Camera, read_calibration
 from spike_depth_ros.config import shipped
 from spike_depth_ros.engine import ENGINES
-from spike_depth_ros.estimator import Estimator, EstimatorOptions, cut_times_ns
+from spike_depth_ros.estimator import Estimator, EstimatorOptions, cut_times_ns, window_steps
 from spike_depth_ros.model.checkpoint import load_checkpoint
 from spike_depth_ros.ros import params
 from spike_depth_ros.ros.depth_parameters import DepthParameters
@@ -53,7 +55,13 @@ STOP_TIMEOUT_S = 5.0
 CALIBRATION_GRACE_S = 2.0
 """If somebody publishes camera_info, a message of it is awaited this long after activation."""
 
-CONFIGURE_ERRORS = (ValueError, OSError, RuntimeError, MemoryError, ImportError)
+LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+"""Of a calibration that is published once, maybe before this node came."""
+
+CONFIGURE_ERRORS = (
+    ValueError, OSError, RuntimeError, MemoryError, ImportError, InvalidQosOverridesError,
+    ParameterException,
+)  # fmt: skip
 """What bad weights, calibrations, devices and parameters raise; our own are ValueErrors."""
 
 
@@ -93,6 +101,7 @@ class DepthNode(LifecycleNode):
         self.checkpoint_path = Path()
         self.checkpoint: Any = None
         self.engine: Any = None
+        self._steps = 0
         self.energy: EnergyMeter | None = None
         self.camera: Camera | None = None
         self._active_since_s = math.inf
@@ -125,6 +134,9 @@ class DepthNode(LifecycleNode):
         try:
             self._check(self.parameters)
             self._load()
+            self.outputs = Outputs(
+                self, self.parameters.output_reliability, self.parameters.output_queue
+            )
         except CONFIGURE_ERRORS as error:
             self.last_error = f'cannot configure: {error}'
             self.get_logger().error(self.last_error)
@@ -132,9 +144,6 @@ class DepthNode(LifecycleNode):
             return FAILURE
         self.last_error = ''
         self._tell_what_is_loaded()
-        self.outputs = Outputs(
-            self, self.parameters.output_reliability, self.parameters.output_queue
-        )
         return super().on_configure(state)
 
     @told
@@ -146,11 +155,7 @@ class DepthNode(LifecycleNode):
             self, self.parameters.event_type, self._start_pipeline, self._on_message
         )
         if not self.parameters.camera_info_url:
-            self._active_entities.append(
-                self.create_subscription(
-                    CameraInfo, 'camera_info', self._on_camera_info, qos_profile_sensor_data
-                )
-            )
+            self._hear_calibration(qos_profile_sensor_data)
         result = super().on_activate(state)
         self.events.look()
         return result
@@ -212,7 +217,9 @@ class DepthNode(LifecycleNode):
         self.engine = ENGINES[parameters.engine](
             self.checkpoint, parameters.device, parameters.num_threads
         )
-        warm_up(self.checkpoint, self.engine, parameters.estimator_options())
+        options = parameters.estimator_options()
+        self._steps = window_steps(self.checkpoint.spikes, options)
+        warm_up(self.checkpoint, self.engine, options)
         self.energy = EnergyMeter(self.checkpoint.model)
 
     def _tell_what_is_loaded(self) -> None:
@@ -241,6 +248,19 @@ class DepthNode(LifecycleNode):
         if self.pipeline is not None and not self.pipeline.stop(STOP_TIMEOUT_S):
             self.get_logger().warning(f'inference is still busy after {STOP_TIMEOUT_S:g} s')
         self.pipeline = None
+
+    def _hear_calibration(self, qos: QoSProfile) -> None:
+        self._active_entities.append(
+            self.create_subscription(CameraInfo, 'camera_info', self._on_camera_info, qos)
+        )
+
+    def _look_for_latched_calibration(self) -> None:
+        """Asks those for their last calibration who keep it; the others would warn of the wish."""
+        if len(self._active_entities) != 1:
+            return
+        offered = self.get_publishers_info_by_topic(self._active_entities[0].topic_name)
+        if any(o.qos_profile.durability == DurabilityPolicy.TRANSIENT_LOCAL for o in offered):
+            self._hear_calibration(LATCHED)
 
     def _stop(self) -> None:
         self._active_since_s = math.inf
@@ -297,6 +317,11 @@ class DepthNode(LifecycleNode):
                 f'no calibration: depth is scaled as for a lens of {camera.fx:.0f} px; '  # type: ignore[union-attr]
                 'give camera_info_url or publish camera_info'
             )
+        steps = window_steps(self.checkpoint.spikes, options)
+        if steps != self._steps:  # `stride_ms` or the like has changed
+            self.get_logger().info(f'preparing the engine for windows of {steps} steps')
+            self.engine.prepare(steps)
+            self._steps = steps
         self.get_logger().info(f'estimating depth from a {width}x{height} sensor')
         return Estimator(self.checkpoint, height, width, camera, options, self.engine)
 
@@ -342,11 +367,11 @@ class DepthNode(LifecycleNode):
         if pipeline is None or pipeline.last is None:
             response.success, response.message = False, self.health.verdict()[1]
             return response
-        folder = Path(self.parameters.snapshot_dir).expanduser()
+        folder = self.parameters.snapshot_dir
         try:
-            path = write_snapshot(folder, pipeline.last, list(pipeline.recent), self.parameters)
+            path = write_snapshot(pipeline.last, list(pipeline.recent), self.parameters)
             response.success, response.message = True, str(path)
-        except OSError as error:
+        except (OSError, RuntimeError) as error:  # the latter: ~ of a user who does not exist
             response.success, response.message = False, f'cannot write into {folder}: {error}'
         return response
 
@@ -359,6 +384,7 @@ class DepthNode(LifecycleNode):
         if self.state != 'active' or self.events is None:
             return
         self.events.look()
+        self._look_for_latched_calibration()
         if self.pipeline is not None and self.pipeline.given_up:
             error = f'deactivated: {self.pipeline.given_up}'
             self.get_logger().error(error)

@@ -137,7 +137,6 @@ class EventInput:
             self._complain(str(error))
             return
         self.close()
-        self._on_type(type_name)
         try:
             self._subscription = self._node.create_subscription(
                 message,
@@ -150,5 +149,6 @@ class EventInput:
         except (InvalidQosOverridesError, ParameterException, RuntimeError, ValueError) as error:
             self._complain(f'qos_overrides of {self.topic} cannot be met: {error}')
             return
+        self._on_type(type_name)
         self.type_name, self.problem = type_name, ''
         self._node.get_logger().info(f'subscribed to {self.topic} as {type_name}')

@@ -44,6 +44,9 @@ class Outputs:
         node: whose publishers they are; they publish while it is active.
         reliability: a key of `RELIABILITY`.
         queue: QoS history depth.
+
+    Raises:
+        InvalidQosOverridesError, ParameterException: `qos_overrides` that cannot be.
     """
 
     def __init__(self, node: LifecycleNode, reliability: str, queue: int) -> None:
@@ -51,19 +54,22 @@ class Outputs:
         self._next_s: dict[str, float] = {}
         self._rays_of: Camera | None = None
         self._rays = np.empty(0, np.float32)
-        self.publishers: dict[str, LifecyclePublisher] = {
-            name: node.create_lifecycle_publisher(
-                output.type,
-                output.topic,
-                QoSProfile(  # one each, for rclpy writes overrides from parameters into it
-                    history=HistoryPolicy.KEEP_LAST,
-                    depth=queue,
-                    reliability=RELIABILITY[reliability],
-                ),
-                qos_overriding_options=QoSOverridingOptions.with_default_policies(),
-            )
-            for name, output in OUTPUTS.items()
-        }
+        self.publishers: dict[str, LifecyclePublisher] = {}
+        try:
+            for name, output in OUTPUTS.items():
+                self.publishers[name] = node.create_lifecycle_publisher(
+                    output.type,
+                    output.topic,
+                    QoSProfile(  # one each, for rclpy writes overrides from parameters into it
+                        history=HistoryPolicy.KEEP_LAST,
+                        depth=queue,
+                        reliability=RELIABILITY[reliability],
+                    ),
+                    qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+                )
+        except BaseException:
+            self.destroy()
+            raise
 
     def destroy(self) -> None:
         """Removes the publishers from the graph."""

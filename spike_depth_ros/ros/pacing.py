@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-import numpy as np
-
-from spike_depth_ros.codecs import encode_mono
-from spike_depth_ros.wire import EventStream, Packet, pack_event_packet
+from spike_depth_ros.bags.packets import Packetiser
+from spike_depth_ros.wire import EventStream
 
 STAMP = struct.Struct('<iI')
 LENGTH = struct.Struct('<I')
+BACK_NS = 1_000_000_000
 STAMP_OFFSET = 4  # behind the encapsulation header of every message that begins with a Header
 
 
@@ -79,15 +78,20 @@ class Schedule:
 def restamped(cdr: bytes, shift_ns: int) -> bytes:
     """Moves the header stamp of a message; a stamp of zero stays zero.
 
+    So does one that would leave what a stamp can hold, being of another clock than the recording.
+
     Args:
         cdr: a message that begins with a std_msgs/Header.
         shift_ns: added to the stamp.
+
+    Raises:
+        ValueError: it is too short for that.
     """
-    stamp_ns = _stamp_ns(cdr, STAMP_OFFSET)
-    if stamp_ns == 0 or shift_ns == 0:
-        return cdr
-    moved = STAMP.pack(*divmod(stamp_ns + shift_ns, 1_000_000_000))
-    return b''.join((cdr[:STAMP_OFFSET], moved, cdr[STAMP_OFFSET + STAMP.size :]))
+    if len(cdr) < STAMP_OFFSET + STAMP.size:
+        raise ValueError(f'a message of {len(cdr)} bytes has no header')
+    moved = bytearray(cdr)
+    _move(moved, STAMP_OFFSET, shift_ns)
+    return bytes(moved)
 
 
 def restamped_transforms(cdr: bytes, shift_ns: int) -> bytes:
@@ -102,9 +106,7 @@ def restamped_transforms(cdr: bytes, shift_ns: int) -> bytes:
         place += LENGTH.size
         for _ in range(count):
             place = _aligned(place, 4)
-            stamp_ns = _stamp_ns(moved, place)
-            if stamp_ns:
-                STAMP.pack_into(moved, place, *divmod(stamp_ns + shift_ns, 1_000_000_000))
+            _move(moved, place, shift_ns)
             place += STAMP.size
             for _ in range(2):  # both frames
                 place = _aligned(place, 4)
@@ -117,9 +119,12 @@ def restamped_transforms(cdr: bytes, shift_ns: int) -> bytes:
     return bytes(moved)
 
 
-def _stamp_ns(cdr: bytes | bytearray, place: int) -> int:
+def _move(cdr: bytearray, place: int, shift_ns: int) -> None:
+    """Adds to the stamp at `place`, unless that is zero or the sum is no stamp."""
     seconds, nanoseconds = STAMP.unpack_from(cdr, place)
-    return seconds * 1_000_000_000 + nanoseconds
+    moved_s, rest_ns = divmod(seconds * 10**9 + nanoseconds + shift_ns, 10**9)
+    if (seconds or nanoseconds) and -(1 << 31) <= moved_s < 1 << 31:
+        STAMP.pack_into(cdr, place, moved_s, rest_ns)
 
 
 def _aligned(place: int, size: int) -> int:
@@ -127,23 +132,25 @@ def _aligned(place: int, size: int) -> int:
     return place + (STAMP_OFFSET - place) % size
 
 
-def packet_converter(type_name: str) -> Callable[[bytes], bytes | None]:
-    """A function from messages of a legacy type to EventPackets of encoding mono."""
-    stream = EventStream(type_name)
-    seq = 0
+def packet_converter(type_name: str) -> Callable[[bytes], Iterator[bytes]]:
+    """A function from messages of a legacy type to EventPackets of encoding mono.
 
-    def convert(cdr: bytes) -> bytes | None:
-        nonlocal seq
+    A message gives one packet, but several if its times jump, and none if it holds no events.
+    """
+    stream = EventStream(type_name)
+    newest_ns, sensor, packetiser = 0, (0, 0, ''), Packetiser(0, 0, '', 'mono')
+
+    def convert(cdr: bytes) -> Iterator[bytes]:
+        nonlocal newest_ns, sensor, packetiser
         fed = stream.feed(cdr)
-        if fed is None or len(fed[1].events) == 0:
-            return None
+        if fed is None:
+            return
         packet, decoded = fed
-        base_ns = int(decoded.events['t_ns'].min())
-        payload = encode_mono(decoded.events, base_ns)
-        seq += 1
-        return pack_event_packet(Packet(
-            packet.stamp_ns, packet.frame_id, packet.height, packet.width, seq, base_ns,
-            'mono', np.frombuffer(payload, np.uint8),
-        ))  # fmt: skip
+        same = (packet.height, packet.width, packet.frame_id)
+        if same != sensor or packet.stamp_ns < newest_ns - BACK_NS:  # or the next pass begins
+            sensor, packetiser = same, Packetiser(*same, 'mono')
+        for packed in packetiser.repack(decoded.events, packet.stamp_ns):
+            newest_ns = packed.stamp_ns
+            yield packed.cdr
 
     return convert

@@ -20,7 +20,7 @@ import numpy as np
 from spike_depth_ros.camera import CalibrationError, Camera
 from spike_depth_ros.codecs import CODECS
 from spike_depth_ros.config import ConfigError
-from spike_depth_ros.engine import Engine
+from spike_depth_ros.engine import Engine, EngineError
 from spike_depth_ros.estimator import DepthFrame, Estimator, EstimatorOptions, window_steps
 from spike_depth_ros.events import make_events
 from spike_depth_ros.model.checkpoint import Checkpoint
@@ -37,8 +37,8 @@ SENSOR_TIME_TYPES = ('event_camera_msgs/msg/EventPacket', 'event_array_msgs/msg/
 DEFAULT_FRAME = 'event_camera_optical_frame'
 """Where neither the events nor the parameters name a frame."""
 
-RECENT_MESSAGES, MAX_RECENT_EVENTS = 64, 2_000_000
-"""What is kept for a snapshot."""
+RECENT_NS, MAX_RECENT_EVENTS = 12_000_000_000, 2_000_000
+"""What is kept for a snapshot: the longest window and its way through the node; 32 MB at most."""
 
 WARM_UP_BYTES = 64
 
@@ -153,7 +153,8 @@ class Pipeline:
         self.clock = SensorClock() if type_name in SENSOR_TIME_TYPES else RosTimeClock()
         self.stream = EventStream(type_name)
         self.meters = Meters()
-        self.recent: deque[np.ndarray] = deque(maxlen=RECENT_MESSAGES)
+        self.recent: deque[np.ndarray] = deque()
+        self._recent_events = 0
         self.last: Result | None = None
         self.messages: AgingQueue[bytes] = AgingQueue(parameters.message_queue, MESSAGE_AGE_S)
         self.windows: AgingQueue[Job] = AgingQueue(
@@ -239,8 +240,13 @@ class Pipeline:
 
     def _remember(self, events: np.ndarray) -> None:
         self.recent.append(events)
-        while len(self.recent) > 1 and sum(map(len, self.recent)) > MAX_RECENT_EVENTS:
-            self.recent.popleft()
+        self._recent_events += len(events)
+        newest_ns = events['t_ns'][-1]
+        while len(self.recent) > 1 and (
+            self._recent_events > MAX_RECENT_EVENTS
+            or abs(newest_ns - self.recent[0]['t_ns'][-1]) > RECENT_NS
+        ):
+            self._recent_events -= len(self.recent.popleft())
 
     def _forget(self) -> None:
         self._reset_asked = False
@@ -265,7 +271,7 @@ class Pipeline:
                 self._built_for = needs
             assert self._estimator is not None
             self._estimator.options = options
-        except (CalibrationError, ConfigError) as error:
+        except (CalibrationError, ConfigError, EngineError) as error:
             if self.obstacle != str(error):
                 self._wiring.say(str(error))
             self.obstacle, self._estimator, self._built_for = str(error), None, None

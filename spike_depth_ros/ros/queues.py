@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
@@ -151,7 +152,8 @@ class Worker(Generic[T]):
     def _run(self) -> None:
         reason = f'thread {self._thread.name} ended by an error that nobody expected'
         if self._niceness and sys.platform == 'linux':  # elsewhere it would be the process's
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), self._niceness)
+            with contextlib.suppress(PermissionError):  # it stands further back already
+                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), self._niceness)
         try:
             self._loop()
             reason = self.given_up

@@ -8,9 +8,10 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
+from rclpy.exceptions import InvalidTopicNameException
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.publisher import Publisher
@@ -22,6 +23,7 @@ from spike_depth_ros.bags.bag_writer import STATIC_DEPTH
 from spike_depth_ros.ros import params
 from spike_depth_ros.ros.inputs import InputError, message_class
 from spike_depth_ros.ros.messages import make_time
+from spike_depth_ros.ros.outputs import OUTPUTS
 from spike_depth_ros.ros.pacing import (
     Pace,
     Schedule,
@@ -43,7 +45,18 @@ CLOCK_PERIOD_S = 0.01
 SAY_PERIOD_S = 5.0
 SETTLED = 'is read when the node starts: start it anew'
 
-FAULTS = (ValueError, OSError, RuntimeError)
+
+def as_it_is(cdr: bytes) -> Iterable[bytes]:
+    """The conversion that is none."""
+    return (cdr,)
+
+
+OWN_RESULTS = tuple(output.topic.replace('~', '/depth_node') for output in OUTPUTS.values())
+"""Ends of the names that depth_node publishes under."""
+
+
+class NotPlayedError(Exception):
+    """Why a recorded topic is left out."""
 
 
 class Channel(NamedTuple):
@@ -51,7 +64,7 @@ class Channel(NamedTuple):
 
     publisher: Publisher
     restamp: Callable[[bytes, int], bytes]
-    convert: Callable[[bytes], bytes | None]
+    convert: Callable[[bytes], Iterable[bytes]]
 
 
 class ReplayNode(Node):
@@ -59,7 +72,9 @@ class ReplayNode(Node):
 
     The recording's events go to `events`, the calibration beside them to `camera_info`, all else
     to the topic that it was recorded from, where its message type is installed. What was latched
-    is latched again; a recorded `/clock` gives way to the player's own.
+    is latched again; a recorded `/clock` gives way to the player's own. Left out is what would mix
+    with what is played or estimated: topics that lead to where the events or their calibration go,
+    and results of depth_node.
 
     Args:
         **options: as of `rclpy.node.Node`.
@@ -116,23 +131,34 @@ class ReplayNode(Node):
         for topic in topics:
             if topic.name == event_topic.name:
                 continue
-            if topic.name == '/clock' and self.parameters.clock:
-                self.get_logger().info('not played: /clock, this player publishes its own')
-                continue
-            target = 'camera_info' if topic == info else topic.name
             try:
-                message = message_class(topic.type)
-            except InputError:
-                self.get_logger().info(f'not played: {topic.name}, {topic.type} is not installed')
-                continue
-            publisher = self.create_publisher(message, target, _qos(topic))
-            channels[topic.name] = Channel(publisher, _restamp(topic.type, message), bytes)
+                channels[topic.name] = self._side_channel(topic, topic == info)
+            except NotPlayedError as error:
+                self.get_logger().info(f'not played: {topic.name}, {error}')
         return channels
+
+    def _side_channel(self, topic: Topic, is_info: bool) -> Channel:
+        """For a topic beside the events, unless it would disturb those who listen to them."""
+        if topic.name == '/clock' and self.parameters.clock:
+            raise NotPlayedError('this player publishes its own')
+        if topic.name.endswith(OWN_RESULTS):
+            raise NotPlayedError('an answer of an earlier run, to be told from those of this one')
+        try:
+            message = message_class(topic.type)
+            target = self.resolve_topic_name('camera_info' if is_info else topic.name)
+            if not is_info and target in map(self.resolve_topic_name, ('events', 'camera_info')):
+                raise NotPlayedError(f'{target} is for the events that are played')
+            publisher = self.create_publisher(message, target, _qos(topic))
+        except InputError as error:
+            raise NotPlayedError(f'{topic.type} is not installed') from error
+        except InvalidTopicNameException as error:
+            raise NotPlayedError('which is no name of a topic in ROS 2') from error
+        return Channel(publisher, _restamp(topic.type, message), as_it_is)
 
     def _event_channel(self, topic: Topic) -> Channel:
         """The bag's own type where it is installed, else EventPacket."""
         type_name = SAME_BYTES.get(topic.type, topic.type)
-        convert: Callable[[bytes], bytes | None] = bytes
+        convert: Callable[[bytes], Iterable[bytes]] = as_it_is
         try:
             message = message_class(type_name)
         except InputError:
@@ -150,7 +176,7 @@ class ReplayNode(Node):
             self._await_subscriber()
             with self._open() as source:  # sqlite wants the thread that reads to be its opener
                 self._play(source)
-        except FAULTS as error:
+        except Exception as error:  # of whatever kind: a playback that ends early says so
             if not self._stopping.is_set():
                 self.failure = f'the playback broke off: {error}'
                 self.get_logger().error(self.failure)
@@ -225,13 +251,10 @@ class ReplayNode(Node):
 
     def _send(self, message: RawMessage) -> None:
         channel = self._channels[message.topic]
-        cdr = channel.convert(bytes(message.cdr))
-        if cdr is None:
-            return
-        cdr = channel.restamp(cdr, self._shift_ns)
         self._last_shown_ns = message.stamp_ns + self._shift_ns
-        self._tell_time(message.stamp_ns)
-        channel.publisher.publish(cdr)
+        for cdr in channel.convert(bytes(message.cdr)):
+            self._tell_time(message.stamp_ns)
+            channel.publisher.publish(channel.restamp(cdr, self._shift_ns))
 
 
 def camera_info_topic(topics: tuple[Topic, ...], event_topic: Topic) -> Topic | None:

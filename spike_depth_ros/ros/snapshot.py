@@ -14,25 +14,23 @@ from spike_depth_ros.ros.depth_parameters import DepthParameters
 from spike_depth_ros.ros.pipeline import Result
 
 
-def write_snapshot(
-    folder: Path, result: Result, recent: list[np.ndarray], parameters: DepthParameters
-) -> Path:
-    """Writes `snapshot_STAMP.npz` and two pictures beside it.
+def write_snapshot(result: Result, recent: list[np.ndarray], parameters: DepthParameters) -> Path:
+    """Writes `snapshot_STAMP.npz` and two pictures beside it, into `snapshot_dir`.
 
     Args:
-        folder: made if missing.
         result: what to save: depth_m, confidence, spikes, intrinsics.
         recent: event arrays; those after the window's end are left out.
-        parameters: saved as JSON text.
+        parameters: saved as JSON text; they say which folder, made if missing.
 
     Returns:
         The path of the .npz, which `numpy.load` reads without pickle.
 
     Raises:
-        OSError: the folder cannot be written.
+        OSError, RuntimeError: the folder cannot be written, or its `~` is of nobody.
     """
     window, frame, camera = result.job.window, result.frame, result.job.estimator.camera
     events = join_events(recent)
+    folder = Path(parameters.snapshot_dir).expanduser()
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f'snapshot_{result.job.stamp_ns}.npz'
     np.savez_compressed(
