@@ -201,3 +201,16 @@ def test_a_pickle_is_not_unpickled(tmp_path):
 def test_a_field_of_view_that_cannot_be_is_refused():
     with pytest.raises(ConfigError, match='field_of_view_deg'):
         DenseConfig('.', field_of_view_deg=180)
+
+
+def test_a_recording_has_one_unit_of_time_however_it_begins(tmp_path):
+    """In ns, the first file with nothing but two events in the first microsecond."""
+    folder = tmp_path / 'train' / 'town01'
+    write_sequence(folder, late_files=False)
+    np.save(
+        folder / 'events/data/events_0000000000.npy', np.array([[5.0, 1, 1, 1], [900, 2, 2, 0]])
+    )
+    clips = open_dense(DenseConfig(str(tmp_path), spikes=CONFIG))
+    assert len(clips) == 3
+    ((sample,), *_) = clips
+    assert sample.meta['event_count'] > 1000

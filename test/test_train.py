@@ -10,6 +10,7 @@ import sys
 import textwrap
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,11 +21,11 @@ from spike_depth_ros.data import DATASETS
 from spike_depth_ros.data.augment import NO_AUGMENTATION
 from spike_depth_ros.data.sample import Sample
 from spike_depth_ros.model.checkpoint import load_checkpoint
-from spike_depth_ros.model.registry import build
+from spike_depth_ros.model.registry import PRESETS, build
 from spike_depth_ros.model.teacher import TEACHERS
 from spike_depth_ros.train import run
 from spike_depth_ros.train.batches import DrawnBatches, collate, groups_by_size, spread
-from spike_depth_ros.train.module import DepthTraining, carried, norms
+from spike_depth_ros.train.module import DepthTraining, FeatureTap, carried, norms
 from spike_depth_ros.train.optimizer import (
     METHODS,
     Muon,
@@ -256,6 +257,79 @@ def test_the_teacher_teaches_and_stays_outside(tmp_path):
     assert any((tmp_path / 'cache').iterdir())
 
 
+def test_a_teacher_says_nothing_where_there_is_no_image(tmp_path, monkeypatch):
+    """Of one clip of two, or of none: the run goes on, and what was heard is not piled up."""
+    data = DataChoice('planes', {}, {}, NO_AUGMENTATION, workers=0)
+    rgb = config(model=ModelChoice('rgb_unet', {'width': 8}), data=data,
+                 schedule={'max_iterations': 2, 'validate_every': 2})  # fmt: skip
+    teacher = TeacherChoice('rgb', str(run.train(rgb, tmp_path / 'teacher')))
+    settings = config(teacher=teacher, data=data)
+    module = DepthTraining(settings, run.make_student(settings), run.make_teacher(teacher))
+    monkeypatch.setattr(module, 'log', lambda *_, **__: None)
+    monkeypatch.setattr(module, 'log_dict', lambda *_, **__: None)
+    heard = []
+    monkeypatch.setattr(module, '_log_smoothed', heard.append)
+    clips = Planes.open(PlanesConfig(2, images=True))
+    blind = [[sample._replace(image=None) for sample in clip] for clip in clips]
+    for batch in (clips, [clips[0], blind[1]], blind, clips):
+        module.training_step(collate(batch), 0).backward()
+    both, one, none, again = (float(terms['domain'].detach()) for terms in heard)
+    assert both > one > none == 0.0
+    assert again == pytest.approx(both, rel=0.1)  # the batch statistics have moved
+    assert module._tap._heard == []
+    assert all(p.grad is not None for p in module.adapters.parameters())
+
+
+def test_a_network_without_layers_to_teach_is_refused():
+    with pytest.raises(ConfigError, match='RgbUNet has no layers'):
+        FeatureTap(build('rgb_unet'), 1)
+    with pytest.raises(ConfigError, match='E2Depth has no layers'):
+        FeatureTap(build('e2depth_small', {'residual_blocks': 0}), 1)
+
+
+def test_what_the_card_says_of_a_validation_is_of_this_run(tmp_path):
+    never = run.train(config(schedule={'max_iterations': 2}), tmp_path / 'never')
+    assert load_checkpoint(never).card['validation'] == {'cap_m': 80.0, 'iteration': 0}
+    short = {'max_iterations': 4, 'validate_every': 3}
+    run.train(config(schedule=short), tmp_path / 'once')
+    once = load_checkpoint(tmp_path / 'once' / run.LAST).card['validation']
+    assert once['iteration'] == 3
+    run.train(config(schedule=short | {'max_iterations': 5}), tmp_path / 'once')
+    assert load_checkpoint(tmp_path / 'once' / run.LAST).card['validation'] == once
+
+
+def test_a_preset_that_has_changed_is_told(tmp_path, monkeypatch):
+    run.train(config(schedule={'max_iterations': 1}), tmp_path)
+    monkeypatch.setitem(PRESETS, 'tiny', ('spiking_transformer', {'dim': 24, 'depth': 1}))
+    with pytest.raises(run.TrainingError, match=r"other settings in \['network'\]"):
+        run.train(config(schedule={'max_iterations': 2}), tmp_path)
+
+
+def test_weights_of_another_range_and_more_clips_than_before_are_told(tmp_path, caplog):
+    short = {'max_iterations': 1}
+    start = run.train(config(schedule=short), tmp_path / 'a')
+    other = config(
+        schedule=short, model=ModelChoice('tiny', weights=str(start)),
+        depth_range=DepthRange(min_m=2.0, focal_px=40.0),
+    )  # fmt: skip
+    run.train(other, tmp_path / 'b')
+    assert 'was trained with depth_range' in caplog.text
+    state = torch.load(tmp_path / 'b' / run.STATE, weights_only=True)
+    keeper = run.Keeper(tmp_path, other, 'tiny')
+    keeper.load_state_dict(next(iter(state['callbacks'].values())))
+    assert keeper._clips == 4
+    keeper.on_train_start(SimpleNamespace(datamodule=SimpleNamespace(training=[0] * 5)), None)
+    keeper.teardown(None, None, 'fit')
+    assert 'began with 4 clips and goes on with 5' in caplog.text
+
+
+def test_a_machine_that_is_not_here_is_told(tmp_path):
+    if torch.cuda.is_available():
+        pytest.skip('here is a GPU')
+    with pytest.raises(ConfigError, match='machine cannot be had here'):
+        run.train(config(machine=Machine(accelerator='gpu', threads=1)), tmp_path)
+
+
 def test_state_runs_through_a_clip_and_its_gradient_ends_at_each_window():
     network = build('tiny')
     first, second = torch.randint(0, 3, (2, STEPS, 2, 2, 32, 32), dtype=torch.uint8)
@@ -427,9 +501,10 @@ def test_groups_come_from_the_data_set():
 
 def test_two_windows_and_a_spike_config_reach_the_data():
     settings = config(spikes=SpikeConfig(steps=STEPS), schedule={'clip_windows': 2})
-    clips = run.ClipsOfRun(settings, images=True)
+    clips = run.ClipsOfRun(settings, reads_images=False, taught=True)
     assert len(clips.training[0]) == 2
     assert clips.training[0][0].image is not None
+    assert clips.validation[0][0].image is None  # no teacher is there to look at it
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import math
 
 import numpy as np
 
-from spike_depth_ros.config import require
+from spike_depth_ros.config import ConfigError, require
 from spike_depth_ros.data.sample import Sample
 
 
@@ -22,7 +22,7 @@ class AugmentConfig:
 
     Attributes:
         crop_height: rows of the result, a multiple of what the network needs; 0 keeps them.
-        crop_width: columns of the result; 0 keeps them.
+        crop_width: columns of the result; 0 keeps them. Both or neither.
         flip: probability of a mirror image.
         min_scale: smallest zoom.
         max_scale: greatest zoom; each clip draws one, evenly in its logarithm.
@@ -50,6 +50,11 @@ class AugmentConfig:
     def __post_init__(self) -> None:
         require(self.crop_height >= 0, 'crop_height', self.crop_height, 'at least 0')
         require(self.crop_width >= 0, 'crop_width', self.crop_width, 'at least 0')
+        if bool(self.crop_height) != bool(self.crop_width):
+            raise ConfigError(
+                f'crop_height is {self.crop_height} and crop_width {self.crop_width}: give both, '
+                'or neither'
+            )
         for name in ('flip', 'max_drop', 'swap_polarity', 'halt', 'flash'):
             require(0 <= getattr(self, name) <= 1, name, getattr(self, name), '0 to 1')
         limits = f'0.1 to {self.max_scale}, and that at most 10'

@@ -135,9 +135,18 @@ class DenseSequence:
     def _frames(self) -> tuple[np.ndarray, list[Path]]:
         return _stamped(self._folder / 'rgb' / 'frames', 'frame', 'png', ADVICE)
 
+    @functools.cached_property
+    def _in_seconds(self) -> bool:
+        """CARLA counts nanoseconds, exports may not: the last event of the recording tells."""
+        for path in reversed(self._event_files[1]):
+            table = _read_npy(path, (None, 4), ADVICE)
+            if len(table):
+                return bool(table[-1, 0] < MOST_S)
+        return False
+
     def _all_events(self) -> Iterator[np.ndarray]:
         for path in self._event_files[1]:
-            events = _read_events(path)
+            events = _read_events(path, self._in_seconds)
             if len(events):
                 yield events
         raise DatasetError(f'{self._folder}/events/data holds no event: {ADVICE}')
@@ -147,7 +156,7 @@ class DenseSequence:
         stamps_ns, paths = self._event_files
         first, last = np.searchsorted(stamps_ns, (t0_ns, t1_ns))
         for path in paths[max(first - 1, 0) : last + 1]:
-            events = _read_events(path)
+            events = _read_events(path, self._in_seconds)
             yield events[(events['t_ns'] >= t0_ns) & (events['t_ns'] < t1_ns)]
 
 
@@ -252,12 +261,11 @@ def _read_npy(path: Path, shape: tuple[int | None, ...], advice: str) -> np.ndar
     return array
 
 
-def _read_events(path: Path) -> np.ndarray:
+def _read_events(path: Path, in_seconds: bool) -> np.ndarray:
     """(N,) `EVENT_DTYPE` of one file; polarity may be {0, 1} or {-1, 1}, time in ns or s."""
     table = _read_npy(path, (None, 4), ADVICE)
     x, y = table[:, 1], table[:, 2]
     if not (np.isfinite(table).all() and ((x >= 0) & (x < WIDTH) & (y >= 0) & (y < HEIGHT)).all()):
         raise DatasetError(f'{path} holds events outside of {WIDTH}x{HEIGHT} pixels: {ADVICE}')
-    in_seconds = len(table) and table[-1, 0] < MOST_S  # CARLA counts nanoseconds, exports may not
     t_ns = np.round(table[:, 0] * (1e9 if in_seconds else 1.0)).astype(np.int64)
     return make_events(t_ns, x.astype(np.uint16), y.astype(np.uint16), table[:, 3] > 0)

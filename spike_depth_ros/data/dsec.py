@@ -70,6 +70,11 @@ def open_dsec(config: DsecConfig) -> Clips:
     Raises:
         DatasetError: no such split, or a file is missing or damaged.
     """
+    if config.split == 'test_12':
+        raise DatasetError(
+            'split test_12 is the official test set, whose depth is not public: nothing can be '
+            'trained or measured on it. Its events can be played (spike_depth replay FOLDER)'
+        )
     root = Path(config.root)
     folder = root / 'train' if (root / 'train').is_dir() else root
     names = _found(folder) if config.split == FOUND else read_split(config.split)

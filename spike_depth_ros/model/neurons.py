@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from spike_depth_ros.config import require
 from spike_depth_ros.model import fused, kernels
@@ -234,6 +235,15 @@ class _Spike(torch.autograd.Function):
 def _lif_torch(neuron: Neuron, current: Tensor, membrane: Tensor) -> tuple[Tensor, Tensor]:
     if torch.compiler.is_compiling():
         return _lif_graph(neuron, current, membrane)
+    if _needs_gradient(current, membrane):
+        # keeps the currents and computes the membranes anew on the way back: autograd would keep
+        # half a dozen maps of every step, more than a GPU holds of the larger networks
+        return checkpoint(_lif_steps, neuron, current, membrane, use_reentrant=False,
+                          preserve_rng_state=False)  # fmt: skip
+    return _lif_steps(neuron, current, membrane)
+
+
+def _lif_steps(neuron: Neuron, current: Tensor, membrane: Tensor) -> tuple[Tensor, Tensor]:
     spikes = []
     for x in current.unbind(0):
         charged = membrane + (x - membrane) / neuron.tau

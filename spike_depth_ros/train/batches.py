@@ -28,7 +28,8 @@ class Batch(NamedTuple):
     spikes: Tensor  # (K, T, B, 2, H, W) uint8
     depth_m: Tensor  # (K, B, 1, H, W) float32: NaN unknown, +inf beyond
     focal_px: Tensor  # (B,) float32
-    image: Tensor | None  # (K, B, 3, H, W) uint8 RGB
+    image: Tensor | None  # (K, B, 3, H, W) uint8 RGB, black where there was none
+    pictured: Tensor  # (K, B) bool: where there is an image
     size: Tensor  # (B, 2) int64: height and width of the part that is no padding
 
 
@@ -164,12 +165,13 @@ def collate(clips: list[list[Sample]]) -> Batch:
         return torch.from_numpy(np.stack([np.stack(row) for row in rows], axis=1))  # (K, B, ...)
 
     spikes = stacked(lambda sample: sample.spikes, 0).transpose(1, 2).contiguous()
-    complete = all(sample.image is not None for clip in clips for sample in clip)
+    pictured = torch.tensor([[sample.image is not None for sample in clip] for clip in clips]).T
     return Batch(
         spikes,
         stacked(_supervised, np.nan),
         torch.tensor([clip[0].meta['focal_px'] for clip in clips], dtype=torch.float32),
-        stacked(_channels_first, 0) if complete else None,
+        stacked(_channels_first, 0) if pictured.any() else None,
+        pictured,
         torch.tensor([clip[0].depth_m.shape for clip in clips]),
     )
 
@@ -206,4 +208,6 @@ def _supervised(sample: Sample) -> np.ndarray:
 
 
 def _channels_first(sample: Sample) -> np.ndarray:
+    if sample.image is None:
+        return np.zeros((3, *sample.depth_m.shape), np.uint8)
     return np.asarray(sample.image).transpose(2, 0, 1)

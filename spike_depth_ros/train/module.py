@@ -13,6 +13,7 @@ import lightning
 import torch
 from torch import Tensor, nn
 
+from spike_depth_ros.config import ConfigError
 from spike_depth_ros.estimator import Limits, interpret
 from spike_depth_ros.model.head import Prediction
 from spike_depth_ros.model.spiking_transformer import SpikingTransformer
@@ -46,10 +47,19 @@ class FeatureTap:
     Args:
         network: one of `FEATURE_LAYERS`.
         count: number of layers, the deepest ones.
+
+    Raises:
+        ConfigError: it has no such layers.
     """
 
     def __init__(self, network: nn.Module, count: int) -> None:
-        layers = FEATURE_LAYERS[type(network).__name__](network)
+        kind = type(network).__name__
+        layers = FEATURE_LAYERS[kind](network) if kind in FEATURE_LAYERS else []
+        if not layers:
+            raise ConfigError(
+                f'this {kind} has no layers that a teacher could show anything: train it without '
+                "(--teacher.name ''), or take one of " + ', '.join(sorted(FEATURE_LAYERS))
+            )
         self.layers = layers[-count:]
         self._heard: list[Tensor] = []
         for layer in self.layers:
@@ -75,6 +85,7 @@ class DepthTraining(lightning.LightningModule):
     Attributes:
         averaged: the moving average of the student: what is validated and kept.
         figures: of the last validation.
+        validated_at: the iteration of that; 0 before the first.
         wall_s: time spent in training, over all sittings.
     """
 
@@ -92,6 +103,7 @@ class DepthTraining(lightning.LightningModule):
         self.averaged = copy.deepcopy(student).eval().requires_grad_(False)
         self.metrics = DepthMetrics(config.schedule.cap_m)
         self.figures: dict[str, float] = {}
+        self.validated_at = 0
         self.wall_s = 0.0
         self._since_s = time.monotonic()
         self._shown: list[tuple] = []
@@ -156,19 +168,24 @@ class DepthTraining(lightning.LightningModule):
         config = self.config
         truth = losses.target(batch.depth_m[k], batch.focal_px, config.depth_range)
         terms = losses.depth_losses(answer, truth, config.depth_range, config.loss)
-        if self.teacher is None or self._tap is None or batch.image is None:
+        if self._tap is None:
             return terms
-        return terms | self._imitation(batch.spikes[k], batch.image[k])
+        return terms | self._imitation(self._tap.take(), batch, k)
 
-    def _imitation(self, spikes: Tensor, image: Tensor) -> dict[str, Tensor]:
-        """What the student's features of the last window lack of the teacher's."""
-        weights = self.config.loss
+    def _imitation(self, own: list[Tensor], batch: Batch, k: int) -> dict[str, Tensor]:
+        """What the student's features of window k lack of the teacher's, where it had an image.
+
+        Where none had one the terms are 0, but there: all processes learn the same parameters.
+        """
+        weights, spikes = self.config.loss, batch.spikes[k]
         assert self.teacher is not None
-        assert self._tap is not None
-        mask = (
-            losses.patches_with_events(spikes, STRIDE_PX) if weights.only_event_patches else None
-        )
-        own = self._tap.take()
+        height, width = spikes.shape[-2:]
+        image = spikes.new_zeros(spikes.shape[1], 3, height, width)
+        if batch.image is not None:
+            image = batch.image[k]
+        mask = batch.pictured[k].view(-1, 1, 1, 1).expand(-1, 1, *own[0].shape[-2:])
+        if weights.only_event_patches:
+            mask = mask & losses.patches_with_events(spikes, STRIDE_PX)
         pairs = list(zip(own, self.adapters, self.teacher(image)[-len(own) :], strict=True))
         terms = {}
         for name, weight, loss in (
@@ -222,8 +239,12 @@ class DepthTraining(lightning.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Closes the error figures of this validation."""
-        self.figures = self.metrics.compute()
+        figures = self.metrics.compute()
         self.metrics.reset()
+        if self.trainer.sanity_checking:  # of one clip, by weights that have learnt nothing
+            self._shown = []
+            return
+        self.figures, self.validated_at = figures, self.global_step
         known = {k: float(v) for k, v in self.figures.items() if not math.isnan(v)}
         self.log_dict({f'validation/{name}': value for name, value in known.items()})
         self.log('abs_rel', self.figures['abs_rel'], prog_bar=True, logger=False)
@@ -256,12 +277,15 @@ class DepthTraining(lightning.LightningModule):
         self._since_s = time.monotonic()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keeps the time spent beside the weights."""
+        """Keeps the time spent and the figures beside the weights."""
         checkpoint['wall_s'] = self.wall_s
+        figures = {name: float(value) for name, value in self.figures.items()}
+        checkpoint['validation'] = (self.validated_at, figures)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Goes on counting the time."""
+        """Goes on counting the time, and knows what the last validation found."""
         self.wall_s = float(checkpoint['wall_s'])
+        self.validated_at, self.figures = checkpoint.get('validation', (0, {}))
 
 
 def norms(network: nn.Module) -> list[nn.BatchNorm2d]:
@@ -273,12 +297,12 @@ def network_input(network: nn.Module, batch: Batch, k: int) -> Tensor:
     """What the network reads of window k: spikes (T, B, 2, H, W), or the image (B, 3, H, W).
 
     Raises:
-        ValueError: it reads images and the data has none.
+        ValueError: it reads images and the data lacks one.
     """
     if getattr(network, 'reads', 'spikes') == 'spikes':
         return batch.spikes[k]
-    if batch.image is None:
-        raise ValueError(f'{type(network).__name__} reads images, and this data set has none')
+    if batch.image is None or not batch.pictured[k].all():
+        raise ValueError(f'{type(network).__name__} reads images, and this data set lacks some')
     return batch.image[k]
 
 

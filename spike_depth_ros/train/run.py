@@ -20,10 +20,11 @@ import lightning
 import torch
 from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
 from torch.utils.data import DataLoader, Subset
 
-from spike_depth_ros.config import ConfigError
+from spike_depth_ros.config import ConfigError, to_dict
 from spike_depth_ros.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from spike_depth_ros.model.registry import PRESETS, build
 from spike_depth_ros.model.teacher import TEACHERS, CachedTeacher, Teacher
@@ -50,15 +51,20 @@ class TrainingError(ValueError):
 
 
 class ClipsOfRun(lightning.LightningDataModule):
-    """The training and validation clips of a run."""
+    """The training and validation clips of a run.
 
-    def __init__(self, config: TrainConfig, images: bool) -> None:
+    Args:
+        config: of the run.
+        reads_images: whether the student looks at colour images.
+        taught: whether a teacher does, who is not there in a validation.
+    """
+
+    def __init__(self, config: TrainConfig, reads_images: bool, taught: bool) -> None:
         super().__init__()
         self.config = config
-        data, schedule = config.data, config.schedule
-        shared = (config.spikes, schedule.clip_windows, images)
-        self.training = open_clips(data.name, data.train, *shared)
-        self.validation = open_clips(data.name, data.validation, *shared)
+        data, shared = config.data, (config.spikes, config.schedule.clip_windows)
+        self.training = open_clips(data.name, data.train, *shared, reads_images or taught)
+        self.validation = open_clips(data.name, data.validation, *shared, reads_images)
         self.groups = groups_by_size(self.training, data.augment)
 
     def train_dataloader(self) -> DataLoader:
@@ -75,6 +81,11 @@ class ClipsOfRun(lightning.LightningDataModule):
     def val_dataloader(self) -> DataLoader:
         """This process' share of the validation clips, one at a time."""
         chosen = spread(len(self.validation), self.config.schedule.validation_clips)
+        if len(chosen) < self._trainer.world_size:
+            raise ConfigError(
+                f'{len(chosen)} validation clips for {self._trainer.world_size} processes, '
+                'expected one for each: raise schedule.validation_clips or lower machine.devices'
+            )
         part = chosen[self._trainer.global_rank :: self._trainer.world_size]
         return loader(Subset(self.validation, part), min(self.config.data.workers, 1))  # type: ignore[arg-type]
 
@@ -96,11 +107,17 @@ class Keeper(lightning.Callback):
     def __init__(self, folder: Path, config: TrainConfig, name: str) -> None:
         self.folder, self.config, self.name = folder, config, name
         self.best = float('inf')
+        self._clips = 0
         self._stopping = False
         self._handlers: dict[int, Any] = {}
 
     def on_train_start(self, trainer: Any, module: Any) -> None:
         """From here on a signal ends the run after a whole step; lightning's would cut it."""
+        clips = len(trainer.datamodule.training)
+        if self._clips not in (0, clips):
+            log.warning('the run began with %s clips and goes on with %s: its batches are others '
+                        'than they would have been', self._clips, clips)  # fmt: skip
+        self._clips = clips
         if threading.current_thread() is threading.main_thread():
             self._handlers = {
                 number: signal.signal(number, self._stop)
@@ -120,11 +137,12 @@ class Keeper(lightning.Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """What to remember between two sittings."""
-        return {'best': self.best}
+        return {'best': self.best, 'clips': self._clips}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Remembers it."""
         self.best = float(state_dict['best'])
+        self._clips = int(state_dict.get('clips', 0))
 
     def on_train_batch_end(self, trainer: Any, module: Any, *_: Any) -> None:
         """Saves the state now and then."""
@@ -193,7 +211,7 @@ def card(config: TrainConfig, module: DepthTraining) -> dict[str, Any]:
         'iterations': module.global_step,
         'batch_size': config.schedule.batch_size,
         'wall_s': round(module.wall_s, 1),
-        'validation': {'cap_m': config.schedule.cap_m} | {
+        'validation': {'cap_m': config.schedule.cap_m, 'iteration': module.validated_at} | {
             name: None if value != value else round(float(value), 5)
             for name, value in module.figures.items()
         },
@@ -215,16 +233,16 @@ def train(config: TrainConfig, folder: Path) -> Path:
         ConfigError: a choice that is not to be had.
     """
     name = PRESETS.get(config.model.name, (config.model.name,))[0]
-    claim(folder, config)
     if config.machine.threads:
         torch.set_num_threads(config.machine.threads)
     keep_freed_memory()
     lightning.seed_everything(config.schedule.seed, verbose=False)
     student = make_student(config)
+    claim(folder, config, student)
     teacher = make_teacher(config.teacher)
     module = DepthTraining(config, student, teacher)
-    images = teacher is not None or getattr(student, 'reads', 'spikes') == 'image'
-    clips = ClipsOfRun(config, images)
+    reads_images = getattr(student, 'reads', 'spikes') == 'image'
+    clips = ClipsOfRun(config, reads_images, teacher is not None)
     log.info(
         '%s: %s parameters, %s training clips, %s validation clips; %s',
         config.model.name, f'{sum(p.numel() for p in student.parameters()):,}',
@@ -267,6 +285,13 @@ def make_student(config: TrainConfig) -> nn.Module:
                 f'{config.model.weights!r} holds {start.model_config}, the run asks for '
                 f'{student.config}: make model.name and model.config the same'
             )
+        for name, had, has in (
+            ('depth_range', start.depth_range, config.depth_range),
+            ('spikes', start.spikes, config.spikes),
+        ):
+            if had != has:
+                log.warning('%s was trained with %s %s, this run has %s: its first answers will '
+                            'be off', config.model.weights, name, had, has)  # fmt: skip
         student.load_state_dict(start.model.state_dict())
     # convolutions on the CPU are up to twice as fast on this layout, in bfloat16 above all
     return student.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
@@ -285,12 +310,12 @@ def make_teacher(choice: TeacherChoice) -> Teacher | None:
 def make_trainer(config: TrainConfig, folder: Path, keeper: Keeper) -> lightning.Trainer:
     """Lightning's loop as the configuration wants it."""
     machine, schedule = config.machine, config.schedule
-    return lightning.Trainer(
+    return _lightning(
         accelerator=machine.accelerator,
         devices=machine.devices or 'auto',
         num_nodes=machine.nodes,
         strategy=machine.strategy,
-        precision=machine.precision,  # type: ignore[arg-type]
+        precision=machine.precision,
         max_steps=schedule.max_iterations,
         max_epochs=-1,
         val_check_interval=schedule.validate_every,
@@ -307,14 +332,24 @@ def make_trainer(config: TrainConfig, folder: Path, keeper: Keeper) -> lightning
     )
 
 
-def claim(folder: Path, config: TrainConfig) -> None:
+def _lightning(**options: Any) -> lightning.Trainer:
+    try:
+        return lightning.Trainer(**options)
+    except MisconfigurationException as error:
+        raise ConfigError(f'machine cannot be had here: {error}') from error
+
+
+def claim(folder: Path, config: TrainConfig, student: nn.Module) -> None:
     """Writes the configuration into the run's folder, or checks that it is this run's.
+
+    The network is written out: what a preset means may change from one version to the next.
 
     Raises:
         TrainingError: the folder belongs to another run.
     """
     file = folder / CONFIG
     wanted = json.loads(json.dumps(dataclasses.asdict(config)))
+    wanted['network'] = to_dict(student.config)
     if file.exists() and (folder / STATE).exists():
         try:
             found = json.loads(file.read_text(encoding='utf-8'))

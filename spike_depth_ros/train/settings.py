@@ -210,7 +210,7 @@ class Machine:
         accelerator: auto, cpu or gpu.
         devices: number of processes per host, one device each; 0 for all there are.
         nodes: hosts.
-        strategy: auto, ddp, fsdp...
+        strategy: auto, ddp, ddp_find_unused_parameters_true...
         precision: 32-true, bf16-mixed or 16-mixed.
         threads: of each process for arithmetic; 0 leaves it to torch.
     """
