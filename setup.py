@@ -25,7 +25,7 @@ def share(folder: str, pattern: str) -> tuple[str, list[str]]:
 setup(
     name=PACKAGE,
     version=version(),
-    description='Metric depth from event cameras by a distilled spiking transformer, for ROS 2',
+    description='Metric depth from event cameras by a spiking transformer, for ROS 2',
     long_description=(HERE / 'README.md').read_text(encoding='utf-8'),
     long_description_content_type='text/markdown',
     license='Apache-2.0',

@@ -22,7 +22,7 @@ ARGUMENTS = {
     'params_file': (str(SHARE / 'config' / 'depth.yaml'), 'parameters of the nodes'),
     'checkpoint': ('', 'weights; empty: the ones that come with the package'),
     'device': ('', 'auto, cpu or cuda; empty: as the params file says'),
-    'bag': ('', 'recording to play: a bag, a DSEC folder, an events.h5, a .raw file'),
+    'bag': ('', 'recording to play: a bag, a DSEC folder, any event file'),
     'topic': ('', 'topic of the events in the recording; empty: the only one'),
     'rate': ('', 'speed of the recording; empty: as the params file says, or 1'),
     'loop': ('', 'true: play the recording again and again; empty: as the params file says'),

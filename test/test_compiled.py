@@ -65,6 +65,12 @@ def test_without_a_folder_for_the_cache_kernels_are_compiled_anew(tmp_path):
     assert run(tmp_path, code=f'{NOWHERE}{call}') == '3'
 
 
+@pytest.mark.parametrize('path', sorted(ROOT.rglob('*.py')), ids=lambda p: str(p.name))
+def test_nobody_asks_numba_for_a_cache_but_here(path):
+    if path.name != 'compiled.py':
+        assert 'cache=True' not in path.read_text(encoding='utf-8')
+
+
 @pytest.mark.parametrize('beside', [True, False], ids=['beside the source', 'elsewhere'])
 def test_a_change_in_another_file_is_noticed(tmp_path, beside):
     """Beside the source, or where a read-only installation keeps it."""

@@ -25,7 +25,7 @@ def demo(
     confidence and cloud, a video, report.html and demo.json.
 
     Args:
-        source: bag, DSEC folder, events.h5 or .raw; empty: a synthetic drive made for this.
+        source: a recording that `convert` takes; empty: a synthetic drive made for this.
         out: folder of the report.
         seconds: how much of the drive to play.
         seed: world of the synthetic drive; the default belongs to none of the ranges for

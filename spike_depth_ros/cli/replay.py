@@ -16,7 +16,7 @@ def replay(
     wait_for_subscriber_s: float = 0.0,
     reliability: str = 'reliable',
 ) -> None:
-    """Plays a bag, a DSEC folder, an events.h5 or a .raw file in real time.
+    """Plays a bag, a DSEC folder or any event file that `convert` takes in real time.
 
     The calibration recorded beside the events goes to `camera_info` beside `to`, everything
     else to the topic that it was recorded from. Says at the end whether the pace was kept.

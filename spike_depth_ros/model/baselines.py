@@ -52,7 +52,7 @@ class UNetConfig:
 
     Attributes:
         steps: time bins T per window.
-        width: channels of the first level; they double at each of the three others. 16 has
+        width: channels of the first level; they double at each of the three others. 17 has
             the parameters of the small spiking network, 75 those of E2Depth (10.7 M).
     """
 
@@ -121,7 +121,7 @@ class E2DepthConfig:
 
     Attributes:
         steps: time bins T per window, both polarities each.
-        width: channels of the head; 32 as published (10.7 M parameters), 7 has 0.51 M.
+        width: channels of the head; 32 as published (10.7 M parameters).
         residual_blocks: at the bottleneck.
     """
 

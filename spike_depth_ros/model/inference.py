@@ -2,8 +2,8 @@
 
 `SpikingTransformer` says what is computed, this says it again for speed: convolutions whose
 weights are laid out once, sums and rectifiers done while a convolution writes its result, one
-compiled pass for a layer of neurons, none for reshaping. It knows the shape of network that the
-presets have; `serves` says of which network.
+compiled pass for a layer of neurons, none for reshaping. It knows the shape of network that
+`tiny` and `small` have; `serves` says of which network.
 """
 
 from __future__ import annotations

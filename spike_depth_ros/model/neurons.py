@@ -282,7 +282,7 @@ def _ilif_torch(neuron: Neuron, current: Tensor, membrane: Tensor) -> tuple[Tens
 
 @functools.cache
 def _spikingjelly():
-    """The and surrogate modules of spikingjelly: imported only where they are asked for."""
+    """Modules functional and surrogate of spikingjelly: imported only where they are asked for."""
     from spikingjelly.activation_based import functional, surrogate
 
     return functional, surrogate

@@ -17,6 +17,8 @@ import numpy as np
 from numba import types
 from numba.extending import overload
 
+from spike_depth_ros.compiled import compiled
+
 _FLUSH = 16
 """Rows of a tile whose sums are kept in float32 before they go into float64."""
 
@@ -59,7 +61,7 @@ def _over_tau_typed(value, share, tau):
 
 
 _inner = numba.njit(nogil=True, error_model='numpy', inline='always')
-_kernel = numba.njit(cache=True, nogil=True, error_model='numpy')
+_kernel = compiled(error_model='numpy')
 
 
 @_inner

@@ -11,7 +11,9 @@ from spike_depth_ros.ros.params import RELIABILITY, ParameterError, parameter
 class ReplayParameters:
     """Parameters of `replay_node`."""
 
-    path: str = parameter('', 'What to play: a bag, a DSEC folder, an events.h5, a .raw file.')
+    path: str = parameter(
+        '', 'What to play: a bag, a DSEC folder, any event file that convert takes.'
+    )
     rate: float = parameter(1.0, 'Speed: 1 is real time.', low=0.001, high=1000.0)
     loop: bool = parameter(False, 'Start again at the end.')
     start_s: float = parameter(0.0, 'Skip this much at the beginning [s].', low=0.0, high=1e9)
