@@ -8,8 +8,9 @@ python=$venv/bin/python
 include=$("$python" -c 'import sysconfig; print(sysconfig.get_path("include"))')
 numpy=$("$python" -c 'import numpy; print(numpy.get_include())')
 
-# The wheels' CMake exports name the folders of the machine that built them.
-grep -rlE '/opt/python' "$venv/share" --include='*.cmake' | while read -r file; do
+# The wheels' CMake exports name the folders of the machine that built them; a second run of this
+# finds none.
+{ grep -rlE '/opt/python' "$venv/share" --include='*.cmake' || true; } | while read -r file; do
     sed -i -E \
         -e "s#/opt/python/cp3[0-9]+-cp3[0-9]+/lib/python3\.[0-9]+/site-packages/numpy/_?core/include#$numpy#g" \
         -e "s#/opt/python/cp3[0-9]+-cp3[0-9]+/include/python3\.[0-9]+#$include#g" "$file"

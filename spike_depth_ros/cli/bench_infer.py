@@ -68,7 +68,7 @@ def infer_rows(
             yield bench_row(f'{name}, {image}', 1 / time_s, UNIT)
             if image == next(iter(SIZES_PX)):
                 fastest[name] = time_s
-    yield from _peer_rows(checkpoint, running, threads, max(3, rounds // 5))
+    yield from _peer_rows(checkpoint, running, threads, rounds)
     for name, engine in running.items():
         yield _streaming_row(name, engine, checkpoint.spikes.steps, rounds)
     for name, time_s in fastest.items():
