@@ -1,5 +1,6 @@
 """Bags are written and read by two pairs of eyes: the package's, and dumber ones."""
 
+import errno
 import sqlite3
 import struct
 from pathlib import Path
@@ -28,11 +29,18 @@ from recordings import (
     write_ros1,
 )
 from rosbags.highlevel import AnyReader
-from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin
+from rosbags.rosbag2 import CompressionFormat, CompressionMode, ReaderError, StoragePlugin
 from rosbags.rosbag2 import Writer as Ros2Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
-from spike_depth_ros.bags import BagError, BagWriter, EventsH5Writer, convert_to, open_source
+from spike_depth_ros.bags import (
+    BagError,
+    BagWriter,
+    EventsH5Writer,
+    convert_to,
+    open_source,
+    rosbag,
+)
 from spike_depth_ros.bags.messages import DEFINITIONS, quaternion
 from spike_depth_ros.bags.packets import Packetiser, with_epoch
 from spike_depth_ros.bags.rosbag import ros1_event_array
@@ -436,3 +444,19 @@ def test_cameras_of_one_size_keep_their_own_clocks_and_counts(tmp_path):
         first_ns = [with_epoch(*one).events['t_ns'][0] for one in fed]
         assert np.diff(first_ns).tolist() == [10**7] * 4
         assert first_ns[0] // 10**9 == clock_ns // 10**9
+
+
+@pytest.mark.parametrize('wrapped', [False, True])
+def test_a_bag_that_may_not_be_read_is_not_called_damaged(tmp_path, monkeypatch, wrapped):
+    with BagWriter(tmp_path / 'bag') as writer:
+        writer.add_events(some_events(), H, W)
+
+    def refuse(path, stack):
+        error = PermissionError(errno.EACCES, 'Permission denied', str(path))
+        if wrapped:
+            raise ReaderError(f'could not open it: {error}') from error
+        raise error
+
+    monkeypatch.setattr(rosbag, '_open_ros2', refuse)
+    with pytest.raises(BagError, match=r'bag cannot be read: .*Permission denied'):
+        open_source(tmp_path / 'bag')

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import shutil
 import sys
 import tempfile
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
 
 ZSTD_MAGIC = b'\x28\xb5\x2f\xfd'
 STORAGE_SUFFIXES = ('.mcap', '.db3')
+NOT_DAMAGE = (errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EMFILE)
+"""What the system may say of a bag that is whole."""
 _ROS1_EVENT = np.dtype(
     [('x', '<u2'), ('y', '<u2'), ('sec', '<u4'), ('nanosec', '<u4'), ('p', 'u1')]
 )  # ROS 1 packs without padding
@@ -217,11 +220,10 @@ def _damage(path: Path) -> Iterator[None]:
         yield
     except BagError:
         raise
-    except (PermissionError, MemoryError) as error:
-        raise BagError(f'{path} cannot be read: {error or "not enough memory"}') from error
     except kinds as error:
         reason = str(error).rstrip('.') or type(error).__name__
-        if 'ermission denied' in reason or 'o space left' in reason:
+        first = error.__cause__ or error  # the libraries wrap what the system says
+        if isinstance(first, MemoryError) or getattr(first, 'errno', None) in NOT_DAMAGE:
             raise BagError(f'{path} cannot be read: {reason}') from error
         raise BagError(
             f'{path} is not a complete bag: {reason}. If the recorder '
