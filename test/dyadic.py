@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from spike_depth_ros.model.encoder import SpikingTransformerConfig
+from spike_depth_ros.model.neurons import Neuron
 from spike_depth_ros.model.spiking_transformer import SpikingTransformer
 
 CONFIG = SpikingTransformerConfig(dim=32, depth=2, heads=2, head_dim=16)
@@ -32,6 +33,9 @@ def exact_network(config: SpikingTransformerConfig = CONFIG) -> SpikingTransform
     for name, parameter in model.named_parameters():
         if not name.startswith(('head', 'readouts')):
             parameter.data = (parameter.data * 32).round() / 32
+    for module in model.modules():
+        if isinstance(module, Neuron) and module.kind == 'plif':
+            nn.init.normal_(module.leak, 0.0, 0.1)  # rounds, but everywhere alike
     for norm in norms:
         norm.momentum = None  # the mean of all that is seen
     with torch.no_grad():

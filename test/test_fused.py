@@ -45,35 +45,41 @@ def assert_close(got: list[torch.Tensor], want: list[torch.Tensor], atol: float 
         )
 
 
-def both_ways(x, residual, membrane, surrogate='atan', tau=2.0):
+def both_ways(x, residual, membrane, surrogate='atan', tau=2.0, kind='lif'):
     """Outputs, gradients and norm of a normalised layer of neurons, in one go and in parts."""
     results = []
     for backend in ('fused', 'torch'):
-        neuron = set_backend(Neuron(SHAPE[2], 1, tau=tau, surrogate=surrogate), backend)
+        neuron = set_backend(Neuron(SHAPE[2], 1, kind, tau, surrogate=surrogate), backend)
+        own = list(neuron.parameters())
+        for leak in own:
+            nn.init.normal_(leak, 0.0, 0.1, generator=torch.Generator().manual_seed(7))
         norm = norm_layer()
         leaves = [x.clone().requires_grad_(), norm.weight, norm.bias]
         tape = Tape()
         if membrane is not None:
             leaves.append(membrane.clone().requires_grad_())
-            tape = Tape([leaves[3]])
+            tape = Tape([leaves[-1]])
         if residual is None:
             outputs = [neuron(leaves[0], tape, norm)]
         else:
             leaves.append(residual.clone().requires_grad_())
             outputs = list(neuron.join(leaves[0], tape, norm, leaves[-1]))
         outputs.append(tape.after[0])
-        results.append((outputs, gradients(outputs, leaves), norm))
+        results.append((outputs, gradients(outputs, [*leaves, *own]), norm))
     return results
 
 
 @pytest.mark.parametrize('channels_last', [False, True])
 @pytest.mark.parametrize('joins', [False, True])
 @pytest.mark.parametrize('at_rest', [False, True])
-def test_normalised_neurons_equal_their_parts(channels_last, joins, at_rest):
+@pytest.mark.parametrize('kind', ['lif', 'plif'])
+def test_normalised_neurons_equal_their_parts(channels_last, joins, at_rest, kind):
     x = in_layout(normal() * 3 + 1, channels_last)
     residual = in_layout(normal(seed=1), channels_last) if joins else None
     membrane = None if at_rest else torch.rand(SHAPE[1:])
-    (outputs, grads, norm), (want, want_grads, want_norm) = both_ways(x, residual, membrane)
+    (outputs, grads, norm), (want, want_grads, want_norm) = both_ways(
+        x, residual, membrane, kind=kind
+    )
     spikes = want[-2]
     assert 0.05 < spikes.mean() < 0.6
     assert torch.equal(outputs[-2], spikes)
@@ -83,9 +89,14 @@ def test_normalised_neurons_equal_their_parts(channels_last, joins, at_rest):
     assert norm.num_batches_tracked == want_norm.num_batches_tracked == 1
 
 
-@pytest.mark.parametrize(('surrogate', 'tau'), [('sigmoid', 2.0), ('atan', 3.0)])
-def test_other_dynamics(surrogate, tau):
-    (outputs, grads, _), (want, want_grads, _) = both_ways(normal(), None, None, surrogate, tau)
+@pytest.mark.parametrize(
+    ('surrogate', 'tau', 'kind'),
+    [('sigmoid', 2.0, 'lif'), ('atan', 3.0, 'lif'), ('sigmoid', 2.0, 'plif')],
+)
+def test_other_dynamics(surrogate, tau, kind):
+    (outputs, grads, _), (want, want_grads, _) = both_ways(
+        normal(), None, None, surrogate, tau, kind
+    )
     assert torch.equal(outputs[0], want[0])
     assert_close(grads, want_grads)
 

@@ -13,9 +13,9 @@ from spike_depth_ros.model.inference import Convolution, CpuInference, _between,
 from spike_depth_ros.model.spiking_transformer import SpikingTransformer
 
 
-@pytest.fixture(scope='module')
-def network() -> SpikingTransformer:
-    return exact_network()
+@pytest.fixture(scope='module', params=['lif', 'plif'])
+def network(request) -> SpikingTransformer:
+    return exact_network(dataclasses.replace(CONFIG, neuron=request.param))
 
 
 def prepared(network: SpikingTransformer) -> CpuInference:
@@ -104,6 +104,7 @@ def test_memory_of_another_size_is_refused(network):
         ({'stem': 'pool'}, False),
         ({'head': 'linear'}, False),
         ({'head_spiking': True}, False),
+        ({'neuron': 'plif'}, True),
         ({'neuron': 'ilif'}, False),
     ],
 )

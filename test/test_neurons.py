@@ -2,12 +2,13 @@
 
 import pytest
 import torch
+from spikingjelly.activation_based import functional, surrogate
 from spikingjelly.activation_based import neuron as reference
-from spikingjelly.activation_based import surrogate
 
 from spike_depth_ros.config import ConfigError
 from spike_depth_ros.model.neurons import (
     BACKENDS,
+    LEAK_GAIN,
     SURROGATES,
     Neuron,
     Tape,
@@ -67,10 +68,55 @@ def test_equals_spikingjelly(backend, kind, slope, at_rest):
     assert 0.02 < (spikes > 0).float().mean() < 0.5
 
 
+def plif(backend: str = 'auto') -> Neuron:
+    """A layer whose channels have taken time constants from 1.1 to 10 steps."""
+    layer = set_backend(Neuron(6, 8, 'plif'), backend)
+    tau = torch.tensor([1.1, 1.5, 2.0, 3.0, 5.0, 10.0])
+    with torch.no_grad():
+        layer.leak.copy_(-(tau - 1).log() / LEAK_GAIN)
+    torch.testing.assert_close(layer.share(), 1 / tau)
+    return layer
+
+
+@pytest.mark.parametrize('slope', SURROGATES)
 @pytest.mark.parametrize('backend', BACKENDS)
-def test_by_hand(backend):
+@pytest.mark.parametrize('at_rest', [True, False])
+def test_learnt_time_constants_equal_spikingjelly(backend, slope, at_rest):
+    layer = plif(backend)
+    layer.surrogate = slope
+    membrane = torch.zeros(SHAPE[1:]) if at_rest else torch.rand(SHAPE[1:]) * 0.9
+    spikes, after, by_current, by_membrane = run(layer, currents(5.0), membrane)
+    x, v = currents(5.0).requires_grad_(), membrane.clone().requires_grad_()
+    w = (LEAK_GAIN * layer.leak.detach()).view(-1, 1, 1).requires_grad_()
+    spike = {'atan': surrogate.ATan(), 'sigmoid': surrogate.Sigmoid()}[slope]
+    want, last, _ = functional.plif_multi_step(x, v, w, True, 1.0, 0.0, spike, True)
+    weights = torch.linspace(-1, 1, want.numel()).view(want.shape)
+    ((want * weights).sum() + (last * weights[0]).sum()).backward()
+    assert torch.equal(spikes, want)
+    assert torch.equal(after, last)
+    torch.testing.assert_close(by_current, x.grad, atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(by_membrane, v.grad, atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(layer.leak.grad, LEAK_GAIN * w.grad.flatten(), atol=1e-4, rtol=1e-5)
+    assert (spikes.mean((0, 1, 3, 4)) > 0.01).all()
+
+
+@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
+def test_learnt_time_constants_in_inference(dtype):
+    current, membrane = currents().to(dtype), torch.rand(SHAPE[1:])
+    with torch.no_grad():
+        tape, reference_tape = Tape([membrane]), Tape([membrane])
+        spikes = plif()(current, tape)
+        want = plif('torch')(current.float(), reference_tape)
+    assert spikes.dtype == dtype
+    assert torch.equal(spikes.float(), want)
+    assert torch.equal(tape.after[0], reference_tape.after[0])
+
+
+@pytest.mark.parametrize('kind', ['lif', 'plif'])
+@pytest.mark.parametrize('backend', BACKENDS)
+def test_by_hand(backend, kind):
     # tau 2: h = (v + x) / 2; the second step reaches 1 exactly and fires, the third starts at 0
-    layer = Neuron(1, 1)
+    layer = Neuron(1, 1, kind)
     layer.backend = backend
     tape = Tape([torch.zeros(1, 1, 1, 1)])
     spikes = layer(torch.tensor([1.5, 1.25, 1.5, 1.0]).view(4, 1, 1, 1, 1), tape)

@@ -20,6 +20,7 @@ VARIANTS = {
     'linear': dataclasses.replace(CONFIG, head='linear'),
     'spiking head': dataclasses.replace(CONFIG, head_spiking=True),
     'spiking linear': dataclasses.replace(CONFIG, head='linear', head_spiking=True),
+    'plif': dataclasses.replace(CONFIG, neuron='plif'),
     'ilif': dataclasses.replace(CONFIG, neuron='ilif'),
 }
 
@@ -81,7 +82,7 @@ def test_odd_token_grids(size):
     assert network()(edges(1, 1, *size)).log_depth.shape[-2:] == size
 
 
-@pytest.mark.parametrize('name', ['default', 'pool', 'spiking head', 'spiking linear'])
+@pytest.mark.parametrize('name', ['default', 'pool', 'plif', 'spiking head', 'spiking linear'])
 def test_convolutions_see_only_spikes(name):
     model = network(VARIANTS[name])
     seen = record_inputs(model, ConvBN)

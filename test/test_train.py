@@ -359,6 +359,13 @@ def test_warm_windows_bring_the_membranes_and_teach_nothing(monkeypatch):
         _, state = module.student.step(batch.spikes[0], None)
     answer, _ = module.student.step(batch.spikes[1], state)
     torch.testing.assert_close(loss, sum(module._window_losses(answer, batch, 1).values()))
+    # a longer clip has as many windows that count, at its end
+    longer = collate(list(Planes.open(PlanesConfig(clip_windows=3))))
+    with torch.no_grad():
+        state = module.student.step(longer.spikes[:2].flatten(0, 1), None)[1]
+        loss = module.training_step(longer, 0)
+    answer, _ = module.student.step(longer.spikes[2], state)
+    torch.testing.assert_close(loss, sum(module._window_losses(answer, longer, 2).values()))
     with pytest.raises(ConfigError, match='warm_windows is 2, expected 0 to 1'):
         Schedule(clip_windows=2, warm_windows=2)
 
@@ -505,6 +512,20 @@ def test_two_windows_and_a_spike_config_reach_the_data():
     assert len(clips.training[0]) == 2
     assert clips.training[0][0].image is not None
     assert clips.validation[0][0].image is None  # no teacher is there to look at it
+
+
+def test_further_clips_come_as_often_as_asked_and_keep_their_length():
+    data = DataChoice(
+        'planes', {'clip_windows': 1}, {'seed': 9}, NO_AUGMENTATION, workers=0,
+        more={'clip_windows': 3, 'seed': 5}, more_times=3,
+    )  # fmt: skip
+    clips = run.ClipsOfRun(config(data=data), reads_images=False, taught=False)
+    first, further = clips.groups
+    assert first == list(range(len(first)))
+    assert sorted(further) == sorted(3 * [len(first) + i for i in range(len(further) // 3)])
+    assert len(clips.training) == len(first) + len(further) // 3
+    assert {len(clips.training[i]) for i in first} == {1}
+    assert {len(clips.training[i]) for i in further} == {3}
 
 
 @pytest.fixture

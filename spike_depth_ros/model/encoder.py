@@ -43,8 +43,8 @@ class SpikingTransformerConfig:
         head: 'fusion' or 'linear'.
         head_dim: channels of the fusion head at stride 8; a multiple of 4.
         head_spiking: the head spikes too: neurons for its activations, run at every step.
-        neuron: 'lif' or 'ilif'.
-        tau: membrane time constant in steps.
+        neuron: 'lif', 'plif' or 'ilif', see `neurons`.
+        tau: membrane time constant in steps; what plif begins with.
         surrogate: 'atan' or 'sigmoid'.
         levels: most spikes per step of an ilif neuron.
     """

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -35,11 +35,13 @@ class Dynamics(NamedTuple):
     surrogate: str
     alpha: float
 
-    def numbers(self) -> tuple[np.float32 | None, np.float32, np.float32]:
-        """1 / tau if it is a power of two, otherwise None; tau; the threshold."""
+    def numbers(self, share: Tensor | None) -> tuple[Any, np.float32, np.float32]:
+        """What the kernels call share, tau and threshold; `share` as in `fire`."""
         exact = math.frexp(self.tau)[0] == 0.5
-        share = np.float32(1 / self.tau) if exact else None
-        return share, np.float32(self.tau), np.float32(self.threshold)
+        part: Any = np.float32(1 / self.tau) if exact else None
+        if share is not None:
+            part = _tiled(share.detach().numpy())
+        return part, np.float32(self.tau), np.float32(self.threshold)
 
 
 def fits(x: Tensor, backend: str = 'auto') -> bool:
@@ -69,6 +71,7 @@ def fire(
     membrane: Tensor | None,
     norm: nn.BatchNorm2d | None = None,
     residual: Tensor | None = None,
+    share: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """All steps of a layer of neurons.
 
@@ -78,15 +81,17 @@ def fire(
         membrane: (B, C, H, W) float32 at the beginning, None at rest.
         norm: a batch normalisation in training, whose statistics follow the batch.
         residual: (T, B, C, H, W) to be added to what is normalised.
+        share: (C,) of what drives it, that a membrane of a channel takes in a step; None: 1 / tau.
 
     Returns:
         Spikes like x; the last membrane; norm(x) + residual, but only with a residual.
     """
     if norm is None:
-        return *_Fire.apply(x, None, None, None, membrane, None, dynamics), None
+        x = x if share is None else _channels_last(x)
+        return *_Fire.apply(x, None, None, None, membrane, share, None, dynamics), None
     x, residual = _alike(x, residual)
     spikes, after, *current = _Fire.apply(
-        x, norm.weight, norm.bias, residual, membrane, norm, dynamics
+        x, norm.weight, norm.bias, residual, membrane, share, norm, dynamics
     )
     return spikes, after, current[0] if current else None
 
@@ -139,14 +144,14 @@ class _Statistics:
         _follow(norm, self.mean, variance * self.count / max(self.count - 1, 1))
 
     def back(
-        self, grad: Tensor, x: Tensor, sums: np.ndarray, out: Tensor
+        self, grad: Tensor, x: Tensor, sums: Sequence[np.ndarray], out: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Gradients by x, in `out`, and by the weight and the bias of the normalisation.
 
         Args:
             grad: by what was normalised.
             x: what was to be normalised.
-            sums: (2, C) of grad and of grad * (x - mean).
+            sums: two (C,), of grad and of grad * (x - mean).
             out: like x; may be `grad`.
         """
         plain, product = sums
@@ -196,31 +201,32 @@ class _Normalise(torch.autograd.Function):
 
 
 class _Fire(torch.autograd.Function):
-    """h = v + (x - v) / tau, s = [h >= threshold], v' = (1 - s) h; the reset has no gradient."""
+    """h = v + (x - v) share, s = [h >= threshold], v' = (1 - s) h; the reset has no gradient."""
 
     @staticmethod
-    def forward(ctx, x, weight, bias, residual, membrane, norm, dynamics):
+    def forward(ctx, x, weight, bias, residual, membrane, share, norm, dynamics):
         x = _dense(x)
         before = None if membrane is None else _like(membrane, x[0], torch.float32)
         spikes, after = torch.empty_like(x), torch.empty_like(x[0], dtype=torch.float32)
         current = None if residual is None else torch.empty_like(x)
         statistics = None if norm is None else _Statistics(x, norm)
-        channels = 1 if norm is None else norm.num_features
+        channels = 1 if norm is None and share is None else x.shape[2]
+        numbers = dynamics.numbers(share)
         arrays = (
             _rows(x), *(_NO_NORM if statistics is None else statistics.tiles), _rows(residual),
-            _rows(current), _row(before), _rows(spikes), _row(after), *dynamics.numbers(),
-            _tile(channels),
+            _rows(current), _row(before), _rows(spikes), _row(after), *numbers, _tile(channels),
         )  # fmt: skip
         _spread(lambda *span: kernels.fire(*arrays, *span), x[0].numel(), channels)
-        ctx.save_for_backward(x, current, before)
+        ctx.save_for_backward(x, current, before, share)
         ctx.set_materialize_grads(False)
         ctx.statistics, ctx.dynamics, ctx.channels = statistics, dynamics, channels
+        ctx.numbers = numbers
         return (spikes, after) if current is None else (spikes, after, current)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad, grad_after, grad_current=None):
-        x, current, before = ctx.saved_tensors
+        x, current, before, share = ctx.saved_tensors
         statistics, dynamics, channels = ctx.statistics, ctx.dynamics, ctx.channels
         grad = torch.zeros_like(x) if grad is None else _like(grad, x)
         grad_current = None if grad_current is None else _like(grad_current, x)
@@ -232,16 +238,20 @@ class _Fire(torch.autograd.Function):
         arrays = (
             _rows(grad), _rows(grad_current), _rows(x if current is None else current),
             *(statistics.tiles if recomputed else _NO_NORM), _row(before), _row(grad_after),
-            _row(grad_before), _rows(out), *normalised, *dynamics.numbers(),
-            np.float32(dynamics.alpha), dynamics.surrogate == 'atan', _tile(channels),
+            _row(grad_before), _rows(out), *normalised, *ctx.numbers,
+            np.float32(dynamics.alpha), dynamics.surrogate == 'atan', share is not None,
+            _tile(channels),
         )  # fmt: skip
-        sums = _summed(lambda *span: kernels.fire_backward(*arrays, *span), x[0].numel(), channels)
+        *sums, charges = _summed(
+            lambda *span: kernels.fire_backward(*arrays, *span), x[0].numel(), channels
+        )
+        by_share = None if share is None else _tensor(charges / share.numpy())
         if statistics is None:
-            return out, None, None, None, grad_before, None, None
+            return out, None, None, None, grad_before, by_share, None, None
         by_residual = None if current is None else out
         by_x = out if by_residual is None else torch.empty_like(x)
         by_x, by_weight, by_bias = statistics.back(out, x, sums, by_x)
-        return by_x, by_weight, by_bias, by_residual, grad_before, None, None
+        return by_x, by_weight, by_bias, by_residual, grad_before, by_share, None, None
 
 
 _NO_NORM = (None, None)

@@ -43,7 +43,7 @@ def serves(model: nn.Module) -> TypeGuard[SpikingTransformer]:
     if not isinstance(model, SpikingTransformer):
         return False
     config = model.config
-    spiking = config.neuron == 'lif' and not config.head_spiking
+    spiking = config.neuron in ('lif', 'plif') and not config.head_spiking
     return spiking and config.stem == 'stride' and config.head == 'fusion'
 
 
@@ -79,7 +79,7 @@ class CpuInference:
             for part in attentions
         }
         self._neurons = {
-            neuron: (np.float32(1 / neuron.tau), np.float32(neuron.threshold))
+            neuron: (_tiled(_share(neuron)), np.float32(neuron.threshold))
             for neuron in self._model.modules()
             if isinstance(neuron, Neuron)
         }
@@ -307,6 +307,14 @@ class _Average:
             self._decay = np.tile(self._decay[:channels], pixels)
         norm = 1 / (1 - self._decay**seen)
         return rows, sums, rest, self._decay, norm, out, first
+
+
+def _share(neuron: Neuron) -> np.ndarray:
+    """(C,) what membranes take in a step of what drives them."""
+    learnt = neuron.share()
+    if learnt is None:
+        return np.full(neuron.channels, 1 / neuron.tau, np.float32)
+    return learnt.detach().numpy()
 
 
 def _residual(block: Any, x: Tensor) -> Tensor:

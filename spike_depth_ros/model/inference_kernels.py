@@ -1,8 +1,9 @@
 """Compiled loops of inference on the CPU, on all threads: one pass where eager torch makes many.
 
 Maps lie with the channels last. Every kernel takes float32, or bfloat16 as its bits, see
-`kernels`; sums are float32 in any case. `share` is 1 / tau of the neurons. Membranes and running
-sums change in place, which spares the caches a second copy; with `rest` they begin at 0.
+`kernels`; sums are float32 in any case. `share` is 1 / tau of every channel's neurons, repeated to
+M elements, as many as one thread takes at a time. Membranes and running sums change in place,
+which spares the caches a second copy; with `rest` they begin at 0.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from spike_depth_ros.compiled import compiled
 from spike_depth_ros.model.kernels import narrow, wide
 
 CHUNK = 2048
-"""Elements that one thread takes at a time: their membranes stay in its first-level cache."""
+"""Most elements that one thread takes at a time: their membranes stay in its first-level cache."""
 
 _inline = compiled(error_model='numpy', inline='always')
 _parallel = compiled(error_model='numpy', parallel=True)
@@ -42,7 +43,7 @@ def _begin(here, rest):
 def _fire(x, spikes, v, share, threshold):
     one, zero = np.float32(1), np.float32(0)
     for i in range(x.size):
-        charged = v[i] + (wide(x[i]) - v[i]) * share
+        charged = v[i] + (wide(x[i]) - v[i]) * share[i]
         fired = charged >= threshold
         spikes[i] = narrow(one if fired else zero, spikes[i])
         v[i] = zero if fired else charged
@@ -52,7 +53,7 @@ def _fire(x, spikes, v, share, threshold):
 def _fire_scaled(x, scale, shift, spikes, v, share, threshold):
     one, zero = np.float32(1), np.float32(0)
     for i in range(x.size):
-        charged = v[i] + (wide(x[i]) * scale[i] + shift[i] - v[i]) * share
+        charged = v[i] + (wide(x[i]) * scale[i] + shift[i] - v[i]) * share[i]
         fired = charged >= threshold
         spikes[i] = narrow(one if fired else zero, spikes[i])
         v[i] = zero if fired else charged
@@ -67,12 +68,13 @@ def fire(x, spikes, membranes, rest, share, threshold):
         spikes: (T, N) to fill with 0 and 1.
         membranes: (N,) float32.
         rest: whether they are at rest, whatever they hold.
-        share: of the current in a step.
+        share: (M,) float32 that repeats along N: what a membrane takes of what drives it.
         threshold: at and above which a neuron fires.
     """
     steps, n = x.shape
-    for k in prange((n + CHUNK - 1) // CHUNK):
-        part = slice(k * CHUNK, min((k + 1) * CHUNK, n))
+    m = share.size
+    for k in prange((n + m - 1) // m):
+        part = slice(k * m, min((k + 1) * m, n))
         here = membranes[part]
         _begin(here, rest)
         for t in range(steps):
@@ -81,7 +83,7 @@ def fire(x, spikes, membranes, rest, share, threshold):
 
 @_parallel
 def fire_scaled(x, scale, shift, spikes, membranes, rest, share, threshold):
-    """As `fire`, the currents being scale * x + shift; these two (M,) float32 repeat along N."""
+    """As `fire`, the currents being scale * x + shift; these (M,) float32 repeat along N too."""
     steps, n = x.shape
     m = shift.size
     for k in prange((n + m - 1) // m):
@@ -101,7 +103,7 @@ def fire_apart(x, spikes, membranes, rest, share, threshold):
         spikes: (P, T, N, D) to fill.
         membranes: (N, P * D) float32.
         rest: whether they are at rest, whatever they hold.
-        share: of the current in a step.
+        share: (P * D or more,) float32.
         threshold: at and above which a neuron fires.
     """
     parts, steps, tokens, width = spikes.shape
@@ -113,7 +115,7 @@ def fire_apart(x, spikes, membranes, rest, share, threshold):
             for p in range(parts):
                 for i in range(width):
                     old = v[p * width + i]
-                    charged = old + (wide(x[t, n, p * width + i]) - old) * share
+                    charged = old + (wide(x[t, n, p * width + i]) - old) * share[p * width + i]
                     fired = charged >= threshold
                     spikes[p, t, n, i] = narrow(one if fired else zero, spikes[p, t, n, i])
                     v[p * width + i] = zero if fired else charged
@@ -153,8 +155,8 @@ def average(x, sums, rest, decay, norm, out, first):
 def average_and_fire(x, sums, rest, decay, norm, out, first, spikes, membranes, share, threshold):
     """`average` and `fire` of the same currents in one pass.
 
-    The arguments are those of `average`, then those of `fire`: spikes (T, R, C) to fill and
-    membranes (R, C).
+    The arguments are those of `average`, then those of `fire`: spikes (T, R, C) to fill,
+    membranes (R, C) and share (C or more,).
     """
     for r in prange(x.shape[1]):
         total, here = sums[r], membranes[r]

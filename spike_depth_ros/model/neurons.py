@@ -1,8 +1,10 @@
 """Spiking neurons over a time axis, with their membrane as an explicit input and output.
 
-Two neurons, both of tau 2 and threshold 1 in the Spikformer family:
+Three neurons, all of threshold 1 and, to begin with, tau 2 in the Spikformer family:
 
 * `lif`: leaky integrate-and-fire, binary spikes, hard reset to 0;
+* `plif`: the same, but every channel learns its own tau (parametric LIF, ICCV 2021,
+    arXiv 2007.05785, eq. 10; there one for a layer);
 * `ilif`: integer LIF (ECCV 2024, arXiv 2407.20708), 0..levels spikes at once, soft reset.
 
 Three backends compute the same numbers: `spikingjelly` (the reference), `torch` (what is
@@ -27,6 +29,11 @@ from spike_depth_ros.model import fused, kernels
 
 SURROGATES: dict[str, float] = {'atan': 2.0, 'sigmoid': 4.0}
 """Surrogate gradient -> its steepness alpha; the same defaults as spikingjelly's."""
+
+KINDS = ('lif', 'plif', 'ilif')
+
+LEAK_GAIN = 10.0
+"""How much faster than a bias the logit of 1 / tau is learnt."""
 
 BACKENDS = ('auto', 'fused', 'torch', 'spikingjelly')
 
@@ -57,10 +64,10 @@ class Neuron(nn.Module):
     Args:
         channels: C of its (T, B, C, H, W) input.
         stride: what the height and width of the network's input were divided by.
-        kind: 'lif' or 'ilif'.
-        tau: membrane time constant in steps, greater than 1.
+        kind: 'lif', 'plif' or 'ilif'.
+        tau: membrane time constant in steps, greater than 1; what a plif begins with.
         threshold: membrane at which it fires.
-        surrogate: a key of `SURROGATES` (lif only; ilif passes gradient within its levels).
+        surrogate: a key of `SURROGATES` (not for ilif, which passes gradient within its levels).
         levels: most spikes that one step may hold (ilif only).
     """
 
@@ -75,7 +82,7 @@ class Neuron(nn.Module):
         levels: int = 4,
     ) -> None:
         super().__init__()
-        require(kind in ('lif', 'ilif'), 'neuron', kind, "'lif' or 'ilif'")
+        require(kind in KINDS, 'neuron', kind, f'one of {KINDS}')
         require(tau > 1.0, 'tau', tau, 'greater than 1')
         require(threshold > 0, 'threshold', threshold, 'greater than 0')
         require(surrogate in SURROGATES, 'surrogate', surrogate, f'one of {sorted(SURROGATES)}')
@@ -83,6 +90,13 @@ class Neuron(nn.Module):
         self.channels, self.stride, self.kind, self.tau = channels, stride, kind, tau
         self.threshold, self.surrogate, self.levels = threshold, surrogate, levels
         self.backend = 'auto'
+        if kind == 'plif':
+            logit = -math.log(tau - 1.0)
+            self.leak = nn.Parameter(torch.full((channels,), logit / LEAK_GAIN))
+
+    def share(self) -> Tensor | None:
+        """(C,) what a plif membrane takes in a step of what drives it: 1 / tau of its channel."""
+        return torch.sigmoid(LEAK_GAIN * self.leak) if self.kind == 'plif' else None
 
     @property
     def dynamics(self) -> fused.Dynamics:
@@ -101,8 +115,8 @@ class Neuron(nn.Module):
             current, norm = _normalised(current, norm), None
         before, backend = tape.take(), self._choose(current)
         if norm is not None:
-            spikes, after, _ = fused.fire(current, self.dynamics, before, norm)
-        elif backend == 'fused' and not _needs_gradient(current, before):
+            spikes, after, _ = fused.fire(current, self.dynamics, before, norm, share=self.share())
+        elif (self.kind, backend) == ('lif', 'fused') and not _needs_gradient(current, before):
             spikes, after = _lif_infer(self, current, before)
         else:
             if before is None and backend != 'fused':
@@ -118,7 +132,9 @@ class Neuron(nn.Module):
         if not self._fuses(x):
             current = residual + _normalised(x, norm)
             return current, self(current, tape)
-        spikes, after, summed = fused.fire(x, self.dynamics, tape.take(), norm, residual)
+        spikes, after, summed = fused.fire(
+            x, self.dynamics, tape.take(), norm, residual, self.share()
+        )
         assert summed is not None
         tape.put(after)
         return summed, spikes
@@ -129,14 +145,14 @@ class Neuron(nn.Module):
 
     def _fuses(self, x: Tensor) -> bool:
         """Whether a normalisation in training and the neurons can be one node of the graph."""
-        return self.kind == 'lif' and fused.fits(x, self.backend)
+        return self.kind != 'ilif' and fused.fits(x, self.backend)
 
     def _choose(self, current: Tensor) -> str:
         if self.backend != 'auto':
             return 'torch' if (self.kind, self.backend) == ('ilif', 'fused') else self.backend
         traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
         on_cpu = current.device.type == 'cpu'
-        return 'fused' if on_cpu and not traced and self.kind == 'lif' else 'torch'
+        return 'fused' if on_cpu and not traced and self.kind != 'ilif' else 'torch'
 
 
 def set_backend(model: nn.Module, backend: str) -> nn.Module:
@@ -156,7 +172,7 @@ def set_backend(model: nn.Module, backend: str) -> nn.Module:
 
 def _lif_fused(neuron: Neuron, current: Tensor, membrane: Tensor | None) -> tuple[Tensor, Tensor]:
     x = current if current.dtype == torch.bfloat16 else current.float()
-    spikes, membrane, _ = fused.fire(x, neuron.dynamics, membrane)
+    spikes, membrane, _ = fused.fire(x, neuron.dynamics, membrane, share=neuron.share())
     return spikes.to(current.dtype), membrane
 
 
@@ -244,9 +260,12 @@ def _lif_torch(neuron: Neuron, current: Tensor, membrane: Tensor) -> tuple[Tenso
 
 
 def _lif_steps(neuron: Neuron, current: Tensor, membrane: Tensor) -> tuple[Tensor, Tensor]:
-    spikes = []
+    share, spikes = neuron.share(), []
     for x in current.unbind(0):
-        charged = membrane + (x - membrane) / neuron.tau
+        driven = x - membrane
+        charged = membrane + (
+            driven / neuron.tau if share is None else driven * share.view(-1, 1, 1)
+        )
         fired = _Spike.apply(charged - neuron.threshold, neuron.surrogate)
         membrane = (1 - fired.detach()) * charged
         spikes.append(fired)
@@ -255,8 +274,8 @@ def _lif_steps(neuron: Neuron, current: Tensor, membrane: Tensor) -> tuple[Tenso
 
 def _lif_graph(neuron: Neuron, current: Tensor, membrane: Tensor) -> tuple[Tensor, Tensor]:
     """The LIF in few operators and without booleans, which graph compilers fuse badly."""
-    share = 1 / neuron.tau
-    spikes = []
+    learnt, spikes = neuron.share(), []
+    share = 1 / neuron.tau if learnt is None else learnt.view(-1, 1, 1)
     for x in current.unbind(0):
         charged = membrane + (x - membrane) * share
         ratio = charged if neuron.threshold == 1 else charged / neuron.threshold
@@ -298,6 +317,16 @@ def _lif_spikingjelly(neuron: Neuron, current: Tensor, membrane: Tensor) -> tupl
     return spikes, membrane
 
 
+def _plif_spikingjelly(neuron: Neuron, current: Tensor, membrane: Tensor) -> tuple[Tensor, Tensor]:
+    functional, surrogate = _spikingjelly()
+    spike = {'atan': surrogate.ATan, 'sigmoid': surrogate.Sigmoid}[neuron.surrogate]
+    spikes, membrane, _ = functional.plif_multi_step(
+        current, membrane, (LEAK_GAIN * neuron.leak).view(-1, 1, 1), True, neuron.threshold, 0.0,
+        spike(SURROGATES[neuron.surrogate]), True,
+    )  # fmt: skip
+    return spikes, membrane
+
+
 def _ilif_spikingjelly(neuron: Neuron, current: Tensor, membrane: Tensor) -> tuple[Tensor, Tensor]:
     functional, surrogate = _spikingjelly()
     counts, membrane, _ = functional.ilif_multi_step(
@@ -311,6 +340,9 @@ _STEPPERS: dict[tuple[str, str], Callable[[Neuron, Tensor, Any], tuple[Tensor, T
     ('lif', 'fused'): _lif_fused,
     ('lif', 'torch'): _lif_torch,
     ('lif', 'spikingjelly'): _lif_spikingjelly,
+    ('plif', 'fused'): _lif_fused,
+    ('plif', 'torch'): _lif_torch,
+    ('plif', 'spikingjelly'): _plif_spikingjelly,
     ('ilif', 'torch'): _ilif_torch,
     ('ilif', 'spikingjelly'): _ilif_spikingjelly,
 }

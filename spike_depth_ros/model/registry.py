@@ -27,7 +27,10 @@ _PAPER = {'mlp_ratio': 4, 'mlp_kernel': 1, 'stem': 'pool'}
 
 PRESETS: dict[str, tuple[str, dict[str, Any]]] = {
     'tiny': ('spiking_transformer', {'dim': 48, 'depth': 2, 'heads': 1, 'head_dim': 32}),
-    'small': ('spiking_transformer', {'dim': 64, 'depth': 5, 'heads': 1, 'head_dim': 48}),
+    'small': (
+        'spiking_transformer',
+        {'dim': 64, 'depth': 5, 'heads': 1, 'head_dim': 48, 'neuron': 'plif'},
+    ),
     'base': ('spiking_transformer', {'dim': 384, 'heads': 12, 'head_dim': 128, **_PAPER}),
     'unet_small': ('unet', {'width': 17}),
     'unet_published': ('unet', {'width': 75}),

@@ -49,15 +49,20 @@ def _as_typed(like, value):
     return (lambda like, value: value) if like.dtype == types.float32 else _to_bf16
 
 
-def _over_tau(value: Any, share: Any, tau: Any) -> Any:
-    """The quotient value / tau: by the product with `share` if there is one; for kernels only."""
+def _taken(value: Any, share: Any, tau: Any, k: Any) -> Any:
+    """What a membrane takes of `value`: value / tau; for kernels only.
+
+    By the product with `share` if that is a number, or one per element.
+    """
 
 
-@overload(_over_tau, inline='always')
-def _over_tau_typed(value, share, tau):
+@overload(_taken, inline='always')
+def _taken_typed(value, share, tau, k):
     if isinstance(share, types.NoneType):
-        return lambda value, share, tau: value / tau
-    return lambda value, share, tau: value * share
+        return lambda value, share, tau, k: value / tau
+    if isinstance(share, types.Array):
+        return lambda value, share, tau, k: value * share[k]
+    return lambda value, share, tau, k: value * share
 
 
 _inner = numba.njit(nogil=True, error_model='numpy', inline='always')
@@ -93,17 +98,22 @@ def _charge_and_fire(x, v, spikes, share, tau, threshold):
     """One step of charge, spike and reset; advances the membranes v."""
     zero, off, on = np.float32(0), _as(spikes, np.float32(0)), _as(spikes, np.float32(1))
     for k in range(x.size):
-        h = v[k] + _over_tau(_load(x[k]) - v[k], share, tau)
+        h = v[k] + _taken(_load(x[k]) - v[k], share, tau, k)
         spikes[k] = on if h >= threshold else off
         v[k] = zero if h >= threshold else h
 
 
 @_inner
-def _charge_and_reset(x, v, charged, share, tau, threshold):
-    """The same step for the way back, which asks for the charged membrane."""
+def _charge_and_reset(x, v, charged, driven, share, tau, threshold):
+    """The same step for the way back, which asks for the charged membrane.
+
+    And for what drove it, x - v, unless `driven` has no room.
+    """
     zero = np.float32(0)
+    for k in range(driven.size):
+        driven[k] = _load(x[k]) - v[k]
     for k in range(x.size):
-        h = v[k] + _over_tau(_load(x[k]) - v[k], share, tau)
+        h = v[k] + _taken(_load(x[k]) - v[k], share, tau, k)
         charged[k] = h
         v[k] = zero if h >= threshold else h
 
@@ -121,7 +131,7 @@ def _back_atan(grad, h, carry, out, share, tau, threshold, alpha):
         slope = half / (one + scaled * scaled)
         later = carry[k]
         g = _load(grad[k]) * slope + (zero if h[k] >= threshold else later)
-        part = _over_tau(g, share, tau)
+        part = _taken(g, share, tau, k)
         out[k] = part
         carry[k] = g - part
 
@@ -134,7 +144,7 @@ def _back_sigmoid(grad, h, carry, out, share, tau, threshold, alpha):
         slope = alpha * y * (one - y)
         later = carry[k]
         g = _load(grad[k]) * slope + (zero if h[k] >= threshold else later)
-        part = _over_tau(g, share, tau)
+        part = _taken(g, share, tau, k)
         out[k] = part
         carry[k] = g - part
 
@@ -259,7 +269,8 @@ def fire(
         before: (N,) float32 membranes, None at rest.
         spikes: (T, N) to fill.
         after: (N,) float32 membranes to fill.
-        share: 1 / tau where the product with it is the quotient to the bit, otherwise None.
+        share: of what drives it, that a membrane takes: 1 / tau if the product is the quotient
+            to the bit, else None; or (K,) float32, each channel its own.
         tau: membrane time constant.
         threshold: membrane at which a neuron fires.
         tile: K.
@@ -291,7 +302,7 @@ def fire(
 @_kernel
 def fire_backward(
     grad, grad_current, x, scale, shift, before, grad_after, grad_before, out, normalised, centre,
-    share, tau, threshold, alpha, is_atan, tile, begin, end,
+    share, tau, threshold, alpha, is_atan, learns, tile, begin, end,
 ):  # fmt: skip
     """Back through `fire` to the neurons' input, whose steps are computed anew.
 
@@ -312,18 +323,21 @@ def fire_backward(
         threshold: as in `fire`.
         alpha: steepness of the surrogate.
         is_atan: whether that is 'atan', otherwise 'sigmoid'.
+        learns: whether the third sum is asked for.
         tile: K.
         begin: first column.
         end: column after the last.
 
     Returns:
-        Sums over pixels and steps of out and of out * (normalised - centre): (2, K) float64.
+        Sums over pixels and steps of out, of out * (normalised - centre) and, where every channel
+        has its own share, of the gradient by the charge times the charge: (3, K) float64.
     """
     steps = x.shape[0]
     charged = np.empty((steps, tile), np.float32)
+    driven = np.empty((steps, tile if learns else 0), np.float32)
     carried, gradient = np.empty((2, tile), np.float32)
-    total = np.zeros((2, tile))
-    some = np.zeros((2, tile), np.float32)
+    total = np.zeros((3, tile))
+    some = np.zeros((3, tile), np.float32)
     for row, start in enumerate(range(begin, end, tile)):
         n = min(tile, end - start)
         part = slice(start, start + n)
@@ -334,11 +348,12 @@ def fire_backward(
             v[:] = before[part]
         for t in range(steps):
             h = charged[t, :n]
+            force = driven[t, :n]
             if scale is None:
-                _charge_and_reset(x[t, part], v, h, share, tau, threshold)
+                _charge_and_reset(x[t, part], v, h, force, share, tau, threshold)
             else:
                 _scaled(x[t, part], scale[:n], shift[:n], g)
-                _charge_and_reset(g, v, h, share, tau, threshold)
+                _charge_and_reset(g, v, h, force, share, tau, threshold)
         if grad_after is None:
             v[:] = np.float32(0)
         else:
@@ -349,6 +364,8 @@ def fire_backward(
                 _back_atan(grad[t, part], h, v, g, share, tau, threshold, alpha)
             else:
                 _back_sigmoid(grad[t, part], h, v, g, share, tau, threshold, alpha)
+            if learns:
+                _add_product(g, driven[t, :n], some[2, :n])
             if grad_current is not None:
                 _plus(grad_current[t, part], g)
             _write(g, out[t, part])

@@ -136,7 +136,8 @@ class DepthTraining(lightning.LightningModule):
         """The loss of a batch of clips, averaged over the windows that are learnt from."""
         totals: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=self.device))
         state = None
-        windows, warm = len(batch.spikes), self.config.schedule.warm_windows
+        windows, schedule = len(batch.spikes), self.config.schedule
+        warm = max(windows - (schedule.clip_windows - schedule.warm_windows), 0)
         for k in range(windows):
             if state is not None:
                 state = carried(state, self._kept(k, batch.focal_px))

@@ -22,7 +22,7 @@ from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import ConcatDataset, DataLoader, Subset
 
 from spike_depth_ros.config import ConfigError, to_dict
 from spike_depth_ros.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -63,9 +63,16 @@ class ClipsOfRun(lightning.LightningDataModule):
         super().__init__()
         self.config = config
         data, shared = config.data, (config.spikes, config.schedule.clip_windows)
-        self.training = open_clips(data.name, data.train, *shared, reads_images or taught)
+        sets = [data.train, data.more] if data.more else [data.train]
+        opened = [open_clips(data.name, each, *shared, reads_images or taught) for each in sets]
+        self.training: Any = ConcatDataset(opened)  # type: ignore[arg-type]
         self.validation = open_clips(data.name, data.validation, *shared, reads_images)
-        self.groups = groups_by_size(self.training, data.augment)
+        self.groups = groups_by_size(opened[0], data.augment)
+        for further in opened[1:]:
+            self.groups += [
+                [len(opened[0]) + index for index in group] * data.more_times
+                for group in groups_by_size(further, data.augment)
+            ]
 
     def train_dataloader(self) -> DataLoader:
         """Batches from the iteration that the run has reached."""
@@ -203,7 +210,7 @@ def card(config: TrainConfig, module: DepthTraining) -> dict[str, Any]:
     return {
         'trained': True,
         'preset': config.model.name,
-        'data': {'name': config.data.name, 'train': config.data.train,
+        'data': {'name': config.data.name, 'train': config.data.train, 'more': config.data.more,
                  'validation': config.data.validation},
         'teacher': config.teacher.name,
         'clip_windows': config.schedule.clip_windows,

@@ -81,6 +81,9 @@ class DataChoice:
         validation: the same for validation; never the data that figures are published on.
         augment: how strongly training clips are varied.
         workers: processes that load; 0 loads between the steps.
+        more: fields for further training clips. They may have a `clip_windows` of their own; as
+            many windows are learnt from as of the others. Empty: none.
+        more_times: how often each of these comes while one of `train` comes once.
     """
 
     name: str = 'synthetic'
@@ -88,9 +91,12 @@ class DataChoice:
     validation: dict[str, Any] = dataclasses.field(default_factory=dict)
     augment: AugmentConfig = dataclasses.field(default_factory=AugmentConfig)
     workers: int = 1
+    more: dict[str, Any] = dataclasses.field(default_factory=dict)
+    more_times: int = 1
 
     def __post_init__(self) -> None:
         require(self.workers >= 0, 'workers', self.workers, '0 or more')
+        require(self.more_times >= 1, 'more_times', self.more_times, 'at least 1')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,7 +170,8 @@ class Schedule:
             state is carried on but the gradient ends at each window.
         warm_windows: of these, the first so many only bring the membranes to where a running
             camera would have them: no loss, no gradient, a fraction of the cost. Consecutive
-            windows show nearly the same; more clips per step teach more.
+            windows show nearly the same; more clips per step teach more. Clips of another
+            length have as many windows that count, at their end.
         rest: probability that a clip goes back to rest before each window, so that the network
             also learns to begin.
         validate_every: iterations between validations.
