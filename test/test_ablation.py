@@ -36,7 +36,7 @@ def test_the_shipped_ablation_is_of_runs_that_exist():
     assert len(windows) == 1  # the same number of supervised windows per step
     assert len(shipped['seeds']) >= 2
     assert {run.spikes.steps for run in runs} == {1, 2, 4, 8}
-    assert {run.model.config.get('neuron') for run in runs} == {None, 'ilif'}
+    assert {run.model.config.get('neuron') for run in runs} == {None, 'lif', 'ilif'}
     assert {run.teacher.name for run in runs} == {'', 'rgb'}
 
 

@@ -601,9 +601,11 @@ def test_every_shipped_configuration_describes_a_run(path, monkeypatch, tmp_path
     assert settings.schedule.batch_size == 2
     entry = DATASETS[settings.data.name]
     shared = {'spikes': settings.spikes, 'clip_windows': settings.schedule.clip_windows}
-    training = from_dict(entry.config, settings.data.train | shared)
-    validation = from_dict(entry.config, settings.data.validation | shared)
+    training = from_dict(entry.config, shared | settings.data.train)
+    validation = from_dict(entry.config, shared | settings.data.validation)
     assert training.split != validation.split
+    if settings.data.more:
+        assert from_dict(entry.config, shared | settings.data.more).split == training.split
     with torch.device('meta'):
         build(settings.model.name, settings.model.config)
     if settings.teacher.name:
