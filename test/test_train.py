@@ -224,6 +224,24 @@ def test_a_resumed_run_remembers_its_best(tmp_path, monkeypatch):
     assert load_checkpoint(tmp_path / run.BEST).card['iterations'] == 4
 
 
+def test_the_end_of_a_run_is_validated_and_can_be_gone_on_from(tmp_path):
+    optimizer = OptimizerConfig(warmup=0, final_rate=1.0, freeze_norms=0.0)  # know no length
+    short = {'max_iterations': 5, 'validate_every': 3}
+    run.train(config(schedule=short, optimizer=optimizer), tmp_path / 'parts')
+    card = load_checkpoint(tmp_path / 'parts' / run.LAST).card
+    assert (card['iterations'], card['validation']['iteration']) == (5, 5)
+    for folder in ('parts', 'whole'):
+        longer = config(schedule=short | {'max_iterations': 8}, optimizer=optimizer)
+        run.train(longer, tmp_path / folder)
+    parts, whole = (load_checkpoint(tmp_path / name / run.LAST) for name in ('parts', 'whole'))
+    assert parts.card['validation'] == whole.card['validation']
+    assert whole.card['validation']['iteration'] == 8
+    for mine, theirs in zip(
+        parts.model.state_dict().values(), whole.model.state_dict().values(), strict=True
+    ):
+        assert torch.equal(mine, theirs)
+
+
 def test_a_folder_belongs_to_one_run(tmp_path):
     run.train(config(schedule={'max_iterations': 2, 'validate_every': 2}), tmp_path)
     longer = config(schedule={'max_iterations': 3, 'validate_every': 2})
@@ -288,13 +306,11 @@ def test_a_network_without_layers_to_teach_is_refused():
 
 
 def test_what_the_card_says_of_a_validation_is_of_this_run(tmp_path):
-    never = run.train(config(schedule={'max_iterations': 2}), tmp_path / 'never')
-    assert load_checkpoint(never).card['validation'] == {'cap_m': 80.0, 'iteration': 0}
     short = {'max_iterations': 4, 'validate_every': 3}
     run.train(config(schedule=short), tmp_path / 'once')
     once = load_checkpoint(tmp_path / 'once' / run.LAST).card['validation']
-    assert once['iteration'] == 3
-    run.train(config(schedule=short | {'max_iterations': 5}), tmp_path / 'once')
+    assert once['iteration'] == 4
+    run.train(config(schedule=short), tmp_path / 'once')
     assert load_checkpoint(tmp_path / 'once' / run.LAST).card['validation'] == once
 
 
@@ -576,8 +592,9 @@ def test_terminating_one_of_two_processes_stops_both_after_a_whole_step(job, tmp
 @pytest.mark.timeout(600)  # two runs of at most 240 s
 def test_two_processes_learn_what_one_does(job, tmp_path):
     for devices, name in (('1', 'one'), ('2', 'two')):
-        subprocess.run([*job, devices, name, '10'], check=True, timeout=240, cwd=tmp_path)
+        subprocess.run([*job, devices, name, '8'], check=True, timeout=240, cwd=tmp_path)
     one, two = (load_checkpoint(tmp_path / name / run.LAST) for name in ('one', 'two'))
+    assert two.card['validation']['iteration'] == one.card['iterations'] == 8
     assert two.card['validation']['abs_rel'] == pytest.approx(
         one.card['validation']['abs_rel'], rel=1e-3
     )

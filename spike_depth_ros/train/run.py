@@ -267,6 +267,8 @@ def train(config: TrainConfig, folder: Path) -> Path:
         warnings.filterwarnings('ignore', message='.*smaller than the logging interval.*')
         warnings.filterwarnings('ignore', message='.*LeafSpec.* is deprecated.*')
         trainer.fit(module, clips, ckpt_path=state if state.exists() else None, weights_only=True)
+        if module.validated_at < trainer.global_step:  # the length is no multiple of the interval
+            trainer.validate(module, clips, verbose=False)
     return folder / BEST
 
 
