@@ -17,6 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from spike_depth_ros.model.baselines import ConvLstm
+from spike_depth_ros.model.layers import Readout
 from spike_depth_ros.model.neurons import Neuron
 from spike_depth_ros.model.spiking_transformer import SpikingTransformer
 
@@ -67,12 +69,13 @@ class EnergyReport:
     Attributes:
         layers: in the order in which they ran.
         weight_bytes: every weight read once per time step.
-        membrane_bytes: every membrane read and written once per time step.
+        state_bytes: all that is remembered, read and written each time: membranes and running
+            sums per time step, the two maps of a ConvLSTM per window.
     """
 
     layers: tuple[LayerEnergy, ...]
     weight_bytes: float
-    membrane_bytes: float
+    state_bytes: float
 
     def compute_pj(self, part: str | None = None) -> float:
         """Energy of all arithmetic, or of that of 'encoder' or 'head'."""
@@ -81,7 +84,7 @@ class EnergyReport:
     @property
     def memory_pj(self) -> float:
         """Energy of the memory traffic, which no other figure here contains."""
-        return (self.weight_bytes + self.membrane_bytes) * E_MEMORY_PJ_PER_BYTE
+        return (self.weight_bytes + self.state_bytes) * E_MEMORY_PJ_PER_BYTE
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready: totals, shares and all layers."""
@@ -116,16 +119,16 @@ def measure_energy(model: nn.Module, spikes: Tensor) -> EnergyReport:
     steps, batch = spikes.shape[:2]
     was_training = model.training
     counter = _Counter(running, levels)
-    membranes = 0
+    remembered = 0
 
-    def count_membranes(_: nn.Module, __: Any, fired: Tensor) -> None:
-        nonlocal membranes
-        membranes += fired.numel()
+    def count_state(module: nn.Module, inputs: Any, output: Any) -> None:
+        nonlocal remembered
+        remembered += _STATES[type(module)](inputs, output)
 
     handles = [
-        module.register_forward_hook(count_membranes)
+        module.register_forward_hook(count_state)
         for module in running.modules()
-        if isinstance(module, Neuron)
+        if type(module) in _STATES
     ]
     try:
         with torch.no_grad(), counter:
@@ -138,8 +141,16 @@ def measure_energy(model: nn.Module, spikes: Tensor) -> EnergyReport:
     return EnergyReport(
         layers,
         _weight_bytes(running, steps),
-        2.0 * FLOAT_BYTES * membranes / batch,
+        2.0 * FLOAT_BYTES * remembered / batch,
     )
+
+
+_STATES: dict[type, Callable[[Any, Any], int]] = {
+    Neuron: lambda inputs, spikes: spikes.numel(),
+    Readout: lambda inputs, output: inputs[0].numel(),
+    ConvLstm: lambda inputs, state: sum(maps.numel() for maps in state),
+}
+"""Layer that remembers -> how many numbers it reads and writes in a call."""
 
 
 def _weight_bytes(model: nn.Module, steps: int) -> float:

@@ -127,9 +127,20 @@ def test_per_map_and_totals():
     assert figures['total_uj'] == pytest.approx(
         sum(layer['macs'] * E_MAC_PJ + layer['acs'] * E_AC_PJ for layer in figures['layers']) / 1e6
     )
-    # 8 bytes per membrane and step: the stem's first neurons alone have 4 x 20 x 24
-    assert one.membrane_bytes > 3 * 8 * 4 * 20 * 24
-    assert one.memory_pj == (one.weight_bytes + one.membrane_bytes) * E_MEMORY_PJ_PER_BYTE
+    assert one.memory_pj == (one.weight_bytes + one.state_bytes) * E_MEMORY_PJ_PER_BYTE
+
+
+def test_what_is_remembered_is_read_and_written():
+    spikes, model = windows(), network()
+    # the state of rest has one number for each of the membranes and running sums
+    state = model.rest(spikes)
+    numbers = sum(maps.numel() for maps in (*state.membranes, *state.readouts))
+    assert measure_energy(model, spikes).state_bytes == 8 * len(spikes) * numbers
+    # E2Depth: hidden and cell of widths 14, 28, 56 at strides 2, 4, 8, once for the window
+    numbers = 2 * (14 * 16 * 20 + 28 * 8 * 10 + 56 * 4 * 5)
+    report = measure_energy(build('e2depth_small'), torch.zeros(4, 1, 2, 32, 40))
+    assert report.state_bytes == 8 * numbers
+    assert measure_energy(build('unet_small'), torch.zeros(4, 1, 2, 32, 40)).state_bytes == 0
 
 
 @pytest.mark.parametrize('rival', ['unet_small', 'e2depth_small', 'spike_t_small'])

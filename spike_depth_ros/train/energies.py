@@ -52,7 +52,7 @@ def mean_energy(
     return EnergyReport(
         tuple(layers),
         sum(report.weight_bytes for report in reports) / count,
-        sum(report.membrane_bytes for report in reports) / count,
+        sum(report.state_bytes for report in reports) / count,
     )
 
 
