@@ -15,6 +15,9 @@ import numpy as np
 WIDEST_TAN = 57.0
 """Tangent of 89 degrees: what lies farther off the axis has no depth along it to speak of."""
 
+MOST_ERROR_PX = 0.1
+"""How far from its pixel a ray may come back through the lens."""
+
 DISTORTION_MODELS: dict[str, tuple[int, ...]] = {
     '': (0,),
     'plumb_bob': (0, 4, 5),
@@ -150,6 +153,11 @@ class Camera:
             undistorted = solve(
                 points, self.matrix, coefficients, R=np.eye(3), P=np.eye(3), criteria=criteria
             )
+            # the solver answers everywhere: a ray is one that the lens sends back to its pixel
+            rays = np.concatenate([undistorted, np.ones_like(undistorted[..., :1])], axis=-1)
+            zero = np.zeros(3)
+            seen, _ = cv2.projectPoints(rays, zero, zero, self.matrix, coefficients)
+            undistorted[~(np.abs(seen - points).max(-1) < MOST_ERROR_PX)] = np.nan
         return undistorted.reshape(-1, 2)
 
 
@@ -181,7 +189,7 @@ def camera_from_calibration(values: Any, source: str = 'calibration') -> Camera:
         )
     except CalibrationError:
         raise
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise CalibrationError(
             f'{source} is not a ROS camera calibration ({error!r}); expected image_width, '
             'image_height, camera_matrix.data, distortion_model, distortion_coefficients.data'

@@ -41,7 +41,7 @@ class SpikeConfig:
         require(0.1 <= self.window_ms <= 10_000, 'window_ms', self.window_ms, '0.1 to 10000')
         require(1 <= self.steps <= 1024, 'steps', self.steps, '1 to 1024')
         require(self.max_width_px >= 8, 'max_width_px', self.max_width_px, 'at least 8')
-        require(self.multiple_px >= 1, 'multiple_px', self.multiple_px, 'at least 1')
+        require(1 <= self.multiple_px <= 256, 'multiple_px', self.multiple_px, '1 to 256')
 
     @property
     def window_ns(self) -> int:
@@ -74,7 +74,7 @@ class DepthRange:
     def __post_init__(self) -> None:
         require(0 < self.min_m < self.max_m, 'min_m', self.min_m, f'0 < min_m < {self.max_m}')
         require(math.isfinite(self.max_m), 'max_m', self.max_m, 'finite')
-        require(self.focal_px > 0, 'focal_px', self.focal_px, 'greater than 0')
+        require(0 < self.focal_px < math.inf, 'focal_px', self.focal_px, '0 to finite')
 
     @property
     def alpha(self) -> float:
@@ -159,7 +159,10 @@ def _checked(name: str, value: Any, hint: Any) -> Any:
             raise ConfigError(f'{name} is {value!r}, expected a list')
         return tuple(_checked(name, item, hint.__args__[0]) for item in value)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError as error:
+            raise ConfigError(f'{name} is {value}, expected a float') from error
     if type(value) is not hint:
         raise ConfigError(f'{name} is {value!r}, expected {hint.__name__}')
     return value

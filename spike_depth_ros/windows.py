@@ -63,7 +63,7 @@ class TimeWindower:
 
     The cuts depend on the clock alone: not on packets, and not on when the stream was joined.
     Windows longer than the stride overlap. A window is complete when an event at or after its
-    end has been seen; an event that comes later still is counted as late and left out.
+    end has been seen, and takes none after that; an event older than all open windows is late.
 
     Args:
         pixels: sensor pixels to the network's grid.
@@ -85,6 +85,7 @@ class TimeWindower:
         self._open: deque[_Open] = deque()
         self._next_end_ns: int | None = None
         self._newest_ns: int | None = None
+        self._previous_ns: int | None = None
         self._fresh = True
 
     def push(self, events: np.ndarray) -> Iterator[Window]:
@@ -92,10 +93,11 @@ class TimeWindower:
 
         The windows are made one by one, as they are asked for: ask for all of them.
         """
-        for piece in split_at_jumps(events, self._newest_ns):
+        for piece in split_at_jumps(events, self._previous_ns):
             if piece.jumped:
                 self.jumps += 1
                 self.reset()
+            self._previous_ns = int(piece.events['t_ns'][-1])
             for part in slices_of_time(piece, self._window_ns):
                 yield from self._push_steady(part)
 
@@ -167,6 +169,7 @@ class CountWindower:
         self._pending_count = 0
         self._start_ns: int | None = None
         self._newest_ns: int | None = None
+        self._previous_ns: int | None = None
         self._fresh = True
 
     def push(self, events: np.ndarray) -> Iterator[Window]:
@@ -174,13 +177,15 @@ class CountWindower:
 
         The windows are made one by one, as they are asked for: ask for all of them.
         """
-        for piece in split_at_jumps(events, self._newest_ns):
+        for piece in split_at_jumps(events, self._previous_ns):
             if piece.jumped:
                 self.jumps += 1
                 self.reset()
+            self._previous_ns = int(piece.events['t_ns'][-1])
             for start in range(0, len(piece.events), self._window_events):
                 part = piece.events[start : start + self._window_events]
-                self._newest_ns = max(_time_range_ns(part)[1], self._newest_ns or 0)
+                last = _time_range_ns(part)[1]
+                self._newest_ns = last if self._newest_ns is None else max(last, self._newest_ns)
                 if self._start_ns is None:
                     self._start_ns = piece.first_ns
                 self._pending.append(part)
@@ -228,12 +233,12 @@ def check_cuts(window_ns: int, stride_ns: int) -> None:
         )
 
 
-def split_at_jumps(events: np.ndarray, newest_ns: int | None) -> list[Piece]:
-    """Cuts events where sensor time jumps.
+def split_at_jumps(events: np.ndarray, previous_ns: int | None) -> list[Piece]:
+    """Cuts events where sensor time jumps from one to the next.
 
     Args:
         events: (N,) events in stream order.
-        newest_ns: newest time seen before them, None at the start of a stream.
+        previous_ns: time of the event before them, None at the start of a stream.
 
     Returns:
         The pieces in order, none empty.
@@ -241,12 +246,12 @@ def split_at_jumps(events: np.ndarray, newest_ns: int | None) -> list[Piece]:
     if len(events) == 0:
         return []
     piece = _piece(events)
-    start = piece.first_ns if newest_ns is None else newest_ns
+    start = piece.first_ns if previous_ns is None else previous_ns
     backward = piece.first_ns < max(start, piece.last_ns) - MAX_BACKWARD_NS
-    if not backward and piece.last_ns <= start + MAX_GAP_NS:
-        return [piece]
+    if not backward and piece.last_ns <= min(start, piece.first_ns) + MAX_GAP_NS:
+        return [piece]  # nothing within, in whatever order, is so far from anything else
     times = events['t_ns']
-    first = times[0] if newest_ns is None else newest_ns
+    first = times[0] if previous_ns is None else previous_ns
     step_ns = np.diff(times.astype(np.float64), prepend=float(first))  # int64 may run over
     cuts = np.flatnonzero((step_ns < -MAX_BACKWARD_NS) | (step_ns > MAX_GAP_NS))
     edges = [0, *cuts.tolist(), len(events)]

@@ -1,3 +1,4 @@
+import cv2
 import numpy as np
 import pytest
 
@@ -55,6 +56,21 @@ def test_rays_invert_the_lens(camera):
     v, u = np.mgrid[0 : camera.height, 0 : camera.width]
     np.testing.assert_allclose(x * camera.fx + camera.cx, u, atol=2e-3)
     np.testing.assert_allclose(y * camera.fy + camera.cy, v, atol=2e-3)
+
+
+def test_pixels_that_no_ray_reaches_have_none():
+    camera = Camera(346, 260, 228.0, 228.0, 172.5, 129.5, 'plumb_bob', (-0.4, 0.0, 0.0, 0.0))
+    rays = camera.rays()
+    known = np.isfinite(rays).all(-1)
+    assert not known[0, 0]
+    assert known[130, 172]
+    assert 0.5 < known.mean() < 0.9
+    back = cv2.projectPoints(
+        rays[known].astype(np.float64), np.zeros(3), np.zeros(3), camera.matrix,
+        np.array(camera.distortion),
+    )[0].reshape(-1, 2)  # fmt: skip
+    v, u = np.nonzero(known)
+    np.testing.assert_allclose(back, np.stack([u, v], 1), atol=0.11)
 
 
 def test_binning_keeps_every_ray():

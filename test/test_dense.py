@@ -190,6 +190,13 @@ def test_frames_that_are_not_binary_are_refused(tmp_path, value):
         open_dense_spike(DenseSpikeConfig(str(tmp_path), ''))[0]
 
 
+def test_words_are_no_numbers(tmp_path):
+    write_sequence(tmp_path / 'town01')
+    np.save(tmp_path / 'town01/depth/data/depth_0000000002.npy', np.full((260, 346), 'far'))
+    with pytest.raises(DatasetError, match='expected numbers'):
+        open_dense(DenseConfig(str(tmp_path), '', spikes=CONFIG))[0]
+
+
 def test_a_pickle_is_not_unpickled(tmp_path):
     write_sequence(tmp_path / 'town01')
     path = tmp_path / 'town01/depth/data/depth_0000000002.npy'

@@ -317,6 +317,36 @@ def test_an_index_that_lies_is_caught(tmp_path):
         open_dsec(DsecConfig(str(tmp_path), 'found', spikes=CONFIG))[0]
 
 
+@pytest.mark.parametrize('index', [[], [0] * 400])
+def test_an_index_that_was_never_filled_is_caught(tmp_path, index):
+    write_sequence(tmp_path / 'a')
+    with h5py.File(tmp_path / 'a/events/left/events.h5', 'r+') as file:
+        del file['ms_to_idx']
+        file['ms_to_idx'] = np.array(index, np.uint64)
+    with pytest.raises(DatasetError, match='ms_to_idx'):
+        open_dsec(DsecConfig(str(tmp_path), 'found', spikes=CONFIG))[0]
+
+
+@pytest.mark.parametrize('column', ['x', 'y', 'p'])
+def test_columns_that_end_early_are_caught(tmp_path, column):
+    write_sequence(tmp_path / 'a')
+    with h5py.File(tmp_path / 'a/events/left/events.h5', 'r+') as file:
+        kept = file[f'events/{column}'][:100]
+        del file[f'events/{column}']
+        file[f'events/{column}'] = kept
+    with pytest.raises(DatasetError, match=rf'rows of events/{column}.*train_events'):
+        open_dsec(DsecConfig(str(tmp_path), 'found', spikes=CONFIG))[0]
+
+
+def test_groups_in_the_place_of_numbers_are_caught(tmp_path):
+    write_sequence(tmp_path / 'a')
+    with h5py.File(tmp_path / 'a/events/left/events.h5', 'r+') as file:
+        del file['t_offset']
+        file.create_group('t_offset')
+    with pytest.raises(DatasetError, match="no data set 't_offset'"):
+        open_dsec(DsecConfig(str(tmp_path), 'found', spikes=CONFIG))[0]
+
+
 def test_events_off_the_sensor_are_named(tmp_path):
     write_sequence(tmp_path / 'a')
     with h5py.File(tmp_path / 'a/events/left/events.h5', 'r+') as file:

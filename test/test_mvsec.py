@@ -131,6 +131,17 @@ def test_a_table_that_is_missing_is_named(tmp_path):
         open_mvsec(MvsecConfig(str(tmp_path), spikes=CONFIG))[0]
 
 
+@pytest.mark.parametrize(('file', 'table'), [('gt', 'depth_image_rect'), ('data', 'events')])
+def test_tables_of_another_shape_are_named(tmp_path, file, table):
+    write_recording(tmp_path)
+    with h5py.File(tmp_path / f'{NAME}_{file}.hdf5', 'r+') as opened:
+        old = opened[f'davis/left/{table}'][...]
+        del opened[f'davis/left/{table}']
+        opened[f'davis/left/{table}'] = old[..., :3] if table == 'events' else old[:, :100, :100]
+    with pytest.raises(DatasetError, match=r'shape \('):
+        open_mvsec(MvsecConfig(str(tmp_path), spikes=CONFIG))[0]
+
+
 def test_events_off_the_sensor_are_named(tmp_path):
     write_recording(tmp_path)
     with h5py.File(tmp_path / f'{NAME}_data.hdf5', 'r+') as file:

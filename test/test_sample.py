@@ -27,7 +27,7 @@ class Ramp:
 
     def __init__(self, stamps_ms, window_ms=10, events_from_ms=0, until_ms=200):
         self.stamps_ns = np.array(stamps_ms, np.int64) * MS
-        self.start_ns = events_from_ms * MS
+        self.start_ns, self.end_ns = events_from_ms * MS, (until_ms - 1) * MS
         self.config = SpikeConfig(window_ms=window_ms, steps=2, max_width_px=8)
         self.window_ns = self.config.window_ns
         self.pixels = pixel_map(5, 6, self.config)
@@ -132,6 +132,13 @@ def test_clips_leave_out_maps_without_a_past_and_count_over_sequences():
     assert clips[-1][0].meta['stamp_ns'] == 80 * MS
     with pytest.raises(IndexError):
         clips[5]
+
+
+def test_maps_from_after_the_events_are_left_out():
+    # the events end at 99 ms: the window of 10 ms before the map at 105 still has some
+    clips = Clips([Ramp([95, 105, 110, 150], until_ms=100)], clip_windows=1, stride=1)
+    assert [clip[-1].meta['stamp_ns'] // MS for clip in clips] == [95, 105]
+    assert clips[1][0].meta['event_count'] == 5
 
 
 def test_no_clip_at_all_is_an_error():

@@ -166,6 +166,29 @@ def test_a_quiet_scene_still_gets_count_windows():
     assert [w.event_count for w in windows] == [20, 20, 20]
 
 
+@pytest.mark.parametrize('packets', [1, 3])
+def test_a_slow_fall_of_the_clock_is_no_jump_whatever_the_packets(packets):
+    for windower in (
+        TimeWindower(PIXELS, 2, 20 * MS, 20 * MS),
+        CountWindower(PIXELS, 2, 2, 100 * MS),
+    ):
+        for part in np.array_split(stream(np.array([100, 60, 20]) * MS), packets):
+            list(windower.push(part))
+        assert windower.jumps == 0
+
+
+def test_times_before_zero_are_times_as_any():
+    t = np.array([-200, -190, -180, -170]) * MS
+    for windower in (
+        TimeWindower(PIXELS, 2, 10 * MS, 10 * MS),
+        CountWindower(PIXELS, 2, 2, 100 * MS),
+    ):
+        windows = [w for part in np.array_split(stream(t), 2) for w in windower.push(part)]
+        assert windower.jumps == windower.late_events == 0
+        assert sum(w.event_count for w in windows) >= 2
+        assert all(-220 * MS <= w.t0_ns < w.t1_ns <= -160 * MS for w in windows)
+
+
 def test_split_at_jumps_by_hand():
     t = np.array([0, 10, 5, 5 + MAX_GAP_NS + 1, 6 + MAX_GAP_NS + 1, 100])
     late = 5 + MAX_GAP_NS

@@ -89,7 +89,12 @@ class DenseSequence:
     @functools.cached_property
     def start_ns(self) -> int:
         """Time of the first event."""
-        return int(next(self._all_events())['t_ns'][0])
+        return int(self._nonempty(self._event_files[1])['t_ns'][0])
+
+    @functools.cached_property
+    def end_ns(self) -> int:
+        """Time of the last event."""
+        return int(self._nonempty(self._event_files[1][::-1])['t_ns'][-1])
 
     @functools.cached_property
     def pixels(self) -> PixelMap:
@@ -144,11 +149,12 @@ class DenseSequence:
                 return bool(table[-1, 0] < MOST_S)
         return False
 
-    def _all_events(self) -> Iterator[np.ndarray]:
-        for path in self._event_files[1]:
+    def _nonempty(self, paths: list[Path]) -> np.ndarray:
+        """The events of the first of some files that holds any."""
+        for path in paths:
             events = _read_events(path, self._in_seconds)
             if len(events):
-                yield events
+                return events
         raise DatasetError(f'{self._folder}/events/data holds no event: {ADVICE}')
 
     def _pieces(self, t0_ns: int, t1_ns: int) -> Iterator[np.ndarray]:
@@ -177,6 +183,11 @@ class DenseSpikeSequence(DenseSequence):
     def start_ns(self) -> int:
         """One window before the first spike file's stamp."""
         return int(self._spike_files[0][0]) - self.window_ns - STAMP_SLACK_NS
+
+    @functools.cached_property
+    def end_ns(self) -> int:
+        """The last spike file's stamp."""
+        return int(self._spike_files[0][-1])
 
     def spikes(self, t0_ns: int, t1_ns: int) -> tuple[np.ndarray, int]:
         """The frames whose stamp is `t1_ns`, as (T, 2, H, W), and the number of spikes."""
@@ -253,11 +264,15 @@ def _read_npy(path: Path, shape: tuple[int | None, ...], advice: str) -> np.ndar
         array = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise DatasetError(f'{path} cannot be read ({error}): {advice}') from error
-    fits = array.ndim == len(shape) and all(
-        want in (None, have) for want, have in zip(shape, array.shape, strict=True)
+    fits = (
+        array.dtype.kind in 'biuf'
+        and array.ndim == len(shape)
+        and all(want in (None, have) for want, have in zip(shape, array.shape, strict=True))
     )
     if not fits:
-        raise DatasetError(f'{path} has shape {array.shape}, expected {shape}: {advice}')
+        raise DatasetError(
+            f'{path} holds {array.dtype} {array.shape}, expected numbers {shape}: {advice}'
+        )
     return array
 
 

@@ -133,6 +133,12 @@ class EventsH5:
             raise self._file.damaged('holds no events')
         return (int(self._file.row('events/t', 0)) + self.t_offset_us) * 1000
 
+    @functools.cached_property
+    def end_ns(self) -> int:
+        """Absolute time of the last event."""
+        last = self._file.length('events/t') - 1
+        return (int(self._file.row('events/t', last)) + self.t_offset_us) * 1000
+
     def pieces(self, t0_ns: int, t1_ns: int) -> Iterator[np.ndarray]:
         """Yields the events of the absolute times [t0, t1) as arrays of `EVENT_DTYPE`."""
         offset_ns = self.t_offset_us * 1000
@@ -152,13 +158,17 @@ class EventsH5:
         entries, total = self._file.length('ms_to_idx'), self._file.length('events/t')
         first_ms = min(max(t0_ns // 1_000_000, 0), entries - 1)
         last_ms = -(-t1_ns // 1_000_000) + 1
-        if t1_ns <= 0 or entries < 1:
+        if t1_ns <= 0:
             return 0, 0
+        if entries < 1:
+            raise self._file.damaged('has an empty index ms_to_idx')
         start = int(self._file.row('ms_to_idx', first_ms))
         stop = int(self._file.row('ms_to_idx', last_ms)) if last_ms < entries else total
         fits = 0 <= start <= stop <= total
         if fits and start < stop:
             fits = self._file.row('events/t', start) >= first_ms * 1000
+        if fits and stop < total:
+            fits = self._file.row('events/t', stop) >= (last_ms - 1) * 1000
         if not fits:
             raise self._file.damaged(f'has an index ms_to_idx that does not fit at {first_ms} ms')
         return start, stop
@@ -196,6 +206,11 @@ class DsecSequence:
         """Absolute time of the first event."""
         return self._events.start_ns
 
+    @property
+    def end_ns(self) -> int:
+        """Absolute time of the last event."""
+        return self._events.end_ns
+
     @functools.cached_property
     def pixels(self) -> PixelMap:
         """Raw sensor pixels to the rectified grid of the network."""
@@ -221,7 +236,11 @@ class DsecSequence:
         """Metres of map `index`, NaN where nothing was measured."""
         path = self._disparities[index]
         camera = self._calibration.camera
-        raw = _read_png(path, np.uint16, (camera.height, camera.width), 'train_disparity.zip')
+        size, advice = (
+            (camera.height, camera.width),
+            _get('train_disparity.zip', self._folder.name),
+        )
+        raw = _read_png(path, np.uint16, size, advice)
         return self._calibration.depth_m(raw)
 
     def image(self, stamp_ns: int) -> np.ndarray | None:
@@ -234,7 +253,8 @@ class DsecSequence:
             return None
         import cv2
 
-        image = _read_png(paths[nearest], np.uint8, None, 'train_images.zip')
+        advice = _get('train_images.zip', self._folder.name)
+        image = _read_png(paths[nearest], np.uint8, None, advice)
         camera = self._calibration.camera
         zoom = IMAGE_OVERSAMPLING
         zoomed = np.array([[zoom, 0, (zoom - 1) / 2], [0, zoom, (zoom - 1) / 2], [0, 0, 1]])
@@ -326,7 +346,9 @@ def read_dsec_calibration(path: Path) -> DsecCalibration:
         q23, q32 = float(q[2, 3]), float(q[3, 2])
     except OSError as error:
         raise DatasetError(f'{path} cannot be read ({error.strerror}): {advice}') from error
-    except (KeyError, TypeError, ValueError, IndexError, yaml.YAMLError) as error:
+    except (
+        KeyError, TypeError, ValueError, IndexError, OverflowError, yaml.YAMLError
+    ) as error:  # fmt: skip
         raise DatasetError(f'{path} is not a DSEC calibration ({error!r}): {advice}') from error
     if not (q23 > 0 and q32 > 0):
         raise DatasetError(f'{path}: Q[2][3] = {q23} and Q[3][2] = {q32}, expected both > 0')
@@ -365,7 +387,7 @@ def _stamped_pngs(folder: Path, stamps: Path, advice: str) -> tuple[np.ndarray, 
     return stamps_ns, paths
 
 
-def _read_png(path: Path, dtype: type, shape: tuple[int, int] | None, archive: str) -> np.ndarray:
+def _read_png(path: Path, dtype: type, shape: tuple[int, int] | None, advice: str) -> np.ndarray:
     """An image as stored; colour as RGB."""
     import cv2
 
@@ -374,7 +396,6 @@ def _read_png(path: Path, dtype: type, shape: tuple[int, int] | None, archive: s
         found = 'nothing readable' if image is None else f'{image.dtype} {image.shape}'
         raise DatasetError(
             f'{path} holds {found}, expected a {np.dtype(dtype)} PNG'
-            f'{"" if shape is None else f" of shape {shape}"}: '
-            f'{_get(archive, path.parents[2].name)}'
+            f'{"" if shape is None else f" of shape {shape}"}: {advice}'
         )
     return image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)

@@ -38,11 +38,18 @@ class Hdf5File:
 
     def scalar(self, name: str) -> int:
         """The one integer that a data set holds."""
-        return int(self._read(name, ()))
+        value = np.asarray(self._read(name, ()))
+        if value.size != 1 or value.dtype.kind not in 'iu':
+            raise self.damaged(f'holds {value.dtype} {value.shape} as {name}, not one integer')
+        return int(value.item())
 
     def rows(self, name: str, start: int, stop: int) -> np.ndarray:
         """Rows [start, stop) of a data set."""
-        return self._read(name, slice(start, stop))
+        rows = self._read(name, slice(start, stop))
+        if len(rows) != stop - start:
+            raise self.damaged(f'has {len(rows)} rows of {name} from {start} on, not the '
+                               f'{stop - start} that belong together')  # fmt: skip
+        return rows
 
     def row(self, name: str, index: int) -> Any:
         """One row of a data set."""
@@ -62,16 +69,16 @@ class Hdf5File:
             except OSError as error:
                 raise self.damaged(f'cannot be opened ({error})') from error
             self._process = os.getpid()
-        try:
-            return self._file[name]
-        except KeyError as error:
-            raise self.damaged(f'has no data set {name!r}') from error
+        dataset = self._file.get(name)
+        if not isinstance(dataset, h5py.Dataset):
+            raise self.damaged(f'has no data set {name!r}')
+        return dataset
 
     def _read(self, name: str, selection: Any) -> Any:
         dataset = self._dataset(name)
         try:
             return dataset[selection]
-        except (OSError, RuntimeError, ValueError, IndexError) as error:
+        except (OSError, RuntimeError, TypeError, ValueError, IndexError) as error:
             raise self.damaged(f'cannot be read at {name}[{selection}] ({error})') from error
 
     def damaged(self, what: str) -> DatasetError:

@@ -138,6 +138,11 @@ class MvsecSequence:
         return int(seconds_to_ns(self._time_s(0)))
 
     @functools.cached_property
+    def end_ns(self) -> int:
+        """Time of the last event."""
+        return int(seconds_to_ns(self._time_s(self._count - 1)))
+
+    @functools.cached_property
     def pixels(self) -> PixelMap:
         """Raw sensor pixels to the rectified grid of the network."""
         camera = self._calibration.camera
@@ -151,7 +156,10 @@ class MvsecSequence:
 
     def depth_m(self, index: int) -> np.ndarray:
         """Metres of map `index`, rectified; NaN where the LiDAR saw nothing."""
+        camera = self._calibration.camera
         depth_m = np.array(self._truth.row('davis/left/depth_image_rect', index), np.float32)
+        if depth_m.shape != (camera.height, camera.width):
+            raise self._truth.damaged(f'holds depth of shape {depth_m.shape}')
         depth_m[~(depth_m > 0)] = np.nan
         return depth_m
 
@@ -183,6 +191,8 @@ class MvsecSequence:
         camera = self._calibration.camera
         for first in range(start, stop, PIECE_EVENTS):
             table = self._data.rows('davis/left/events', first, min(first + PIECE_EVENTS, stop))
+            if table.ndim != 2 or table.shape[1] < 4:
+                raise self._data.damaged(f'holds events of shape {table.shape}')
             x, y = table[:, 0], table[:, 1]
             inside = (x >= 0) & (x < camera.width) & (y >= 0) & (y < camera.height)
             if not inside.all():
@@ -239,7 +249,9 @@ def read_mvsec_calibration(path: Path) -> MvsecCalibration:
             rotation,
             Camera(width, height, *projection[[0, 1, 0, 1], [0, 1, 2, 2]].tolist()),
         )
-    except (OSError, KeyError, TypeError, ValueError, IndexError, yaml.YAMLError) as error:
+    except (
+        OSError, KeyError, TypeError, ValueError, IndexError, OverflowError, yaml.YAMLError
+    ) as error:  # fmt: skip
         raise DatasetError(
             f'{path} is not a calibration of MVSEC ({error!r}): get it from {SITE}'
         ) from error

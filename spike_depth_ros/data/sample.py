@@ -54,6 +54,10 @@ class DepthSequence(Protocol):
         """First time from which events are known."""
 
     @property
+    def end_ns(self) -> int:
+        """Last time until which they are."""
+
+    @property
     def pixels(self) -> PixelMap:
         """Sensor to network grid."""
 
@@ -71,7 +75,10 @@ class DepthSequence(Protocol):
 
 
 class Clips(Sequence[list[Sample]]):
-    """All clips of some sequences: one for each `stride`-th depth map with a past long enough."""
+    """All clips of some sequences: one for each `stride`-th depth map with a past long enough.
+
+    Depth maps from after the events, as in a download that broke off, are left out.
+    """
 
     def __init__(self, sequences: Iterable[DepthSequence], clip_windows: int, stride: int) -> None:
         if clip_windows < 1 or stride < 1:
@@ -83,7 +90,7 @@ class Clips(Sequence[list[Sample]]):
         self._stride = stride
         self._first = [self._first_index(sequence) for sequence in self._sequences]
         counts = [
-            len(range(first, len(sequence.stamps_ns), stride))
+            len(range(first, self._stop_index(sequence), stride))
             for first, sequence in zip(self._first, self._sequences, strict=True)
         ]
         self._ends = list(itertools.accumulate(counts))
@@ -117,6 +124,11 @@ class Clips(Sequence[list[Sample]]):
     def _first_index(self, sequence: DepthSequence) -> int:
         earliest = sequence.start_ns + self._clip_windows * sequence.window_ns
         return int(np.searchsorted(sequence.stamps_ns, earliest))
+
+    @staticmethod
+    def _stop_index(sequence: DepthSequence) -> int:
+        latest = sequence.end_ns + sequence.window_ns
+        return int(np.searchsorted(sequence.stamps_ns, latest))
 
 
 def read_clip(sequence: DepthSequence, index: int, clip_windows: int) -> list[Sample]:

@@ -241,7 +241,7 @@ def clip(
     Args:
         scene: a key of `world.SCENES`.
         seed: decides the world and the sensor.
-        start_s: time within the world at which the first window starts, at least 10 ms.
+        start_s: time within the world at which the first window starts, at least 5 ms.
         windows: how many.
         window_ms: length of each.
         sensor: a sensor or its name or size, see `sensors.sensor_config`.
@@ -250,6 +250,7 @@ def clip(
 
     Raises:
         ConfigError: there is no such sensor, or the times make no sense.
+        WorldError: there is no such scene, or the seed is out of range.
     """
     require(start_s * 1e9 >= WARMUP_NS, 'start_s', start_s, f'at least {WARMUP_NS * 1e-9}')
     require(windows >= 1, 'windows', windows, '1 or more')

@@ -1,8 +1,8 @@
 """The world as plain arrays: solids, terrain, light maps, weather and the motion of the camera.
 
 A solid is a unit shape (cube, sphere, cone, or a bilinear patch of ground) under an affine map:
-p = centre + axes @ q with |q| <= 1. Every number is quantised to 2^-12 m, so that a seed gives
-the same bits on any machine whatever its libm.
+p = centre + axes @ q with |q| <= 1. What is placed (solids, terrain, paths, speeds) is quantised
+to 2^-12 m, so that a seed puts it at the same bits on any machine whatever its libm.
 """
 
 from __future__ import annotations

@@ -81,11 +81,15 @@ def ray_table(camera: Camera, stride: int = 1) -> RayTable:
     """Rays of every `stride`-th pixel of a camera; kept, since a drive asks every frame."""
     xy = np.ascontiguousarray(camera.rays()[::stride, ::stride, :2])
     height, width = xy.shape[:2]
-    spans = [
-        (np.nanmin(part), np.nanmax(part))
+    parts = [
+        np.take(xy[..., axis], range(start, min(start + TILE_PX, size)), 1 - axis)
         for axis, size in ((0, width), (1, height))
         for start in range(0, size, TILE_PX)
-        for part in [np.take(xy[..., axis], range(start, min(start + TILE_PX, size)), 1 - axis)]
+    ]
+    # NaN where no pixel has a ray: such an edge culls nothing
+    spans = [
+        (np.nanmin(part), np.nanmax(part)) if np.isfinite(part).any() else (np.nan, np.nan)
+        for part in parts
     ]
     columns = -(-width // TILE_PX)
     table = np.array(spans, np.float64)
