@@ -226,6 +226,25 @@ def test_augment_is_pure_and_follows_its_generator():
         assert same.meta == old.meta
 
 
+@pytest.mark.parametrize('zoom', [0.5, 1.0, 1.5])
+def test_padding_is_right_and_below_and_empty_whatever_happened_before(zoom):
+    config = AugmentConfig(
+        48, 56, flip=1.0, min_scale=zoom, max_scale=zoom, max_noise_hz=200.0, max_hot_pixels=50,
+        flash=1.0,
+    )
+    clip = clip_of(2)
+    rows, columns = (round(n * zoom) for n in clip[0].valid.shape)
+    for sample in augment(clip, config, np.random.default_rng(0)):
+        assert sample.spikes.shape[-2:] == sample.valid.shape == (48, 56)
+        assert not sample.spikes[..., rows:, :].any()
+        assert not sample.spikes[..., columns:].any()
+        assert sample.spikes[..., :rows, :columns].any()
+        assert np.isnan(sample.depth_m[rows:]).all()
+        assert np.isnan(sample.depth_m[:, columns:]).all()
+        assert sample.valid[:rows, :columns].any()
+        assert sample.meta['event_count'] == sample.spikes.sum()
+
+
 def test_nonsense_is_refused():
     with pytest.raises(ConfigError, match='flip'):
         AugmentConfig(flip=2)

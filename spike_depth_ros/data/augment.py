@@ -81,16 +81,15 @@ def augment(clip: list[Sample], config: AugmentConfig, rng: np.random.Generator)
     size = (config.crop_height, config.crop_width)
     if all(size):
         # cut first, so that only what will be seen is zoomed
-        needed = [math.ceil(n / factor) + 1 if factor != 1 else n for n in size]
-        spare = [
-            max(have - need, 0) for have, need in zip(clip[0].valid.shape, needed, strict=True)
-        ]
+        wanted = [math.ceil(n / factor) + 1 if factor != 1 else n for n in size]
+        needed = np.minimum(wanted, clip[0].valid.shape)
+        spare = clip[0].valid.shape - needed
         top, left = (int(rng.integers(0, n + 1)) for n in spare)
-        clip = crop(clip, top, left, *needed)
+        clip = crop(clip, top, left, *needed.tolist())
     if factor != 1:
         clip = scale(clip, factor)
     if all(size):
-        clip = crop(clip, 0, 0, *size)
+        clip = crop(clip, 0, 0, *np.minimum(size, clip[0].valid.shape).tolist())
     if rng.random() < config.flip:
         clip = flip(clip)
     if rng.random() < config.swap_polarity:
@@ -106,7 +105,7 @@ def augment(clip: list[Sample], config: AugmentConfig, rng: np.random.Generator)
         clip = add_noise(clip, rng.uniform(0, config.max_noise_hz), rng)
     if config.max_hot_pixels:
         clip = add_hot_pixels(clip, int(rng.integers(0, config.max_hot_pixels + 1)), rng)
-    return clip
+    return crop(clip, 0, 0, *size) if all(size) else clip  # padding comes last, as in the node
 
 
 def flip(clip: list[Sample]) -> list[Sample]:
