@@ -229,7 +229,13 @@ def test_augment_is_pure_and_follows_its_generator():
 @pytest.mark.parametrize('zoom', [0.5, 1.0, 1.5])
 def test_padding_is_right_and_below_and_empty_whatever_happened_before(zoom):
     config = AugmentConfig(
-        48, 56, flip=1.0, min_scale=zoom, max_scale=zoom, max_noise_hz=200.0, max_hot_pixels=50,
+        48,
+        56,
+        flip=1.0,
+        min_scale=zoom,
+        max_scale=zoom,
+        max_noise_hz=200.0,
+        max_hot_pixels=50,
         flash=1.0,
     )
     clip = clip_of(2)

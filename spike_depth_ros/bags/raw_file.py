@@ -222,7 +222,10 @@ def read_header(file: BinaryIO, path: Path) -> RawHeader:
             f'{path} does not tell the size of its sensor: add a line "% geometry WIDTHxHEIGHT" '
             'before its "% end"'
         )
-    swapped = name == 'EVT21' and settings.get('endianness') == 'legacy'
+    # an IMX636 sends the two halves of a word one after the other ("EVT 2.1 format"); headers from
+    # before the line "% format" do not say so
+    imx636 = _generation(fields) == '4.2' and 'format' not in fields
+    swapped = name == 'EVT21' and (settings.get('endianness') == 'legacy' or imx636)
     return RawHeader(FORMATS[name], swapped, geometry, length)
 
 
@@ -237,5 +240,9 @@ def _geometry(fields: dict[str, str], settings: dict[str, str]) -> tuple[int, in
     for height, width in candidates:
         if height.isdigit() and width.isdigit() and int(height) and int(width):
             return int(height), int(width)
-    generation = fields.get('sensor_generation') or fields.get('generation') or ''
-    return _GENERATIONS.get(generation)
+    return _GENERATIONS.get(_generation(fields))
+
+
+def _generation(fields: dict[str, str]) -> str:
+    """The kind of sensor, '' if nobody tells."""
+    return fields.get('sensor_generation') or fields.get('generation') or ''
