@@ -29,7 +29,7 @@ def run(neuron: Neuron, current: torch.Tensor, membrane: torch.Tensor | None):
     v = torch.zeros(current.shape[1:]) if membrane is None else membrane.clone()
     tape = Tape([v.requires_grad_()])
     spikes = neuron(x, tape)
-    weights = torch.linspace(-1, 1, spikes.numel()).view(spikes.shape)
+    weights = torch.linspace(-1, 1, spikes.numel(), device=x.device).view(spikes.shape)
     ((spikes * weights).sum() + (tape.after[0] * weights[0]).sum()).backward()
     return spikes.detach(), tape.after[0].detach(), x.grad, v.grad
 
@@ -110,6 +110,33 @@ def test_learnt_time_constants_in_inference(dtype):
     assert spikes.dtype == dtype
     assert torch.equal(spikes.float(), want)
     assert torch.equal(tape.after[0], reference_tape.after[0])
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA GPU')
+@pytest.mark.parametrize('slope', SURROGATES)
+@pytest.mark.parametrize('kind', ['lif', 'plif'])
+@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize('channels_last', [False, True])
+@pytest.mark.parametrize('at_rest', [True, False])
+def test_one_kernel_on_a_gpu_gives_what_its_steps_give(kind, slope, dtype, channels_last, at_rest):
+    layer = plif().cuda() if kind == 'plif' else Neuron(6, 8, tau=3.0).cuda()
+    layer.surrogate = slope
+    current = currents(3.0).to('cuda', dtype)
+    if channels_last:
+        current = current.permute(0, 1, 3, 4, 2).contiguous().permute(0, 1, 4, 2, 3)
+    membrane = torch.zeros(SHAPE[1:]) if at_rest else torch.rand(SHAPE[1:]) * 0.9
+    results = []
+    for backend in ('auto', 'torch'):
+        layer.zero_grad()
+        results.append([*run(set_backend(layer, backend), current, membrane.cuda()),
+                        *(p.grad.clone() for p in layer.parameters())])  # fmt: skip
+    (spikes, after, *gradients), (want, last, *by_steps) = results
+    assert torch.equal(spikes, want)
+    assert torch.equal(after, last)
+    tolerance = 1e-5 if dtype == torch.float32 else 2e-2
+    for got, expected_ in zip(gradients, by_steps, strict=True):
+        torch.testing.assert_close(got, expected_, atol=tolerance, rtol=tolerance)
+    assert 0.01 < spikes.float().mean() < 0.6
 
 
 @pytest.mark.parametrize('kind', ['lif', 'plif'])

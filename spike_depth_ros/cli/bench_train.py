@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+GPU_BATCHES = 8
+
 
 def train(
     json: bool = False,
@@ -19,7 +21,8 @@ def train(
     """Times forward, backward and optimiser step of one batch, in this very run's conditions.
 
     The peer is the same network, weights, loss and optimiser with spikingjelly's own multi-step
-    LIF between torch's own layers; the last row is the U-Net of equal size on the same events.
+    LIF between torch's own layers; a further row is the U-Net of equal size on the same events.
+    Where there is a GPU, the last row is its: with eight times the batch, or it would be idle.
 
     Args:
         json: print one JSON object instead of a table.
@@ -65,10 +68,30 @@ def step_rows(
     yield bench_row(
         f'unet_small, training step, {size}, float32', 1e3 * rival / batch, 'ms/window'
     )
+    if torch.cuda.is_available():
+        yield _gpu_row(preset, spikes.repeat(1, GPU_BATCHES, 1, 1, 1).cuda(), rounds)
+
+
+def _gpu_row(preset: str, spikes: Any, rounds: int) -> dict[str, Any]:
+    import torch
+
+    from spike_depth_ros.report import bench_row, fastest_s
+
+    steps, batch, _, height, width = spikes.shape
+    jobs = [_step(preset, backend, True, spikes) for backend in ('auto', 'spikingjelly')]
+    ours, peer = (1e3 * seconds / batch for seconds in fastest_s(jobs, rounds))
+    size = f'{height}x{width}, T={steps}, batch {batch}'
+    return bench_row(
+        f'{preset}, training step, {size}, bfloat16, {torch.cuda.get_device_name()}', ours,
+        'ms/window', 'spikingjelly LIF loop', peer, less_is_better=True,
+    )  # fmt: skip
 
 
 def _step(name: str, backend: str, bfloat16: bool, spikes: Any) -> Callable[[], Any]:
-    """A function that trains the network by one step, and returns the loss before it."""
+    """A function that trains the network by one step, and returns the loss before it.
+
+    It runs where the spikes are.
+    """
     import torch
 
     from spike_depth_ros.config import DepthRange
@@ -78,22 +101,24 @@ def _step(name: str, backend: str, bfloat16: bool, spikes: Any) -> Callable[[], 
     from spike_depth_ros.train.settings import LossConfig
 
     torch.manual_seed(0)
-    network = build(name, steps=len(spikes)).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    device = spikes.device.type
+    network = build(name, steps=len(spikes)).to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     set_backend(network, backend)
     optimizer = torch.optim.AdamW(network.parameters(), foreach=True)
     _, batch, _, height, width = spikes.shape
     depth_m = torch.rand(batch, 1, height, width) * 120
     depth_range = DepthRange()
-    truth = losses.target(depth_m, torch.full((batch,), depth_range.focal_px), depth_range)
+    focal_px = torch.full((batch,), depth_range.focal_px)
+    truth = losses.target(depth_m.to(device), focal_px.to(device), depth_range)
 
-    def step() -> torch.Tensor:
+    def step() -> float:
         optimizer.zero_grad()
-        with torch.autocast('cpu', torch.bfloat16, enabled=bfloat16):
+        with torch.autocast(device, torch.bfloat16, enabled=bfloat16):
             answer = network(spikes)
         terms = losses.depth_losses(answer, truth, depth_range, LossConfig())
         loss = torch.stack(list(terms.values())).sum()
         loss.backward()
         optimizer.step()
-        return loss.detach()
+        return float(loss.detach())  # reading a number waits for a GPU
 
     return step

@@ -8,8 +8,8 @@ Three neurons, all of threshold 1 and, to begin with, tau 2 in the Spikformer fa
 * `ilif`: integer LIF (ECCV 2024, arXiv 2407.20708), 0..levels spikes at once, soft reset.
 
 Three backends compute the same numbers: `spikingjelly` (the reference), `torch` (what is
-exported and what runs on a GPU) and `fused` (one autograd function over all steps, compiled for
-the CPU). The default, `auto`, is the fastest that fits the tensor at hand.
+exported) and `fused` (one autograd function over all steps, compiled for the CPU or the GPU).
+The default, `auto`, is the fastest that fits the tensor at hand.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from spike_depth_ros.config import require
-from spike_depth_ros.model import fused, kernels
+from spike_depth_ros.model import fused, fused_gpu, kernels
 
 SURROGATES: dict[str, float] = {'atan': 2.0, 'sigmoid': 4.0}
 """Surrogate gradient -> its steepness alpha; the same defaults as spikingjelly's."""
@@ -116,7 +116,7 @@ class Neuron(nn.Module):
         before, backend = tape.take(), self._choose(current)
         if norm is not None:
             spikes, after, _ = fused.fire(current, self.dynamics, before, norm, share=self.share())
-        elif (self.kind, backend) == ('lif', 'fused') and not _needs_gradient(current, before):
+        elif backend == 'fused' and self._infers(current, before):
             spikes, after = _lif_infer(self, current, before)
         else:
             if before is None and backend != 'fused':
@@ -147,12 +147,17 @@ class Neuron(nn.Module):
         """Whether a normalisation in training and the neurons can be one node of the graph."""
         return self.kind != 'ilif' and fused.fits(x, self.backend)
 
+    def _infers(self, current: Tensor, before: Tensor | None) -> bool:
+        """Whether the loop for inference on the CPU fits."""
+        plain = self.kind == 'lif' and current.device.type == 'cpu'
+        return plain and not _needs_gradient(current, before)
+
     def _choose(self, current: Tensor) -> str:
-        if self.backend != 'auto':
-            return 'torch' if (self.kind, self.backend) == ('ilif', 'fused') else self.backend
+        if self.backend not in ('auto', 'fused'):
+            return self.backend
         traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
-        on_cpu = current.device.type == 'cpu'
-        return 'fused' if on_cpu and not traced and self.kind != 'ilif' else 'torch'
+        here = fused_gpu.fits(current) or (current.device.type == 'cpu' and not traced)
+        return 'fused' if here and self.kind != 'ilif' else 'torch'
 
 
 def set_backend(model: nn.Module, backend: str) -> nn.Module:
@@ -171,6 +176,8 @@ def set_backend(model: nn.Module, backend: str) -> nn.Module:
 
 
 def _lif_fused(neuron: Neuron, current: Tensor, membrane: Tensor | None) -> tuple[Tensor, Tensor]:
+    if fused_gpu.fits(current):
+        return fused_gpu.fire(current, neuron.dynamics, membrane, neuron.share())
     x = current if current.dtype == torch.bfloat16 else current.float()
     spikes, membrane, _ = fused.fire(x, neuron.dynamics, membrane, share=neuron.share())
     return spikes.to(current.dtype), membrane
