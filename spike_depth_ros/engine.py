@@ -30,6 +30,10 @@ MIN_GRAPH_PX = 40
 """Least height and width that an exported graph is made for."""
 
 
+MAX_RECORDED = 4
+"""Shapes of windows that a GPU keeps a recording of; more would fill it."""
+
+
 class EngineError(ValueError):
     """The engine or the device asked for is not to be had here, or the input does not fit."""
 
@@ -146,7 +150,9 @@ class CudaEngine(TorchEngine):
             return super().infer(spikes, state)
         with torch.cuda.device(self._device):
             if spikes.shape not in self._recorded:
-                self._recorded = {spikes.shape: RecordedStep(self._model, spikes.shape)}
+                if len(self._recorded) == MAX_RECORDED:
+                    del self._recorded[next(iter(self._recorded))]
+                self._recorded[spikes.shape] = RecordedStep(self._model, spikes.shape)
             return self._recorded[spikes.shape](spikes, state)
 
 

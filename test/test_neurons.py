@@ -133,8 +133,12 @@ def test_one_kernel_on_a_gpu_gives_what_its_steps_give(kind, slope, dtype, chann
     (spikes, after, *gradients), (want, last, *by_steps) = results
     assert torch.equal(spikes, want)
     assert torch.equal(after, last)
-    tolerance = 1e-5 if dtype == torch.float32 else 2e-2
-    for got, expected_ in zip(gradients, by_steps, strict=True):
+    exact = dtype == torch.float32
+    for got, expected_ in zip(gradients[:2], by_steps[:2], strict=True):
+        tolerance = 1e-6 if exact else 2e-2
+        torch.testing.assert_close(got, expected_, atol=tolerance, rtol=tolerance)
+    for got, expected_ in zip(gradients[2:], by_steps[2:], strict=True):  # sums over all pixels
+        tolerance = 1e-4 if exact else 5e-2
         torch.testing.assert_close(got, expected_, atol=tolerance, rtol=tolerance)
     assert 0.01 < spikes.float().mean() < 0.6
 

@@ -43,12 +43,13 @@ class RecordedStep:
         """Maps (3, H, W) and the next state of a window (T, 2, H, W) uint8; None: at rest."""
         self._staged[:, 0].copy_(torch.from_numpy(spikes))
         self._spikes.copy_(self._staged, non_blocking=True)
-        given = [None] * len(self._before.flat()) if state is None else state.flat()
-        for tensor, value in zip(self._before.flat(), given, strict=True):
-            if value is None:
-                tensor.zero_()
-            else:
-                tensor.copy_(value)
+        # in one launch each, where tensor by tensor would take as long as the window itself
+        before = list(self._before.flat())
+        if state is None:
+            torch._foreach_zero_(before)
+        else:
+            torch._foreach_copy_(before, list(state.flat()))
         self._graph.replay()
-        after = self._after.map(torch.clone)  # the next replay writes where this one did
+        after = self._after.map(torch.empty_like)  # the next replay writes where this one did
+        torch._foreach_copy_(list(after.flat()), list(self._after.flat()))
         return self._maps.cpu().numpy(), after

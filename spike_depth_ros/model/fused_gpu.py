@@ -135,15 +135,12 @@ def _fire(
     v = tl.zeros((block,), tl.float32)
     if before is not None:
         v = tl.load(before + i, mask=here)
-    part = v
+    part = tl.full((block,), 1.0, tl.float32) / tau
     if share is not None:
         part = tl.load(share + i // inner % channels, mask=here)
     for _ in range(steps):
         driven = tl.load(x + i, mask=here).to(tl.float32) - v
-        if share is not None:
-            h = v + driven * part
-        else:
-            h = v + tl.div_rn(driven, tl.full((block,), tau, tl.float32))
+        h = v + driven * part
         fired = h >= threshold
         tl.store(spikes + i, tl.where(fired, 1.0, 0.0).to(spikes.dtype.element_ty), mask=here)
         v = tl.where(fired, 0.0, h)
@@ -168,10 +165,7 @@ def _fire_backward(
     v, at = start, i
     for _ in range(steps):
         driven = tl.load(x + at, mask=here).to(tl.float32) - v
-        if share is not None:
-            h = v + driven * part
-        else:
-            h = v + tl.div_rn(driven, tl.full((block,), tau, tl.float32))
+        h = v + driven * part
         tl.store(charged + at, h, mask=here)
         v = tl.where(h >= threshold, 0.0, h)
         at += columns
