@@ -6,7 +6,6 @@ computes the membranes anew instead of keeping them, as `fused` does on a CPU.
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import torch
@@ -18,8 +17,10 @@ from spike_depth_ros.model.fused import Dynamics
 try:
     import triton
     import triton.language as tl
-except ImportError:  # torch without a GPU: nothing below is called then
+except ImportError:  # torch without a GPU: the kernels are never called then
     triton = None
+
+_kernel: Any = triton.jit if triton is not None else lambda function: function
 
 _BLOCK = 1024
 """Membranes that one program carries through all steps."""
@@ -58,7 +59,7 @@ class _Fire(torch.autograd.Function):
         x = _dense(x)
         before = None if membrane is None else _like(membrane, x[0], torch.float32)
         spikes, after = torch.empty_like(x), torch.empty_like(x[0], dtype=torch.float32)
-        _launch(_kernels().fire, x, before, share, dynamics, (spikes, after))
+        _launch(_fire, x, before, share, dynamics, (spikes, after))
         ctx.save_for_backward(x, before, share)
         ctx.set_materialize_grads(False)
         ctx.dynamics = dynamics
@@ -74,7 +75,7 @@ class _Fire(torch.autograd.Function):
         by_x, by_before = torch.empty_like(x), torch.empty_like(x[0], dtype=torch.float32)
         by_share = None if share is None else torch.empty_like(by_before)
         _launch(
-            _kernels().fire_backward, x, before, share, ctx.dynamics,
+            _fire_backward, x, before, share, ctx.dynamics,
             (charged, grad, at_end, by_x, by_before, by_share),
         )  # fmt: skip
         if by_share is not None:
@@ -89,11 +90,12 @@ def _launch(
     """Runs a kernel over all membranes of x (T, B, C, H, W)."""
     columns, channels = x[0].numel(), x.shape[2]
     inner = 1 if x.stride(2) == 1 else x.shape[3] * x.shape[4]  # between neighbouring channels
-    kernel[(triton.cdiv(columns, _BLOCK),)](
-        x, before, share, *others, columns, channels, inner, x.shape[0], dynamics.tau,
-        dynamics.threshold, dynamics.alpha, dynamics.surrogate == 'atan', _BLOCK,
-        enable_fp_fusion=False,  # a product that is not rounded gives other spikes
-    )  # fmt: skip
+    with torch.cuda.device_of(x):
+        kernel[(triton.cdiv(columns, _BLOCK),)](
+            x, before, share, *others, columns, channels, inner, x.shape[0], dynamics.tau,
+            dynamics.threshold, dynamics.alpha, dynamics.surrogate == 'atan', _BLOCK,
+            enable_fp_fusion=False,  # a product that is not rounded gives other spikes
+        )  # fmt: skip
 
 
 def _dense(x: Tensor) -> Tensor:
@@ -110,26 +112,12 @@ def _like(x: Tensor, other: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.empty_like(other, dtype=dtype).copy_(x)
 
 
-class _Kernels:
-    """The compiled kernels: made when first asked for, for nothing here compiles without Triton.
-
-    Both take x (T, N), the membranes before (N,) or None, the shares (C,) or None, then their
-    own arrays, then numbers.
-    """
-
-    def __init__(self) -> None:
-        self.fire = triton.jit(_fire)
-        self.fire_backward = triton.jit(_fire_backward)
-
-
-_kernels = functools.cache(_Kernels)
-
-
+@_kernel
 def _fire(
     x, before, share, spikes, after, columns, channels, inner, steps, tau, threshold, alpha,
     atan: tl.constexpr, block: tl.constexpr,
 ):  # fmt: skip
-    """Spikes (T, N) and the last membranes (N,)."""
+    """Spikes (T, N) and the last membranes (N,), of x (T, N), membranes and shares or None."""
     i = tl.program_id(0).to(tl.int64) * block + tl.arange(0, block)
     here = i < columns
     v = tl.zeros((block,), tl.float32)
@@ -149,6 +137,7 @@ def _fire(
     tl.store(after + i, v, mask=here)
 
 
+@_kernel
 def _fire_backward(
     x, before, share, charged, grad, at_end, by_x, by_before, by_share, columns, channels, inner,
     steps, tau, threshold, alpha, atan: tl.constexpr, block: tl.constexpr,

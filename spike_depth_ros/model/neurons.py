@@ -15,6 +15,7 @@ The default, `auto`, is the fastest that fits the tensor at hand.
 from __future__ import annotations
 
 import functools
+import logging
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -309,6 +310,8 @@ def _ilif_torch(neuron: Neuron, current: Tensor, membrane: Tensor) -> tuple[Tens
 @functools.cache
 def _spikingjelly():
     """Modules functional and surrogate of spikingjelly: imported only where they are asked for."""
+    # its operators make torch say, once for each, that a CPU has no Triton
+    logging.getLogger('torch._library.triton').setLevel(logging.ERROR)
     from spikingjelly.activation_based import functional, surrogate
 
     return functional, surrogate
