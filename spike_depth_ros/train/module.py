@@ -143,8 +143,9 @@ class DepthTraining(lightning.LightningModule):
                 state = carried(state, self._kept(k, batch.focal_px))
             seen = network_input(self.student, batch, k)
             if k < warm:
-                # not under `no_grad`: the kernels for learning are the fast ones for a batch
-                state = carry(self.student, seen, state)
+                # on a CPU the kernels for learning are the fast ones for a batch
+                with torch.set_grad_enabled(self.device.type == 'cpu'):
+                    state = carry(self.student, seen, state)
                 if self._tap is not None:
                     self._tap.take()  # nothing is compared with these
                 continue
