@@ -29,7 +29,6 @@ log = logging.getLogger(__name__)
 MIN_GRAPH_PX = 40
 """Least height and width that an exported graph is made for."""
 
-
 MAX_RECORDED = 4
 """Shapes of windows that a GPU keeps a recording of; more would fill it."""
 
@@ -149,11 +148,13 @@ class CudaEngine(TorchEngine):
         if not isinstance(self._model, SpikingTransformer):
             return super().infer(spikes, state)
         with torch.cuda.device(self._device):
-            if spikes.shape not in self._recorded:
+            recorded = self._recorded.pop(spikes.shape, None)
+            if recorded is None:
                 if len(self._recorded) == MAX_RECORDED:
-                    del self._recorded[next(iter(self._recorded))]
-                self._recorded[spikes.shape] = RecordedStep(self._model, spikes.shape)
-            return self._recorded[spikes.shape](spikes, state)
+                    del self._recorded[next(iter(self._recorded))]  # the one not used for longest
+                recorded = RecordedStep(self._model, spikes.shape)
+            self._recorded[spikes.shape] = recorded
+            return recorded(spikes, state)
 
 
 class GraphEngine:

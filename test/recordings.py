@@ -194,7 +194,12 @@ RAW = {
     '% evt 2.0\n% geometry 40x12\n% end\n': evt2_words,
     '% format EVT21;height=12;width=40\n% end\n': lambda e: evt21_words(e, False),
     '% format EVT21;endianness=legacy;height=12;width=40\n% end\n': lambda e: evt21_words(e, True),
+    '% format EVT21;height=12;width=40\n% endianness legacy\n': lambda e: evt21_words(e, True),
+    '% evt 2.1\n% geometry 40x12\n% sensor_generation 4.1\n': lambda e: evt21_words(e, True),
     '% evt 2.1\n% geometry 40x12\n% sensor_generation 4.2\n': lambda e: evt21_words(e, True),
+    '% evt 2.1\n% geometry 40x12\n% sensor_generation 4.2\n% endianness little\n': lambda e: (
+        evt21_words(e, False)
+    ),
     '% evt 2.1\n% geometry 40x12\n% sensor_generation 320\n': lambda e: evt21_words(e, False),
 }
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from dyadic import exact_counts, exact_network
 
+from spike_depth_ros import engine as engine_module
 from spike_depth_ros.cli import bench_infer
 from spike_depth_ros.config import DepthRange, SpikeConfig
 from spike_depth_ros.engine import (
@@ -65,12 +66,14 @@ def test_bfloat16_follows_its_own_stream():
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA GPU')
-def test_a_recorded_window_gives_what_its_layers_give():
+@pytest.mark.parametrize('kept', [1, 4])
+def test_a_recorded_window_gives_what_its_layers_give(kept, monkeypatch):
+    monkeypatch.setattr(engine_module, 'MAX_RECORDED', kept)
     recorded = ENGINES['cuda'](CHECKPOINT, 'cuda', 1)
     layers = TorchEngine(CHECKPOINT, 'cuda', 1, torch.float16)
     state = state_of_layers = None
     first, second = windows()
-    for window in (first, second, second[:1]):  # the last one is recorded anew
+    for window in (first, second, second[:1], first):
         maps, state = recorded.infer(window, state)
         want, state_of_layers = layers.infer(window, state_of_layers)
         np.testing.assert_allclose(maps, want, atol=1e-2)

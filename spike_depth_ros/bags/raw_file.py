@@ -214,7 +214,8 @@ def read_header(file: BinaryIO, path: Path) -> RawHeader:
         told = fields.get('format') or fields.get('evt') or 'nothing'
         raise BagError(f'{path}: format is {told!r}, expected one of {sorted(FORMATS)}')
     settings = dict(option.partition('=')[::2] for option in options)
-    if settings.get('endianness') == 'big':
+    halves = settings.get('endianness') or fields.get('endianness')
+    if halves == 'big':
         raise BagError(f'{path} is big-endian, expected little: record it anew')
     geometry = _geometry(fields, settings)
     if geometry is None:
@@ -222,10 +223,10 @@ def read_header(file: BinaryIO, path: Path) -> RawHeader:
             f'{path} does not tell the size of its sensor: add a line "% geometry WIDTHxHEIGHT" '
             'before its "% end"'
         )
-    # an IMX636 sends the two halves of a word one after the other ("EVT 2.1 format"); headers from
-    # before the line "% format" do not say so
-    imx636 = _generation(fields) == '4.2' and 'format' not in fields
-    swapped = name == 'EVT21' and (settings.get('endianness') == 'legacy' or imx636)
+    # a Gen4.1 and an IMX636 send the two halves of a word one after the other ("EVT 2.1 format");
+    # headers from before the line "% format" do not say so
+    untold = not halves and 'format' not in fields and _generation(fields) in ('4.1', '4.2')
+    swapped = name == 'EVT21' and (halves == 'legacy' or untold)
     return RawHeader(FORMATS[name], swapped, geometry, length)
 
 

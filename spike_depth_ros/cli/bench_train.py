@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-GPU_BATCHES = 8
+GPU_FACTOR = 8
+"""A GPU gets so many times the batch of the CPU."""
 
 
 def train(
@@ -21,7 +22,7 @@ def train(
     """Times forward, backward and optimiser step of one batch, in this very run's conditions.
 
     The peer is the same network, weights, loss and optimiser with spikingjelly's own multi-step
-    LIF between torch's own layers; a further row is the U-Net of equal size on the same events.
+    neurons between torch's own layers; then the U-Net of equal size on the same events.
     Where there is a GPU, the last row is its: with eight times the batch, or it would be idle.
 
     Args:
@@ -62,17 +63,18 @@ def step_rows(
         ours, peer = (1e3 * seconds / batch for seconds in fastest_s(jobs, rounds))
         yield bench_row(
             f'{preset}, training step, {size}, {precision}', ours, 'ms/window',
-            'spikingjelly LIF loop', peer, less_is_better=True,
+            "spikingjelly's loop", peer, less_is_better=True,
         )  # fmt: skip
     (rival,) = fastest_s([_step('unet_small', 'auto', False, spikes)], rounds)
     yield bench_row(
         f'unet_small, training step, {size}, float32', 1e3 * rival / batch, 'ms/window'
     )
     if torch.cuda.is_available():
-        yield _gpu_row(preset, spikes.repeat(1, GPU_BATCHES, 1, 1, 1).cuda(), rounds)
+        yield _gpu_row(preset, spikes.repeat(1, GPU_FACTOR, 1, 1, 1).cuda(), rounds)
 
 
 def _gpu_row(preset: str, spikes: Any, rounds: int) -> dict[str, Any]:
+    """The row of a GPU, on which the spikes (T, B, 2, H, W) are."""
     import torch
 
     from spike_depth_ros.report import bench_row, fastest_s
@@ -83,7 +85,7 @@ def _gpu_row(preset: str, spikes: Any, rounds: int) -> dict[str, Any]:
     size = f'{height}x{width}, T={steps}, batch {batch}'
     return bench_row(
         f'{preset}, training step, {size}, bfloat16, {torch.cuda.get_device_name()}', ours,
-        'ms/window', 'spikingjelly LIF loop', peer, less_is_better=True,
+        'ms/window', "spikingjelly's loop", peer, less_is_better=True,
     )  # fmt: skip
 
 

@@ -236,10 +236,8 @@ class DsecSequence:
         """Metres of map `index`, NaN where nothing was measured."""
         path = self._disparities[index]
         camera = self._calibration.camera
-        size, advice = (
-            (camera.height, camera.width),
-            _get('train_disparity.zip', self._folder.name),
-        )
+        size = (camera.height, camera.width)
+        advice = _get('train_disparity.zip', self._folder.name)
         raw = _read_png(path, np.uint16, size, advice)
         return self._calibration.depth_m(raw)
 

@@ -6,6 +6,8 @@ computes the membranes anew instead of keeping them, as `fused` does on a CPU.
 
 from __future__ import annotations
 
+import functools
+import logging
 from typing import Any
 
 import torch
@@ -22,6 +24,8 @@ except ImportError:  # torch without a GPU: the kernels are never called then
 
 _kernel: Any = triton.jit if triton is not None else lambda function: function
 
+log = logging.getLogger(__name__)
+
 _BLOCK = 1024
 """Membranes that one program carries through all steps."""
 
@@ -31,7 +35,22 @@ _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 def fits(x: Tensor) -> bool:
     """Whether `fire` can take these currents."""
     traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
-    return x.device.type == 'cuda' and x.dtype in _DTYPES and triton is not None and not traced
+    return x.device.type == 'cuda' and x.dtype in _DTYPES and not traced and _runs(x.device)
+
+
+@functools.cache
+def _runs(device: torch.device) -> bool:
+    """Whether kernels can be made for a GPU: Triton asks for a C compiler and Python's headers."""
+    if triton is None:
+        return False
+    try:
+        fire(torch.zeros(1, 1, 1, 1, 1, device=device), Dynamics(2.0, 1.0, 'atan', 2.0), None)
+    except Exception as error:  # whatever its compilers may say
+        log.warning(
+            'Triton makes no kernels for %s, neurons run in many small ones: %r', device, error
+        )
+        return False
+    return True
 
 
 def fire(

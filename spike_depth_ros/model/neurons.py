@@ -32,6 +32,7 @@ SURROGATES: dict[str, float] = {'atan': 2.0, 'sigmoid': 4.0}
 """Surrogate gradient -> its steepness alpha; the same defaults as spikingjelly's."""
 
 KINDS = ('lif', 'plif', 'ilif')
+"""Kinds of neuron, see the module's text."""
 
 LEAK_GAIN = 10.0
 """How much faster than a bias the logit of 1 / tau is learnt."""
@@ -311,9 +312,12 @@ def _ilif_torch(neuron: Neuron, current: Tensor, membrane: Tensor) -> tuple[Tens
 def _spikingjelly():
     """Modules functional and surrogate of spikingjelly: imported only where they are asked for."""
     # its operators make torch say, once for each, that a CPU has no Triton
-    logging.getLogger('torch._library.triton').setLevel(logging.ERROR)
+    told = logging.getLogger('torch._library.triton')
+    level = told.level
+    told.setLevel(logging.ERROR)
     from spikingjelly.activation_based import functional, surrogate
 
+    told.setLevel(level)
     return functional, surrogate
 
 

@@ -86,7 +86,7 @@ def ray_table(camera: Camera, stride: int = 1) -> RayTable:
         for axis, size in ((0, width), (1, height))
         for start in range(0, size, TILE_PX)
     ]
-    # NaN where no pixel has a ray: such an edge culls nothing
+    # NaN where no pixel has a ray: such a tile may be passed over, for it sees nothing
     spans = [
         (np.nanmin(part), np.nanmax(part)) if np.isfinite(part).any() else (np.nan, np.nan)
         for part in parts

@@ -211,7 +211,7 @@ def card(config: TrainConfig, module: DepthTraining) -> dict[str, Any]:
         'trained': True,
         'preset': config.model.name,
         'data': {'name': config.data.name, 'train': config.data.train, 'more': config.data.more,
-                 'validation': config.data.validation},
+                 'more_times': config.data.more_times, 'validation': config.data.validation},
         'teacher': config.teacher.name,
         'clip_windows': config.schedule.clip_windows,
         'seed': config.schedule.seed,

@@ -81,8 +81,8 @@ class DataChoice:
         validation: the same for validation; never the data that figures are published on.
         augment: how strongly training clips are varied.
         workers: processes that load; 0 loads between the steps.
-        more: fields for further training clips. They may have a `clip_windows` of their own; as
-            many windows are learnt from as of the others. Empty: none.
+        more: fields for further training clips. They may have a `clip_windows` of their own; at
+            most as many windows are learnt from as of the others. Empty: none.
         more_times: how often each of these comes while one of `train` comes once.
     """
 
@@ -171,7 +171,7 @@ class Schedule:
         warm_windows: of these, the first so many only bring the membranes to where a running
             camera would have them: no loss, no gradient, a fraction of the cost. Consecutive
             windows show nearly the same; more clips per step teach more. Clips of another
-            length have as many windows that count, at their end.
+            length have as many windows that count, at their end, or all they have.
         rest: probability that a clip goes back to rest before each window, so that the network
             also learns to begin.
         validate_every: iterations between validations.
