@@ -311,13 +311,10 @@ def _ilif_torch(neuron: Neuron, current: Tensor, membrane: Tensor) -> tuple[Tens
 @functools.cache
 def _spikingjelly():
     """Modules functional and surrogate of spikingjelly: imported only where they are asked for."""
-    # its operators make torch say, once for each, that a CPU has no Triton
-    told = logging.getLogger('torch._library.triton')
-    level = told.level
-    told.setLevel(logging.ERROR)
     from spikingjelly.activation_based import functional, surrogate
 
-    told.setLevel(level)
+    # its operators make torch say at their first call, once for each, that a CPU has no Triton
+    logging.getLogger('torch._library.triton').setLevel(logging.ERROR)
     return functional, surrogate
 
 
