@@ -55,37 +55,33 @@ def step_rows(
 
     keep_freed_memory()
     spikes = torch.poisson(torch.full(shape, 0.1), torch.Generator().manual_seed(0)).byte()
-    batch = shape[1]
-    size = f'{shape[3]}x{shape[4]}, T={shape[0]}, batch {batch}'
-
-    for precision, bfloat16 in (('float32', False), ('bfloat16', True)):
-        jobs = [_step(preset, backend, bfloat16, spikes) for backend in ('auto', 'spikingjelly')]
-        ours, peer = (1e3 * seconds / batch for seconds in fastest_s(jobs, rounds))
-        yield bench_row(
-            f'{preset}, training step, {size}, {precision}', ours, 'ms/window',
-            "spikingjelly's loop", peer, less_is_better=True,
-        )  # fmt: skip
+    for bfloat16 in (False, True):
+        yield _row(preset, bfloat16, spikes, rounds)
     (rival,) = fastest_s([_step('unet_small', 'auto', False, spikes)], rounds)
+    size = _size(spikes)
     yield bench_row(
-        f'unet_small, training step, {size}, float32', 1e3 * rival / batch, 'ms/window'
+        f'unet_small, training step, {size}, float32', 1e3 * rival / shape[1], 'ms/window'
     )
     if torch.cuda.is_available():
-        yield _gpu_row(preset, spikes.repeat(1, GPU_FACTOR, 1, 1, 1).cuda(), rounds)
+        many = spikes.repeat(1, GPU_FACTOR, 1, 1, 1).cuda()
+        yield _row(preset, True, many, rounds, f', {torch.cuda.get_device_name()}')
 
 
-def _gpu_row(preset: str, spikes: Any, rounds: int) -> dict[str, Any]:
-    """The row of a GPU, on which the spikes (T, B, 2, H, W) are."""
-    import torch
+def _size(spikes: Any) -> str:
+    steps, batch, _, height, width = spikes.shape
+    return f'{height}x{width}, T={steps}, batch {batch}'
 
+
+def _row(preset: str, bfloat16: bool, spikes: Any, rounds: int, where: str = '') -> dict[str, Any]:
+    """A step next to spikingjelly's, where the spikes (T, B, 2, H, W) are."""
     from spike_depth_ros.report import bench_row, fastest_s
 
-    steps, batch, _, height, width = spikes.shape
-    jobs = [_step(preset, backend, True, spikes) for backend in ('auto', 'spikingjelly')]
-    ours, peer = (1e3 * seconds / batch for seconds in fastest_s(jobs, rounds))
-    size = f'{height}x{width}, T={steps}, batch {batch}'
+    jobs = [_step(preset, backend, bfloat16, spikes) for backend in ('auto', 'spikingjelly')]
+    ours, peer = (1e3 * seconds / spikes.shape[1] for seconds in fastest_s(jobs, rounds))
+    precision = 'bfloat16' if bfloat16 else 'float32'
     return bench_row(
-        f'{preset}, training step, {size}, bfloat16, {torch.cuda.get_device_name()}', ours,
-        'ms/window', "spikingjelly's loop", peer, less_is_better=True,
+        f'{preset}, training step, {_size(spikes)}, {precision}{where}', ours, 'ms/window',
+        "spikingjelly's loop", peer, less_is_better=True,
     )  # fmt: skip
 
 
