@@ -146,8 +146,8 @@ class DepthTraining(lightning.LightningModule):
                 # on a CPU the kernels for learning are the fast ones for a batch
                 with torch.set_grad_enabled(self.device.type == 'cpu'):
                     state = carry(self.student, seen, state)
-                # torch before 2.10 would hand its half-precision copies of the weights, made
-                # without a gradient, to the windows that are learnt from
+                # older torch would hand its half-precision copies of the weights, made without
+                # a gradient, to the windows that are learnt from
                 torch.clear_autocast_cache()
                 if self._tap is not None:
                     self._tap.take()  # nothing is compared with these
