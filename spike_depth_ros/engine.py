@@ -21,7 +21,7 @@ from spike_depth_ros.model import runtimes
 from spike_depth_ros.model.checkpoint import Checkpoint
 from spike_depth_ros.model.cuda_graph import RecordedStep
 from spike_depth_ros.model.export import MAX_STEPS, NOT_EXPORTABLE, exportable
-from spike_depth_ros.model.inference import CpuInference, serves
+from spike_depth_ros.model.inference import CpuInference, SpikeConvolution, serves
 from spike_depth_ros.model.spiking_transformer import SpikingTransformer
 
 log = logging.getLogger(__name__)
@@ -77,7 +77,11 @@ class TorchEngine:
         checkpoint: what to run.
         device: 'auto', 'cpu' or 'cuda' (also 'cuda:1'...).
         threads: for inference; 0 for all cores but one.
-        dtype: of weights and activations; membranes and averages stay float32.
+        dtype: of weights and activations; membranes and averages stay float32. int8: only of
+            weights that meet spikes, by `CpuInference`.
+
+    Raises:
+        EngineError: no such device, or int8 where it cannot be.
     """
 
     def __init__(
@@ -89,6 +93,8 @@ class TorchEngine:
         torch.set_num_threads(thread_count(threads))
         self._dtype = dtype
         model = checkpoint.model
+        if dtype == torch.int8:
+            _check_bytes(checkpoint, self._device)
         self._fast: CpuInference | None = None
         if self._device.type == 'cpu' and serves(model):
             self._fast = CpuInference(model, dtype, torch.get_num_threads())
@@ -287,8 +293,10 @@ def fast_engines(checkpoint: Checkpoint) -> list[str]:
     """
     names = ['torch']
     model = checkpoint.model
-    if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported():
+    if has_bfloat16():
         names.append('torch_bf16')
+    if torch.cpu._is_vnni_supported() and serves(model) and SpikeConvolution.is_available():
+        names.append('torch_int8')
     if (
         isinstance(model, SpikingTransformer)
         and exportable(model)
@@ -296,6 +304,24 @@ def fast_engines(checkpoint: Checkpoint) -> list[str]:
     ):
         names += [n for n in ('onnxruntime', 'openvino') if importlib.util.find_spec(n)]
     return names
+
+
+def has_bfloat16() -> bool:
+    """Whether this processor multiplies bfloat16 itself; otherwise it is slower than float32."""
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
+def _check_bytes(checkpoint: Checkpoint, device: torch.device) -> None:
+    """Raises an `EngineError` unless 8-bit weights can run here."""
+    if device.type != 'cpu':
+        raise EngineError(f'device is {device}, but torch_int8 runs on the cpu: use cuda')
+    if not serves(checkpoint.model):
+        raise EngineError(
+            'torch_int8 runs spiking transformers with stem stride, fusion head and lif or plif '
+            f'neurons, this {checkpoint.model_name} is another network: use the engine torch'
+        )
+    if not SpikeConvolution.is_available():
+        raise EngineError('this torch has no 8-bit convolutions for this processor: use torch')
 
 
 def _choice_key(checkpoint: Checkpoint, names: list[str], threads: int) -> str:
@@ -321,6 +347,7 @@ ENGINES: dict[str, Callable[..., Engine]] = {
     'auto': _auto,
     'torch': TorchEngine,
     'torch_bf16': functools.partial(TorchEngine, dtype=torch.bfloat16),
+    'torch_int8': functools.partial(TorchEngine, dtype=torch.int8),
     'onnxruntime': _onnxruntime,
     'openvino': _openvino,
     'openvino_bf16': functools.partial(_openvino, precision='bf16'),

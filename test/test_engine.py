@@ -1,5 +1,6 @@
 """Engines: the same maps as the network itself, streaming included; bad input refused."""
 
+import copy
 import dataclasses
 from pathlib import Path
 
@@ -21,11 +22,16 @@ from spike_depth_ros.engine import (
 )
 from spike_depth_ros.model import runtimes
 from spike_depth_ros.model.checkpoint import Checkpoint, untrained_checkpoint
+from spike_depth_ros.model.inference import SpikeConvolution
 from spike_depth_ros.model.neurons import Neuron
 from spike_depth_ros.model.spiking_transformer import SpikingTransformer
 
 CHECKPOINT = Checkpoint(
     exact_network(), 'spiking_transformer', SpikeConfig(), DepthRange(), {'trained': False}
+)
+
+needs_bytes = pytest.mark.skipif(
+    not SpikeConvolution.is_available(), reason='this torch has no 8-bit convolutions here'
 )
 
 
@@ -63,6 +69,41 @@ def test_bfloat16_follows_its_own_stream():
         maps, state = engine.infer(step[None], state)
     np.testing.assert_allclose(maps, whole, atol=1e-2)
     assert maps.std() > 1e-3
+
+
+@needs_bytes
+def test_bytes_lose_nothing_of_weights_that_fit_in_them():
+    model = copy.deepcopy(CHECKPOINT.model)
+    for name, conv in model.named_modules():
+        if isinstance(conv, torch.nn.Conv2d) and name.startswith(('stem', 'blocks')):
+            conv.weight.data.clamp_(-0.96875, 0.96875)[:, 0, 0, 0] = 127 / 128
+    checkpoint = dataclasses.replace(CHECKPOINT, model=model)
+    engines = [ENGINES[name](checkpoint, 'cpu', 1) for name in ('torch', 'torch_int8')]
+    states = [None, None]
+    for window in windows(3):
+        (want, maps), states = zip(
+            *(engine.infer(window, state) for engine, state in zip(engines, states, strict=True)),
+            strict=True,
+        )
+        np.testing.assert_allclose(maps, want, atol=2e-5)
+        assert want.std() > 1e-3
+
+
+@needs_bytes
+def test_bytes_are_refused_where_they_cannot_be():
+    with pytest.raises(EngineError, match='fusion head'):
+        ENGINES['torch_int8'](untrained_checkpoint('unet_small'), 'cpu', 1)
+    config = dataclasses.replace(CHECKPOINT.model.config, neuron='ilif')
+    other = dataclasses.replace(CHECKPOINT, model=SpikingTransformer(config).eval())
+    with pytest.raises(EngineError, match='plif'):
+        ENGINES['torch_int8'](other, 'cpu', 1)
+
+
+def test_bytes_are_refused_without_their_convolutions(monkeypatch):
+    monkeypatch.setattr(SpikeConvolution, 'is_available', lambda: False)
+    assert 'torch_int8' not in fast_engines(CHECKPOINT)
+    with pytest.raises(EngineError, match='no 8-bit'):
+        ENGINES['torch_int8'](CHECKPOINT, 'cpu', 1)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA GPU')
@@ -214,14 +255,23 @@ def test_onnxruntime_without_a_gpu_in_it_says_so(monkeypatch):
         ENGINES['onnxruntime'](CHECKPOINT, 'cuda', 1)
 
 
+@needs_bytes
 def test_bench_infer_prints_rows_with_peers(monkeypatch):
     monkeypatch.setattr(bench_infer, 'SIZES_PX', {'tiny': (40, 48)})
-    rows = list(bench_infer.infer_rows(CHECKPOINT, ('torch', 'torch_bf16', 'cuda'), 1, 1))
+    monkeypatch.setattr(engine_module, 'has_bfloat16', lambda: True)
+    names = ('torch', 'torch_bf16', 'torch_int8', 'cuda')
+    rows = list(bench_infer.infer_rows(CHECKPOINT, names, 1, 1))
     named = {row['name']: row for row in rows}
     assert named['torch, tiny']['value'] > 0
     assert named['torch against E2Depth, tiny']['peer'] == 'E2Depth, 10.7 M'
     assert named['torch_bf16 against spikingjelly in eager torch, tiny']['ratio'] > 0
     assert named['torch, streaming step of 4, tiny']['unit'] == 'ms'
+    assert named['torch_int8, share of the matrix product peak']['ratio'] > 0
     assert all(row.keys() == rows[0].keys() for row in rows)
     neurons = [module for module in CHECKPOINT.model.modules() if isinstance(module, Neuron)]
     assert {neuron.backend for neuron in neurons} == {'auto'}, 'left as it was'
+
+
+def test_bench_infer_leaves_out_what_would_be_emulated(monkeypatch):
+    monkeypatch.setattr(engine_module, 'has_bfloat16', lambda: False)
+    assert list(bench_infer._start(CHECKPOINT, ('torch', 'torch_bf16'), 1)) == ['torch']

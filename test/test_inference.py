@@ -9,8 +9,18 @@ import torch.nn.functional as F
 from dyadic import CONFIG, exact_counts, exact_network
 
 from spike_depth_ros.model import inference_kernels as kernels
-from spike_depth_ros.model.inference import Convolution, CpuInference, _between, serves
+from spike_depth_ros.model.inference import (
+    Convolution,
+    CpuInference,
+    SpikeConvolution,
+    _between,
+    serves,
+)
 from spike_depth_ros.model.spiking_transformer import SpikingTransformer
+
+needs_bytes = pytest.mark.skipif(
+    not SpikeConvolution.is_available(), reason='this torch has no 8-bit convolutions here'
+)
 
 
 @pytest.fixture(scope='module', params=['lif', 'plif'])
@@ -79,6 +89,27 @@ def test_streams_of_one_network_do_not_meet(network):
     ready.step(second, None)  # of another stream
     maps, _ = ready.step(second, memory)
     np.testing.assert_array_equal(maps, want)
+
+
+@needs_bytes
+@pytest.mark.parametrize('stride', [1, 2])
+def test_convolves_bytes_with_rounded_weights(stride):
+    generator = torch.Generator().manual_seed(stride)
+    conv = torch.nn.Conv2d(5, 6, 3, stride, padding=1).requires_grad_(False)
+    conv.weight.copy_(torch.randn(conv.weight.shape, generator=generator))
+    conv.weight[1] = 0
+    spikes = (torch.rand((2, 5, 8, 8), generator=generator) < 0.3).to(torch.uint8)
+    spikes = spikes.to(memory_format=torch.channels_last)
+    rounded = conv.weight.clone()
+    for channel in rounded:
+        step = max(float(channel.abs().max()) / 127, 1e-9)
+        channel.copy_((channel / step).round() * step)
+    want = F.conv2d(spikes.float(), rounded, conv.bias, stride, 1)
+    ready = SpikeConvolution(conv)
+    np.testing.assert_allclose(ready(spikes), want, atol=1e-5)
+    total = torch.ones_like(want).to(memory_format=torch.channels_last)
+    ready(spikes, add_to=total)
+    np.testing.assert_allclose(total, want + 1, atol=1e-5)
 
 
 def test_without_onednn_the_same(network, monkeypatch):

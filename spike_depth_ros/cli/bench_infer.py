@@ -29,6 +29,7 @@ def infer(
     engines: tuple[str, ...] = (
         'torch',
         'torch_bf16',
+        'torch_int8',
         'onnxruntime',
         'openvino',
         'openvino_bf16',
@@ -77,10 +78,13 @@ def infer_rows(
 
 def _start(checkpoint: Any, names: tuple[str, ...], threads: int) -> dict[str, Any]:
     """The engines of those names that can run here."""
-    from spike_depth_ros.engine import ENGINES, EngineError
+    from spike_depth_ros.engine import ENGINES, EngineError, has_bfloat16
 
     running = {}
     for name in names:
+        if name.endswith('bf16') and not has_bfloat16():
+            log.info('no rows of %s: this processor has no bfloat16', name)
+            continue
         try:
             running[name] = ENGINES[name](checkpoint, 'cuda' if name == 'cuda' else 'cpu', threads)
         except EngineError as error:
@@ -174,23 +178,27 @@ def _roofline_row(name: str, checkpoint: Any, time_s: float, rounds: int) -> dic
     dtype, where = {
         'torch_bf16': (torch.bfloat16, 'cpu'),
         'openvino_bf16': (torch.bfloat16, 'cpu'),
+        'torch_int8': (torch.int8, 'cpu'),
         'cuda': (torch.float16, 'cuda'),
     }.get(name, (torch.float32, 'cpu'))
     _, size = next(iter(SIZES_PX.items()))
     spikes = torch.from_numpy(_spikes(checkpoint.spikes.steps, *size))[:, None]
     macs = sum(layer.dense_macs for layer in measure_energy(checkpoint.model, spikes).layers)
     a = torch.ones(2048, 2048, dtype=dtype, device=where)
+
+    def product() -> float:
+        y = torch._int_mm(a, a) if dtype == torch.int8 else a @ a
+        return float(y[0, 0])  # reading a number waits for a GPU
+
     # the same product as a convolution: what BLAS makes of a processor is not always its peak
     x = torch.ones(1, 2048, 32, 64, dtype=dtype, device=where)
     x = x.to(memory_format=torch.channels_last)
     weight = a[:, :, None, None]
 
-    def product() -> float:
-        return float((a @ a)[0, 0])  # reading a number waits for a GPU
-
     def convolution() -> float:
         return float(torch.nn.functional.conv2d(x, weight)[0, 0, 0, 0])
 
-    peak = 2048**3 / min(fastest_s([product, convolution], rounds)) * 1e-9
+    jobs = [product] if dtype == torch.int8 else [product, convolution]
+    peak = 2048**3 / min(fastest_s(jobs, rounds)) * 1e-9
     title = f'{name}, share of the matrix product peak'
     return bench_row(title, macs / time_s * 1e-9, 'GMAC/s', 'matrix product', peak)

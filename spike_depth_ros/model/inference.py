@@ -52,13 +52,17 @@ class CpuInference:
 
     Args:
         model: one that this `serves`.
-        dtype: of weights and maps, float32 or bfloat16; membranes and sums stay float32.
+        dtype: of weights and maps, float32 or bfloat16; membranes and sums stay float32. int8 is
+            for the weights of what sees spikes, see `SpikeConvolution`; the rest is float32 then.
         threads: to use.
     """
 
     def __init__(self, model: SpikingTransformer, dtype: torch.dtype, threads: int) -> None:
         self._model: Any = model.folded()
+        in_bytes = dtype == torch.int8
+        dtype = torch.float32 if in_bytes else dtype
         self._dtype = dtype
+        self._spike_dtype = torch.uint8 if in_bytes else dtype
         self._threads = min(threads, numba.config.NUMBA_NUM_THREADS)  # type: ignore[attr-defined]
         numba.set_num_threads(self._threads)
         torch.set_num_threads(threads)  # now: numba's threads, as they start, change torch's
@@ -70,7 +74,13 @@ class CpuInference:
         for name, module in list(self._model.named_modules()):
             if isinstance(module, nn.Conv2d) and name != 'place':
                 parent, _, child = name.rpartition('.')
-                setattr(self._model.get_submodule(parent), child, Convolution(module, dtype))
+                sees_spikes = not name.startswith(('head.', 'stem.convs.0'))
+                ready = (
+                    SpikeConvolution(module)
+                    if in_bytes and sees_spikes
+                    else Convolution(module, dtype)
+                )
+                setattr(self._model.get_submodule(parent), child, ready)
         head.context.to(dtype)
         self._averages = [_Average(readout) for readout in self._model.readouts]
         attentions: list[Any] = [block.attention for block in self._model.blocks]
@@ -126,7 +136,7 @@ class CpuInference:
 
     def _maps(self, count: int, size: Sequence[int], channels: int) -> Tensor:
         """Fresh maps (N, C, H, W), the channels last in memory."""
-        return torch.empty((count, *size, channels), dtype=self._dtype).permute(0, 3, 1, 2)
+        return _empty((count, channels, *size), self._dtype)
 
     def _compress(self, counts: np.ndarray) -> Tensor:
         """As `compress`: (T, 2, H, W)."""
@@ -143,10 +153,13 @@ class CpuInference:
             self._places = {shape: out.copy_(place.expand_as(out))}
         return self._places[shape].clone()
 
-    def _fire(self, neuron: Neuron, x: Tensor, tape: _Tape, norm: Any = None) -> Tensor:
+    def _fire(
+        self, neuron: Neuron, x: Tensor, tape: _Tape, norm: Any = None,
+        dtype: torch.dtype | None = None,
+    ) -> Tensor:  # fmt: skip
         """Spikes (T, C, H, W) of a layer for x, or for x times a scale plus a shift."""
-        steps, channels = x.shape[:2]
-        spikes = self._maps(steps, x.shape[-2:], channels)
+        steps = len(x)
+        spikes = _empty(x.shape, dtype or self._spike_dtype)
         remembered = tape.next((x[0].numel(),))
         rows, fired = _pixels(x).reshape(steps, -1), _pixels(spikes).reshape(steps, -1)
         if norm is None:
@@ -161,7 +174,7 @@ class CpuInference:
     ) -> Tensor:  # fmt: skip
         """Averages of x (T, C, H, W) into channels of `into`, and the spikes of a layer for x."""
         arguments = self._averages[which].prepare(x, tape, seen, into, first)
-        spikes = self._maps(x.shape[0], x.shape[-2:], x.shape[1])
+        spikes = _empty(x.shape, self._spike_dtype)
         rows = arguments[0]
         membranes, _ = tape.next(rows.shape[1:])
         kernels.average_and_fire(
@@ -183,19 +196,13 @@ class CpuInference:
 
     def _attend(self, attention: Any, currents: Tensor, tape: _Tape) -> Tensor:
         """Currents of q, k, v (T, 3D, h, w) to sums over all tokens (T, D, h, w)."""
-        x = _pixels(currents)
-        steps, height, width, channels = x.shape
-        tokens, heads = height * width, attention.heads
-        # each in one piece: products of strided matrices are slower by half
-        spikes = torch.empty((3, steps, tokens, channels // 3), dtype=self._dtype)
-        kernels.fire_apart(
-            x.reshape(steps, tokens, channels), _bits(spikes), *tape.next((tokens, channels)),
-            *self._neurons[attention.act_qkv],
-        )  # fmt: skip
-        per_head = spikes.unflatten(-1, (heads, -1)).transpose(2, 3)  # (3, T, heads, N, d)
-        q, k, v = per_head.reshape(3, steps * heads, tokens, -1)
-        mixed = torch.bmm(q, torch.bmm(k.transpose(1, 2), v))
-        mixed = mixed.unflatten(0, (steps, heads)).transpose(1, 2)
+        steps, _, height, width = currents.shape
+        fired = self._fire(attention.act_qkv, currents, tape, dtype=torch.uint8)
+        parts = fired.view(torch.int8).permute(0, 2, 3, 1)
+        parts = parts.reshape(steps, height * width, 3, attention.heads, -1)
+        q, k, v = parts.permute(2, 0, 3, 1, 4).flatten(1, 2)  # (T * heads, N, d)
+        mixed = torch.bmm(q.to(self._dtype), _coincidences(k, v).to(self._dtype))
+        mixed = mixed.unflatten(0, (steps, attention.heads)).transpose(1, 2)
         return mixed.reshape(steps, height, width, -1).permute(0, 3, 1, 2)
 
     def _head(self, head: Any, stem: list[Tensor], joined: Tensor) -> Tensor:
@@ -266,6 +273,56 @@ class Convolution(nn.Module):
         )
 
 
+class SpikeConvolution(nn.Module):
+    """A convolution of spikes in bytes by weights in bytes: its products and sums are exact.
+
+    Every output channel has a scale of its own. What is lost is the rounding of the weights.
+
+    Args:
+        conv: the convolution.
+    """
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        super().__init__()
+        weight = conv.weight.detach()
+        self._scale = weight.abs().amax((1, 2, 3)).clamp(min=1e-12) / 127
+        self._zero = torch.zeros(len(weight), dtype=torch.int64)
+        self._weight = (weight / self._scale.view(-1, 1, 1, 1)).round().to(torch.int8)
+        self._bias = None if conv.bias is None else conv.bias.detach()
+        self._where: tuple[Any, ...] = (
+            list(conv.stride), list(conv.padding), list(conv.dilation), conv.groups
+        )  # fmt: skip
+        self._packed: Tensor | None = None
+
+    @staticmethod
+    @functools.cache
+    def is_available() -> bool:
+        """Whether this torch can do it on this processor."""
+        spikes = torch.ones((1, 8, 3, 3), dtype=torch.uint8).to(memory_format=torch.channels_last)
+        conv = nn.Conv2d(8, 8, 3, bias=False).requires_grad_(False)
+        conv.weight.fill_(1.0)
+        try:
+            sums = SpikeConvolution(conv)(spikes)
+        except (RuntimeError, AttributeError, NotImplementedError):
+            return False
+        return torch.allclose(sums, torch.full_like(sums, 72.0))
+
+    def forward(self, x: Tensor, add_to: Tensor | None = None) -> Tensor:
+        """The convolution of x (N, C, H, W) uint8, float32; or it is added to `add_to`."""
+        oneDNN = torch.ops.onednn
+        if self._packed is None:
+            self._packed = oneDNN.qconv_prepack(
+                self._weight, self._scale, 1.0, 0, *self._where, list(x.shape)
+            )
+        factors = (x, 1.0, 0, self._packed, self._scale, self._zero)
+        rest = (self._bias, *self._where, 1.0, 0, torch.float32)
+        if add_to is None:
+            return oneDNN.qconv2d_pointwise.default(*factors, *rest, 'none', [], '')
+        return oneDNN.qconv2d_pointwise.binary(
+            *factors, add_to, *rest, 1.0, 0, 'sum', 1.0, 'none', [], ''
+        )
+
+
 class _Tape:
     """Hands out what is remembered in the order of use, as `Tape` does."""
 
@@ -309,6 +366,13 @@ class _Average:
         return rows, sums, rest, self._decay, norm, out, first
 
 
+def _coincidences(k: Tensor, v: Tensor) -> Tensor:
+    """How often pairs of channels fire together: (B, N, d) int8 twice to (B, d, d)."""
+    if not Convolution.packs:
+        return torch.bmm(k.float().transpose(1, 2), v.float())
+    return torch.stack([torch._int_mm(one.T, other) for one, other in zip(k, v, strict=True)])
+
+
 def _share(neuron: Neuron) -> np.ndarray:
     """(C,) what membranes take in a step of what drives them."""
     learnt = neuron.share()
@@ -343,6 +407,11 @@ def _enlarged_prediction(raw: Tensor) -> np.ndarray:
     out = np.empty((3, 2 * maps.shape[1], 2 * maps.shape[2]), np.float32)
     kernels.double(maps.numpy(), out)
     return out
+
+
+def _empty(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+    """Fresh maps (N, C, H, W), the channels last in memory."""
+    return torch.empty(shape, dtype=dtype, memory_format=torch.channels_last)
 
 
 def _tiled(channels: np.ndarray) -> np.ndarray:

@@ -65,7 +65,7 @@ def fire(x, spikes, membranes, rest, share, threshold):
 
     Args:
         x: (T, N) currents.
-        spikes: (T, N) to fill with 0 and 1.
+        spikes: (T, N) to fill with 0 and 1; uint8 too.
         membranes: (N,) float32.
         rest: whether they are at rest, whatever they hold.
         share: (M,) float32 that repeats along N: what a membrane takes of what drives it.
@@ -92,34 +92,6 @@ def fire_scaled(x, scale, shift, spikes, membranes, rest, share, threshold):
         _begin(here, rest)
         for t in range(steps):
             _fire_scaled(x[t, part], scale, shift, spikes[t, part], here, share, threshold)
-
-
-@_parallel
-def fire_apart(x, spikes, membranes, rest, share, threshold):
-    """As `fire`, for currents that several layers share, each layer's spikes in one piece.
-
-    Args:
-        x: (T, N, P * D) currents of N tokens.
-        spikes: (P, T, N, D) to fill.
-        membranes: (N, P * D) float32.
-        rest: whether they are at rest, whatever they hold.
-        share: (P * D or more,) float32.
-        threshold: at and above which a neuron fires.
-    """
-    parts, steps, tokens, width = spikes.shape
-    one, zero = np.float32(1), np.float32(0)
-    for n in prange(tokens):
-        v = membranes[n].copy()  # fresh: the compiler sees no overlap
-        _begin(v, rest)
-        for t in range(steps):
-            for p in range(parts):
-                for i in range(width):
-                    old = v[p * width + i]
-                    charged = old + (wide(x[t, n, p * width + i]) - old) * share[p * width + i]
-                    fired = charged >= threshold
-                    spikes[p, t, n, i] = narrow(one if fired else zero, spikes[p, t, n, i])
-                    v[p * width + i] = zero if fired else charged
-        membranes[n, :] = v
 
 
 @_inline

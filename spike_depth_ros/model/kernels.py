@@ -43,6 +43,8 @@ def _wide_as_typed(value):
 def _narrow_as_typed(value, like):
     if not isinstance(like, types.Integer):
         return lambda value, like: value
+    if like == types.uint8:
+        return lambda value, like: np.uint8(value)
 
     def rounded(value, like):
         bits = np.float32(value).view(np.uint32)
