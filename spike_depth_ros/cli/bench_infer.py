@@ -38,7 +38,7 @@ def infer(
     threads: int = 0,
     rounds: int = 15,
 ) -> None:
-    """Measures the engines on windows of events, batch 1, next to E2Depth and spikingjelly.
+    """Measures the engines on a stream of windows, batch 1, next to E2Depth and spikingjelly.
 
     Engines that are not to be had here are left out, and said. onnxruntime and openvino export
     the checkpoint first, unless `spike_depth export` has done so.
@@ -64,7 +64,7 @@ def infer_rows(
     fastest: dict[str, float] = {}
     for image, size in SIZES_PX.items():
         spikes = _spikes(checkpoint.spikes.steps, *size)
-        jobs = [_window(engine, spikes) for engine in running.values()]
+        jobs = [_stream(engine, spikes) for engine in running.values()]
         for name, time_s in zip(running, fastest_s(jobs, rounds), strict=True):
             yield bench_row(f'{name}, {image}', 1 / time_s, UNIT)
             if image == next(iter(SIZES_PX)):
@@ -101,8 +101,15 @@ def _spikes(steps: int, height: int, width: int) -> Any:
     return rng.poisson(0.5 * rate, (steps, 2, height, width)).astype(np.uint8)
 
 
-def _window(engine: Any, spikes: Any) -> Callable[[], Any]:
-    return lambda: engine.infer(spikes, None)
+def _stream(engine: Any, spikes: Any) -> Callable[[], None]:
+    """One more window of a stream, as the node runs it."""
+    state = None
+
+    def window() -> None:
+        nonlocal state
+        _, state = engine.infer(spikes, state)
+
+    return window
 
 
 def _peer_rows(
@@ -121,20 +128,22 @@ def _peer_rows(
         if name in running and checkpoint.spikes.steps == peer.spikes.steps:
             rival = ENGINES[name](peer, 'cpu', threads)
             ours_s, theirs_s = fastest_s(
-                [_window(running[name], spikes), _window(rival, spikes)], rounds
+                [_stream(running[name], spikes), _stream(rival, spikes)], rounds
             )
             title = f'{name} against E2Depth, {image}'
             weights = f'{sum(p.numel() for p in peer.model.parameters()) / 1e6:.1f} M'
             yield bench_row(title, 1 / ours_s, UNIT, f'E2Depth, {weights}', 1 / theirs_s)
     reference = _as_written(checkpoint.model)
     batch = torch.from_numpy(spikes)[:, None]
+    state = None
 
-    def eager() -> Any:
+    def eager() -> None:
+        nonlocal state
         with torch.inference_mode():
-            return reference(batch)
+            _, state = reference.step(batch, state)
 
     for name, engine in running.items():
-        ours_s, theirs_s = fastest_s([_window(engine, spikes), eager], rounds)
+        ours_s, theirs_s = fastest_s([_stream(engine, spikes), eager], rounds)
         title = f'{name} against spikingjelly in eager torch, {image}'
         yield bench_row(title, 1 / ours_s, UNIT, 'spikingjelly', 1 / theirs_s)
 
@@ -158,13 +167,8 @@ def _streaming_row(name: str, engine: Any, steps: int, rounds: int) -> dict[str,
     """One new step, its state carried, against a whole window."""
     image, size = next(iter(SIZES_PX.items()))
     spikes = _spikes(steps, *size)
-    _, state = engine.infer(spikes, None)
-
-    def step() -> None:
-        nonlocal state
-        _, state = engine.infer(spikes[:1], state)
-
-    step_s, window_s = fastest_s([step, _window(engine, spikes)], rounds)
+    jobs = [_stream(engine, spikes[:1]), _stream(engine, spikes)]
+    step_s, window_s = fastest_s(jobs, rounds)
     title = f'{name}, streaming step of {steps}, {image}'
     return bench_row(title, 1e3 * step_s, 'ms', 'window', 1e3 * window_s, less_is_better=True)
 

@@ -231,8 +231,14 @@ class CpuInference:
         return rectified
 
 
+MAX_PACKED = 4
+"""Shapes of maps that a convolution keeps its weights laid out for."""
+
+
 class Convolution(nn.Module):
-    """A convolution of maps whose channels lie last, its weights laid out once.
+    """A convolution of maps whose channels lie last, its weights laid out once for each shape.
+
+    The layout for another shape would do, but a map of 240x320 then takes a quarter longer.
 
     Args:
         conv: the convolution.
@@ -249,7 +255,7 @@ class Convolution(nn.Module):
         self._where: tuple[Any, ...] = (
             list(conv.padding), list(conv.stride), list(conv.dilation), conv.groups
         )  # fmt: skip
-        self._packed: Tensor | None = None
+        self._packed: dict[torch.Size, Tensor] = {}
 
     def forward(self, x: Tensor, add_to: Tensor | None = None, relu: bool = False) -> Tensor:
         """The convolution of x (N, C, H, W), rectified or not; or it is added to `add_to`."""
@@ -260,16 +266,18 @@ class Convolution(nn.Module):
                 return add_to.add_(y)
             return y.relu_() if relu else y
         oneDNN = torch.ops.mkldnn
-        if self._packed is None:
-            self._packed = oneDNN._reorder_convolution_weight(
+        if x.shape not in self._packed:
+            _make_room(self._packed)
+            self._packed[x.shape] = oneDNN._reorder_convolution_weight(
                 self._weight, *self._where, list(x.shape)
             )
+        weight = self._packed[x.shape]
         if add_to is None:
             return oneDNN._convolution_pointwise.default(
-                x, self._packed, self._bias, *self._where, 'relu' if relu else 'none', [], ''
+                x, weight, self._bias, *self._where, 'relu' if relu else 'none', [], ''
             )
         return oneDNN._convolution_pointwise_.binary(
-            add_to, x, self._packed, self._bias, *self._where, 'add', 1.0, None, [], ''
+            add_to, x, weight, self._bias, *self._where, 'add', 1.0, None, [], ''
         )
 
 
@@ -292,7 +300,7 @@ class SpikeConvolution(nn.Module):
         self._where: tuple[Any, ...] = (
             list(conv.stride), list(conv.padding), list(conv.dilation), conv.groups
         )  # fmt: skip
-        self._packed: Tensor | None = None
+        self._packed: dict[torch.Size, Tensor] = {}
 
     @staticmethod
     @functools.cache
@@ -310,17 +318,24 @@ class SpikeConvolution(nn.Module):
     def forward(self, x: Tensor, add_to: Tensor | None = None) -> Tensor:
         """The convolution of x (N, C, H, W) uint8, float32; or it is added to `add_to`."""
         oneDNN = torch.ops.onednn
-        if self._packed is None:
-            self._packed = oneDNN.qconv_prepack(
+        if x.shape not in self._packed:
+            _make_room(self._packed)
+            self._packed[x.shape] = oneDNN.qconv_prepack(
                 self._weight, self._scale, 1.0, 0, *self._where, list(x.shape)
             )
-        factors = (x, 1.0, 0, self._packed, self._scale, self._zero)
+        factors = (x, 1.0, 0, self._packed[x.shape], self._scale, self._zero)
         rest = (self._bias, *self._where, 1.0, 0, torch.float32)
         if add_to is None:
             return oneDNN.qconv2d_pointwise.default(*factors, *rest, 'none', [], '')
         return oneDNN.qconv2d_pointwise.binary(
             *factors, add_to, *rest, 1.0, 0, 'sum', 1.0, 'none', [], ''
         )
+
+
+def _make_room(packed: dict[torch.Size, Tensor]) -> None:
+    """Drops what was laid out first, where there is too much."""
+    if len(packed) == MAX_PACKED:
+        del packed[next(iter(packed))]
 
 
 class _Tape:
