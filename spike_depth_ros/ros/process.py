@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import rclpy
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.executors import Executor, ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
@@ -49,8 +49,22 @@ def run_node(
     return node
 
 
+def make_executor() -> Executor:
+    """The executor that leaves most of the interpreter to the node's other threads.
+
+    The one that waits for events in C++ came with rclpy 7.1.4 (Jazzy) and 9 (Kilted). The other
+    looks through all entities of the node after every message, which at 350 messages/s makes
+    inference wait for the interpreter a fifth of its time.
+    """
+    try:
+        from rclpy.experimental import EventsExecutor
+    except ImportError:
+        return SingleThreadedExecutor()
+    return EventsExecutor()
+
+
 def _spin(node: Node, is_over: Callable[[], bool]) -> None:
-    executor = SingleThreadedExecutor()
+    executor = make_executor()
     executor.add_node(node)
     try:
         while rclpy.ok() and not is_over():
