@@ -1,29 +1,39 @@
 """The spiking transformer on a CPU, for one stream: the same maps with far less work around it.
 
-`SpikingTransformer` says what is computed, this says it again for speed: convolutions whose
-weights are laid out once, sums and rectifiers done while a convolution writes its result, one
-compiled pass for a layer of neurons, none for reshaping. It knows the shape of network that
-`tiny` and `small` have; `serves` says of which network.
+`SpikingTransformer` says what is computed, this says it again for speed: weights laid out once,
+1x1 convolutions of spikes as products of matrices, one compiled pass for a layer of neurons and
+the sums before it, and no memory asked for that is there already. It knows the shape of network
+that `tiny` and `small` have; `serves` says of which network.
 """
 
 from __future__ import annotations
 
 import functools
-import math
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple, TypeGuard
 
 import numba
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from spike_depth_ros.model import inference_kernels as kernels
 from spike_depth_ros.model.encoder import MAX_COUNT, coordinates
 from spike_depth_ros.model.head import LOG_SCALE_CENTRE, LOG_SCALE_REACH
-from spike_depth_ros.model.neurons import Neuron
+from spike_depth_ros.model.inference_layers import (
+    Average,
+    Convolution,
+    Firing,
+    Pointwise,
+    Product,
+    SpikeConvolution,
+    coincidences,
+    tiled,
+)
 from spike_depth_ros.model.spiking_transformer import SpikingTransformer
+
+MAX_BUFFERS = 64
+"""Maps that are kept to be filled again; a shape of windows takes a dozen."""
 
 
 class Memory(NamedTuple):
@@ -38,6 +48,14 @@ class Memory(NamedTuple):
     arrays: tuple[np.ndarray, ...]
 
 
+class Maps(NamedTuple):
+    """Maps in one piece of memory, in three views."""
+
+    images: Tensor  # (T, C, h, w), the channels last in memory
+    rows: Tensor  # (T * h * w, C)
+    array: np.ndarray  # (T, h, w, C); bfloat16 as its bits
+
+
 def serves(model: nn.Module) -> TypeGuard[SpikingTransformer]:
     """Whether `CpuInference` knows this network."""
     if not isinstance(model, SpikingTransformer):
@@ -48,7 +66,7 @@ def serves(model: nn.Module) -> TypeGuard[SpikingTransformer]:
 
 
 class CpuInference:
-    """A network prepared for inference.
+    """A network prepared for inference, by one thread at a time.
 
     Args:
         model: one that this `serves`.
@@ -58,41 +76,27 @@ class CpuInference:
     """
 
     def __init__(self, model: SpikingTransformer, dtype: torch.dtype, threads: int) -> None:
-        self._model: Any = model.folded()
+        ready: Any = model.folded()
         in_bytes = dtype == torch.int8
-        dtype = torch.float32 if in_bytes else dtype
-        self._dtype = dtype
+        self._dtype = torch.float32 if in_bytes else dtype
         self._spike_dtype = torch.uint8 if in_bytes else dtype
         self._threads = min(threads, numba.config.NUMBA_NUM_THREADS)  # type: ignore[attr-defined]
         numba.set_num_threads(self._threads)
         torch.set_num_threads(threads)  # now: numba's threads, as they start, change torch's
-        self._table = torch.arange(256.0).clamp(max=MAX_COUNT).sqrt().to(dtype)
-        self._places: dict[tuple[int, ...], Tensor] = {}
-        head: Any = self._model.head
-        _order_by_pixel(head.up4.conv)
-        _order_by_pixel(head.up2.conv)
-        for name, module in list(self._model.named_modules()):
-            if isinstance(module, nn.Conv2d) and name != 'place':
-                parent, _, child = name.rpartition('.')
-                sees_spikes = not name.startswith(('head.', 'stem.convs.0'))
-                ready = (
-                    SpikeConvolution(module)
-                    if in_bytes and sees_spikes
-                    else Convolution(module, dtype)
-                )
-                setattr(self._model.get_submodule(parent), child, ready)
-        head.context.to(dtype)
-        self._averages = [_Average(readout) for readout in self._model.readouts]
-        attentions: list[Any] = [block.attention for block in self._model.blocks]
-        self._norms = {
-            part: (_tiled(part.norm.scale.numpy()), _tiled(part.norm.shift.numpy()))
-            for part in attentions
-        }
-        self._neurons = {
-            neuron: (_tiled(_share(neuron)), np.float32(neuron.threshold))
-            for neuron in self._model.modules()
-            if isinstance(neuron, Neuron)
-        }
+        self._buffers: dict[tuple[Any, ...], Maps] = {}
+        self._table = _bits(torch.arange(256.0).clamp(max=MAX_COUNT).sqrt().to(self._dtype))
+        self._place_conv = ready.place
+        self._places: dict[tuple[int, ...], np.ndarray] = {}
+
+        def convolution(conv: nn.Conv2d) -> Convolution | SpikeConvolution:
+            return SpikeConvolution(conv) if in_bytes else Convolution(conv, dtype)
+
+        sees_counts, *see_spikes = ready.stem.convs
+        self._stem_convs = [Convolution(sees_counts, self._dtype), *map(convolution, see_spikes)]
+        self._stem_neurons = [Firing(neuron) for neuron in ready.stem.neurons]
+        self._blocks = [_Block(block, dtype, convolution) for block in ready.blocks]
+        self._averages = [Average(readout) for readout in ready.readouts]
+        self._head = _Head(ready.head, self._dtype)
 
     @torch.inference_mode()
     def step(self, counts: np.ndarray, memory: Memory | None) -> tuple[np.ndarray, Memory]:
@@ -109,296 +113,247 @@ class CpuInference:
             ValueError: the memory is of another image size.
         """
         numba.set_num_threads(self._threads)  # of the calling thread, whichever that is
-        model, tape = self._model, _Tape(memory)
-        seen = len(counts) + (memory.seen if memory else 0)
+        tape = _Tape(memory, len(counts))
         fired = self._compress(counts)
-        averages: list[Tensor] = []
-        for i, neuron in enumerate(model.stem.neurons):
-            x = model.stem.convs[i](fired)
-            if i < 2:
-                averages.append(self._maps(1, x.shape[-2:], x.shape[1]))
-                fired = self._average_and_fire(i, neuron, x, tape, seen, averages[i])
+        stem = []
+        for i in range(2):
+            x = _array(self._stem_convs[i](fired.images))
+            stem.append(self._maps('average', (1, *x.shape[1:])))
+            fired = self._average_and_fire(i, x, stem[i], 0, self._stem_neurons[i], tape)
+        x = _array(self._stem_convs[2](fired.images))
+        fired = self._fire(self._stem_neurons[2], x, tape)
+        x = _array(self._stem_convs[3](fired.images))
+        fired = self._add_and_fire(self._blocks[0].act_in, x, self._place(x), tape)
+        dim, following = x.shape[3], [block.act_in for block in self._blocks[1:]]
+        joined = self._maps('average', (1, *x.shape[1:3], dim * len(self._blocks)))
+        for i, block in enumerate(self._blocks):
+            added = block, self._block(block, x, fired, tape)
+            if i < len(following):
+                where = joined, i * dim, following[i]
+                fired = self._average_and_fire(2 + i, x, *where, tape, added)
             else:
-                fired = self._fire(neuron, x, tape)
-        x = model.stem.convs[3](fired, add_to=self._place(fired))
-        joined = self._maps(1, x.shape[-2:], len(model.blocks) * x.shape[1])
-        fired = self._fire(model.blocks[0].attention.act_in, x, tape)
-        for i, block in enumerate(model.blocks):
-            x = self._block(block, x, fired, tape)
-            place = (joined, i * x.shape[1])
-            if i + 1 < len(model.blocks):
-                neuron = model.blocks[i + 1].attention.act_in
-                fired = self._average_and_fire(2 + i, neuron, x, tape, seen, *place)
-            else:
-                kernels.average(*self._averages[2 + i].prepare(x, tape, seen, *place))
-        raw = self._head(model.head, averages, joined)
-        return _enlarged_prediction(raw), Memory(seen, tuple(tape.arrays))
+                self._add_and_average(2 + i, x, joined, i * dim, tape, *added)
+        raw = self._head(stem[0].images, stem[1].images, joined.images)
+        return _enlarged_prediction(raw), Memory(tape.seen, tuple(tape.arrays))
 
-    def _maps(self, count: int, size: Sequence[int], channels: int) -> Tensor:
-        """Fresh maps (N, C, H, W), the channels last in memory."""
-        return _empty((count, channels, *size), self._dtype)
+    def _maps(
+        self, role: str, shape: tuple[int, ...], dtype: torch.dtype | None = None
+    ) -> Maps:  # fmt: skip
+        """Maps (T, h, w, C) to fill; those of one role are gone when the next are filled."""
+        dtype = dtype or self._dtype
+        key = (role, shape, dtype)
+        maps = self._buffers.get(key)
+        if maps is None:
+            if len(self._buffers) == MAX_BUFFERS:
+                self._buffers.clear()
+            whole = torch.empty(shape, dtype=dtype)
+            maps = Maps(whole.permute(0, 3, 1, 2), whole.flatten(0, 2), _bits(whole))
+            self._buffers[key] = maps
+        return maps
 
-    def _compress(self, counts: np.ndarray) -> Tensor:
-        """As `compress`: (T, 2, H, W)."""
-        out = self._maps(len(counts), counts.shape[-2:], 2)
-        kernels.look_up(np.ascontiguousarray(counts), _bits(self._table), _pixels(out))
+    def _compress(self, counts: np.ndarray) -> Maps:
+        """As `compress`: (T, 2, H, W) to (T, H, W, 2)."""
+        out = self._maps('counts', (len(counts), *counts.shape[2:], 2))
+        kernels.look_up(np.ascontiguousarray(counts), self._table, out.array)
         return out
 
-    def _place(self, like: Tensor) -> Tensor:
-        """A copy per step of what the network knows of the place of every token."""
-        shape = (like.shape[0], *like.shape[-2:])
-        if shape not in self._places:
-            place = self._model.place(coordinates(like)).to(self._dtype)
-            out = self._maps(like.shape[0], like.shape[-2:], place.shape[1])
-            self._places = {shape: out.copy_(place.expand_as(out))}
-        return self._places[shape].clone()
+    def _place(self, like: np.ndarray) -> np.ndarray:
+        """What the network knows of the place of every token, once per step: (T, h, w, C)."""
+        if like.shape not in self._places:
+            steps, height, width, _ = like.shape
+            place = self._place_conv(coordinates(torch.empty(1, 1, height, width)))
+            copies = place.to(self._dtype).permute(0, 2, 3, 1).expand(steps, -1, -1, -1)
+            self._places = {like.shape: _bits(copies.contiguous())}
+        return self._places[like.shape]
 
     def _fire(
-        self, neuron: Neuron, x: Tensor, tape: _Tape, norm: Any = None,
-        dtype: torch.dtype | None = None,
-    ) -> Tensor:  # fmt: skip
-        """Spikes (T, C, H, W) of a layer for x, or for x times a scale plus a shift."""
-        steps = len(x)
-        spikes = _empty(x.shape, dtype or self._spike_dtype)
-        remembered = tape.next((x[0].numel(),))
-        rows, fired = _pixels(x).reshape(steps, -1), _pixels(spikes).reshape(steps, -1)
-        if norm is None:
-            kernels.fire(rows, fired, *remembered, *self._neurons[neuron])
-        else:
-            kernels.fire_scaled(rows, *norm, fired, *remembered, *self._neurons[neuron])
+        self, neurons: Firing, x: np.ndarray, tape: _Tape, dtype: torch.dtype | None = None,
+        scale: float = 1.0,
+    ) -> Maps:  # fmt: skip
+        """Spikes of a layer for sums x (T, h, w, C), which are scaled besides."""
+        spikes = self._maps('spikes', x.shape, dtype or self._spike_dtype)
+        rows = x.reshape(len(x), -1)
+        kernels.fire(
+            rows, neurons.scale if scale == 1.0 else neurons.scale * np.float32(scale),
+            neurons.shift, spikes.array.reshape(rows.shape), tape.next(rows.shape[1:]), tape.rest,
+            neurons.share, neurons.threshold,
+        )  # fmt: skip
+        return spikes
+
+    def _add_and_fire(
+        self, neurons: Firing, x: np.ndarray, added: np.ndarray, tape: _Tape
+    ) -> Maps:  # fmt: skip
+        """Adds to x (T, h, w, C) what its layer makes of `added`: the spikes for the sum."""
+        spikes = self._maps('spikes', x.shape, self._spike_dtype)
+        rows = x.reshape(len(x), -1)
+        kernels.add_and_fire(
+            rows, added.reshape(rows.shape), neurons.scale, neurons.shift,
+            spikes.array.reshape(rows.shape), tape.next(rows.shape[1:]), tape.rest, neurons.share,
+            neurons.threshold,
+        )  # fmt: skip
         return spikes
 
     def _average_and_fire(
-        self, which: int, neuron: Neuron, x: Tensor, tape: _Tape, seen: int, into: Tensor,
-        first: int = 0,
-    ) -> Tensor:  # fmt: skip
-        """Averages of x (T, C, H, W) into channels of `into`, and the spikes of a layer for x."""
-        arguments = self._averages[which].prepare(x, tape, seen, into, first)
-        spikes = _empty(x.shape, self._spike_dtype)
-        rows = arguments[0]
-        membranes, _ = tape.next(rows.shape[1:])
-        kernels.average_and_fire(
-            *arguments, _pixels(spikes).reshape(rows.shape), membranes, *self._neurons[neuron]
-        )
+        self, which: int, x: np.ndarray, into: Maps, first: int, neurons: Firing, tape: _Tape,
+        added: tuple[_Block, np.ndarray] | None = None,
+    ) -> Maps:  # fmt: skip
+        """Averages of x (T, h, w, C) into channels of `into`, and the spikes of a layer for x."""
+        rows, *average = self._averages[which].prepare(x, into.array, tape)
+        spikes = self._maps('spikes', x.shape, self._spike_dtype)
+        layer = (
+            spikes.array.reshape(rows.shape), tape.next(rows.shape[1:]), tape.rest, neurons.share,
+            neurons.threshold,
+        )  # fmt: skip
+        if added is None:
+            kernels.average_and_fire(rows, *average, first, *layer)
+        else:
+            block, more = added
+            sums = rows, more.reshape(rows.shape), *block.norm
+            kernels.add_average_and_fire(*sums, *average, first, *layer)
         return spikes
 
-    def _block(self, block: Any, x: Tensor, fired: Tensor, tape: _Tape) -> Tensor:
-        """Adds both branches of a block to x (T, D, h, w), in place; `fired` of its `act_in`."""
-        attention, mlp = block.attention, block.mlp
-        currents = attention.qkv(fired)
-        mixed = self._attend(attention, currents, tape)
-        scale, shift = self._norms[attention]
-        norm = (scale * np.float32(1 / mixed[0, 0].numel()), shift)
-        attention.project(self._fire(attention.act_out, mixed, tape, norm), add_to=x)
-        hidden = mlp.conv1(self._fire(mlp.act1, x, tape))
-        mlp.conv2(self._fire(mlp.act2, hidden, tape), add_to=x)
-        return x
+    def _add_and_average(
+        self, which: int, x: np.ndarray, into: Maps, first: int, tape: _Tape, block: _Block,
+        added: np.ndarray,
+    ) -> None:  # fmt: skip
+        """As `_average_and_fire` for the last block, which no neurons follow."""
+        rows, *average = self._averages[which].prepare(x, into.array, tape)
+        sums = rows, added.reshape(rows.shape), *block.norm
+        kernels.add_and_average(*sums, *average, first, tape.rest)
 
-    def _attend(self, attention: Any, currents: Tensor, tape: _Tape) -> Tensor:
-        """Currents of q, k, v (T, 3D, h, w) to sums over all tokens (T, D, h, w)."""
-        steps, _, height, width = currents.shape
-        fired = self._fire(attention.act_qkv, currents, tape, dtype=torch.uint8)
-        parts = fired.view(torch.int8).permute(0, 2, 3, 1)
-        parts = parts.reshape(steps, height * width, 3, attention.heads, -1)
+    def _block(self, block: _Block, x: np.ndarray, fired: Maps, tape: _Tape) -> np.ndarray:
+        """Adds attention to x (T, h, w, D), in place, and returns what the MLP would add.
+
+        Args:
+            block: the layers.
+            x: currents.
+            fired: spikes of `act_in` for them.
+            tape: what is remembered.
+        """
+        currents = self._multiply(block.qkv, fired)
+        parts = self._fire(block.act_qkv, currents, tape, torch.uint8)
+        mixed = self._attend(parts, block.heads)
+        fired = self._fire(block.act_out, mixed, tape, scale=1 / mixed[0, ..., 0].size)
+        added = self._multiply(block.project, fired)
+        fired = self._add_and_fire(block.act1, x, added, tape)
+        hidden = _array(block.conv1(fired.images))
+        return self._multiply(block.conv2, self._fire(block.act2, hidden, tape))
+
+    def _multiply(self, product: Product, fired: Maps) -> np.ndarray:
+        """Sums (T, h, w, O) of a 1x1 convolution of spikes."""
+        out = self._maps('sums', (*fired.array.shape[:3], product.outputs), product.dtype)
+        product(fired.rows, out.rows)
+        return out.array
+
+    def _attend(self, fired: Maps, heads: int) -> np.ndarray:
+        """Spikes of q, k, v (T, h, w, 3D), in bytes, to sums over all tokens (T, h, w, D)."""
+        steps, height, width, _ = fired.array.shape
+        parts = fired.rows.view(torch.int8).view(steps, height * width, 3, heads, -1)
         q, k, v = parts.permute(2, 0, 3, 1, 4).flatten(1, 2)  # (T * heads, N, d)
-        mixed = torch.bmm(q.to(self._dtype), _coincidences(k, v).to(self._dtype))
-        mixed = mixed.unflatten(0, (steps, attention.heads)).transpose(1, 2)
-        return mixed.reshape(steps, height, width, -1).permute(0, 3, 1, 2)
-
-    def _head(self, head: Any, stem: list[Tensor], joined: Tensor) -> Tensor:
-        """As `FusionHead`, from rectified averages: raw maps (1, 3, H/2, W/2)."""
-        f8 = head.fuse(joined)
-        f16 = head.down16.conv(f8.relu())
-        f32 = head.down32.conv(f16.relu())
-        f32 += head.context(f32.mean((-1, -2)))[..., None, None]
-        for block in head.deep32:
-            f32 = _residual(block, f32)
-        self._enlarge(f32, f16)
-        for block in head.deep16:
-            f16 = _residual(block, f16)
-        f8 = self._enlarge(f16, f8)
-        f4 = _unfolded(head.up4.conv(f8), head.up4.skip(stem[1]))
-        f2 = _unfolded(head.up2.conv(head.smooth4(f4, relu=True)), head.up2.skip(stem[0]))
-        return head.out(head.smooth2(f2, relu=True))
-
-    def _enlarge(self, coarse: Tensor, fine: Tensor) -> Tensor:
-        """Adds to `fine` (1, C, H, W) the coarser map, enlarged; the sum rectified."""
-        rectified = self._maps(1, fine.shape[-2:], fine.shape[1])
-        rows, shares_y = _between(coarse.shape[2], fine.shape[2])
-        columns, shares_x = _between(coarse.shape[3], fine.shape[3])
-        maps = [_pixels(x)[0] for x in (coarse, fine, rectified)]
-        kernels.enlarge(*maps, rows, columns, shares_y, shares_x)
-        return rectified
+        mixed = torch.bmm(q.to(self._dtype), coincidences(k, v).to(self._dtype))
+        mixed = mixed.unflatten(0, (steps, heads)).transpose(1, 2)
+        return _bits(mixed.reshape(steps, height, width, -1))
 
 
-MAX_PACKED = 4
-"""Shapes of maps that a convolution keeps its weights laid out for."""
-
-
-class Convolution(nn.Module):
-    """A convolution of maps whose channels lie last, its weights laid out once for each shape.
-
-    The layout for another shape would do, but a map of 240x320 then takes a quarter longer.
+class _Block:
+    """The layers of a block.
 
     Args:
-        conv: the convolution.
+        block: folded.
+        dtype: of the weights that meet spikes.
+        convolution: makes a convolution of spikes.
+    """
+
+    def __init__(
+        self, block: Any, dtype: torch.dtype, convolution: Callable[[nn.Conv2d], Any]
+    ) -> None:
+        attention, mlp = block.attention, block.mlp
+        self.heads = attention.heads
+        self.act_in = Firing(attention.act_in)
+        self.qkv = Product(attention.qkv, dtype)
+        self.act_qkv = Firing(attention.act_qkv, self.qkv.scale, self.qkv.shift)
+        self.act_out = Firing(attention.act_out, attention.norm.scale, attention.norm.shift)
+        self.project = Product(attention.project, dtype)
+        self.act1 = Firing(mlp.act1, self.project.scale, self.project.shift)
+        self.conv1 = convolution(mlp.conv1)
+        self.act2 = Firing(mlp.act2)
+        self.conv2 = Product(mlp.conv2, dtype)
+        self.norm = tiled(self.conv2.scale), tiled(self.conv2.shift)
+
+
+class _Head:
+    """As `FusionHead`, from averages that are rectified.
+
+    Args:
+        head: folded; it is changed.
         dtype: of weights and maps.
     """
 
-    packs = torch.backends.mkldnn.is_available()
-    """Whether oneDNN is here, by the operators that torch's own compiler puts into its code."""
-
-    def __init__(self, conv: nn.Conv2d, dtype: torch.dtype) -> None:
-        super().__init__()
-        self._weight = conv.weight.detach().to(dtype)
-        self._bias = None if conv.bias is None else conv.bias.detach().to(dtype)
-        self._where: tuple[Any, ...] = (
-            list(conv.padding), list(conv.stride), list(conv.dilation), conv.groups
-        )  # fmt: skip
-        self._packed: dict[torch.Size, Tensor] = {}
-
-    def forward(self, x: Tensor, add_to: Tensor | None = None, relu: bool = False) -> Tensor:
-        """The convolution of x (N, C, H, W), rectified or not; or it is added to `add_to`."""
-        padding, stride, dilation, groups = self._where
-        if not self.packs:
-            y = F.conv2d(x, self._weight, self._bias, stride, padding, dilation, groups)
-            if add_to is not None:
-                return add_to.add_(y)
-            return y.relu_() if relu else y
-        oneDNN = torch.ops.mkldnn
-        if x.shape not in self._packed:
-            _make_room(self._packed)
-            self._packed[x.shape] = oneDNN._reorder_convolution_weight(
-                self._weight, *self._where, list(x.shape)
-            )
-        weight = self._packed[x.shape]
-        if add_to is None:
-            return oneDNN._convolution_pointwise.default(
-                x, weight, self._bias, *self._where, 'relu' if relu else 'none', [], ''
-            )
-        return oneDNN._convolution_pointwise_.binary(
-            add_to, x, weight, self._bias, *self._where, 'add', 1.0, None, [], ''
+    def __init__(self, head: Any, dtype: torch.dtype) -> None:
+        _order_by_pixel(head.up4.conv)
+        _order_by_pixel(head.up2.conv)
+        self._fuse = Pointwise(head.fuse, dtype)
+        self._down16, self._down32, self._smooth4, self._smooth2, self._out = (
+            Convolution(conv, dtype)
+            for conv in (head.down16.conv, head.down32.conv, head.smooth4, head.smooth2, head.out)
+        )
+        self._context = head.context.to(dtype)
+        self._deep32, self._deep16 = (
+            [(Convolution(b.conv1, dtype), Convolution(b.conv2, dtype)) for b in blocks]
+            for blocks in (head.deep32, head.deep16)
+        )
+        self._up4, self._skip4, self._up2, self._skip2 = (
+            Pointwise(conv, dtype)
+            for conv in (head.up4.conv, head.up4.skip, head.up2.conv, head.up2.skip)
         )
 
-
-class SpikeConvolution(nn.Module):
-    """A convolution of spikes in bytes by weights in bytes: its products and sums are exact.
-
-    Every output channel has a scale of its own. What is lost is the rounding of the weights.
-
-    Args:
-        conv: the convolution.
-    """
-
-    def __init__(self, conv: nn.Conv2d) -> None:
-        super().__init__()
-        weight = conv.weight.detach()
-        self._scale = weight.abs().amax((1, 2, 3)).clamp(min=1e-12) / 127
-        self._zero = torch.zeros(len(weight), dtype=torch.int64)
-        self._weight = (weight / self._scale.view(-1, 1, 1, 1)).round().to(torch.int8)
-        self._bias = None if conv.bias is None else conv.bias.detach()
-        self._where: tuple[Any, ...] = (
-            list(conv.stride), list(conv.padding), list(conv.dilation), conv.groups
-        )  # fmt: skip
-        self._packed: dict[torch.Size, Tensor] = {}
-
-    @staticmethod
-    @functools.cache
-    def is_available() -> bool:
-        """Whether this torch can do it on this processor."""
-        spikes = torch.ones((1, 8, 3, 3), dtype=torch.uint8).to(memory_format=torch.channels_last)
-        conv = nn.Conv2d(8, 8, 3, bias=False).requires_grad_(False)
-        conv.weight.fill_(1.0)
-        try:
-            sums = SpikeConvolution(conv)(spikes)
-        except (RuntimeError, AttributeError, NotImplementedError):
-            return False
-        return torch.allclose(sums, torch.full_like(sums, 72.0))
-
-    def forward(self, x: Tensor, add_to: Tensor | None = None) -> Tensor:
-        """The convolution of x (N, C, H, W) uint8, float32; or it is added to `add_to`."""
-        oneDNN = torch.ops.onednn
-        if x.shape not in self._packed:
-            _make_room(self._packed)
-            self._packed[x.shape] = oneDNN.qconv_prepack(
-                self._weight, self._scale, 1.0, 0, *self._where, list(x.shape)
-            )
-        factors = (x, 1.0, 0, self._packed[x.shape], self._scale, self._zero)
-        rest = (self._bias, *self._where, 1.0, 0, torch.float32)
-        if add_to is None:
-            return oneDNN.qconv2d_pointwise.default(*factors, *rest, 'none', [], '')
-        return oneDNN.qconv2d_pointwise.binary(
-            *factors, add_to, *rest, 1.0, 0, 'sum', 1.0, 'none', [], ''
-        )
-
-
-def _make_room(packed: dict[torch.Size, Tensor]) -> None:
-    """Drops what was laid out first, where there is too much."""
-    if len(packed) == MAX_PACKED:
-        del packed[next(iter(packed))]
+    def __call__(self, stem2: Tensor, stem4: Tensor, joined: Tensor) -> Tensor:
+        """Maps (1, C, h, w) at strides 2, 4 and 8 to raw maps (1, 3, H/2, W/2)."""
+        f8 = self._fuse(joined)
+        f16 = self._down16(f8.relu())
+        f32 = self._down32(f16.relu())
+        f32 += self._context(f32.mean((-1, -2)))[..., None, None]
+        for conv1, conv2 in self._deep32:
+            f32 = conv2(conv1(f32.relu(), relu=True), add_to=f32)
+        _enlarge(f32, f16)
+        for conv1, conv2 in self._deep16:
+            f16 = conv2(conv1(f16.relu(), relu=True), add_to=f16)
+        f8 = _enlarge(f16, f8)
+        f4 = _unfolded(self._up4(f8), self._skip4(stem4))
+        f2 = _unfolded(self._up2(self._smooth4(f4, relu=True)), self._skip2(stem2))
+        return self._out(self._smooth2(f2, relu=True))
 
 
 class _Tape:
-    """Hands out what is remembered in the order of use, as `Tape` does."""
+    """Hands out what is remembered in the order of use, as `Tape` does.
 
-    def __init__(self, memory: Memory | None) -> None:
-        self._before = None if memory is None else iter(memory.arrays)
+    Args:
+        memory: of the steps before, None at rest.
+        steps: that are new.
+
+    Attributes:
+        rest: whether all begins, and nothing that is handed out is set.
+        seen: number of steps, with the new ones.
+        arrays: all that has been handed out, to be changed in place.
+    """
+
+    def __init__(self, memory: Memory | None, steps: int) -> None:
+        self.rest = memory is None
+        self.seen = steps + (memory.seen if memory else 0)
         self.arrays: list[np.ndarray] = []
+        self._before = iter(memory.arrays if memory else ())
 
-    def next(self, shape: tuple[int, ...]) -> tuple[np.ndarray, bool]:
-        """What is remembered, to be changed in place; and whether it is at rest, and unset."""
-        array = np.empty(shape, np.float32) if self._before is None else next(self._before)
+    def next(self, shape: tuple[int, ...]) -> np.ndarray:
+        """What is remembered here.
+
+        Raises:
+            ValueError: it is of another image size.
+        """
+        array = np.empty(shape, np.float32) if self.rest else next(self._before)
         if array.shape != shape:
             raise ValueError('the state is of another image size; begin at rest')
         self.arrays.append(array)
-        return array, self._before is None
-
-
-class _Average:
-    """`Readout`, with what does not change from window to window computed once.
-
-    Args:
-        readout: what to do.
-    """
-
-    def __init__(self, readout: Any) -> None:
-        self._decay = torch.sigmoid(readout.logit.detach()).numpy()
-
-    def prepare(
-        self, x: Tensor, tape: _Tape, seen: int, into: Tensor, first: int = 0
-    ) -> tuple[Any, ...]:
-        """What `kernels.average` takes for x (T, C, H, W) into channels of `into`."""
-        steps, channels, height, width = x.shape
-        # several pixels make one row of the loop, so that few channels fill its vectors too
-        whole = into.shape[1] == channels
-        pixels = math.gcd(height * width, max(1, 512 // channels)) if whole else 1
-        rows = _pixels(x).reshape(steps, -1, pixels * channels)
-        out = _pixels(into).reshape(rows.shape[1], -1)
-        sums, rest = tape.next(rows.shape[1:])
-        if len(self._decay) != pixels * channels:
-            self._decay = np.tile(self._decay[:channels], pixels)
-        norm = 1 / (1 - self._decay**seen)
-        return rows, sums, rest, self._decay, norm, out, first
-
-
-def _coincidences(k: Tensor, v: Tensor) -> Tensor:
-    """How often pairs of channels fire together: (B, N, d) int8 twice to (B, d, d)."""
-    if not Convolution.packs:
-        return torch.bmm(k.float().transpose(1, 2), v.float())
-    return torch.stack([torch._int_mm(one.T, other) for one, other in zip(k, v, strict=True)])
-
-
-def _share(neuron: Neuron) -> np.ndarray:
-    """(C,) what membranes take in a step of what drives them."""
-    learnt = neuron.share()
-    if learnt is None:
-        return np.full(neuron.channels, 1 / neuron.tau, np.float32)
-    return learnt.detach().numpy()
-
-
-def _residual(block: Any, x: Tensor) -> Tensor:
-    """As `Residual`, in place."""
-    return block.conv2(block.conv1(x.relu(), relu=True), add_to=x)
+        return array
 
 
 def _order_by_pixel(conv: nn.Conv2d) -> None:
@@ -408,9 +363,19 @@ def _order_by_pixel(conv: nn.Conv2d) -> None:
         values.copy_(values.unflatten(0, (-1, 4)).transpose(0, 1).flatten(0, 1).clone())
 
 
+def _enlarge(coarse: Tensor, fine: Tensor) -> Tensor:
+    """Adds to `fine` (1, C, H, W) the coarser map, enlarged; the sum rectified."""
+    rectified = torch.empty_like(fine)
+    rows, shares_y = _between(coarse.shape[2], fine.shape[2])
+    columns, shares_x = _between(coarse.shape[3], fine.shape[3])
+    maps = [_array(x)[0] for x in (coarse, fine, rectified)]
+    kernels.enlarge(*maps, rows, columns, shares_y, shares_x)
+    return rectified
+
+
 def _unfolded(four: Tensor, fine: Tensor) -> Tensor:
     """Adds to `fine` (1, C, 2h, 2w) the pixels that (1, 4C, h, w) holds; rectified, in place."""
-    kernels.unfold(_pixels(four)[0], _pixels(fine)[0])
+    kernels.unfold(_array(four)[0], _array(fine)[0])
     return fine
 
 
@@ -422,16 +387,6 @@ def _enlarged_prediction(raw: Tensor) -> np.ndarray:
     out = np.empty((3, 2 * maps.shape[1], 2 * maps.shape[2]), np.float32)
     kernels.double(maps.numpy(), out)
     return out
-
-
-def _empty(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-    """Fresh maps (N, C, H, W), the channels last in memory."""
-    return torch.empty(shape, dtype=dtype, memory_format=torch.channels_last)
-
-
-def _tiled(channels: np.ndarray) -> np.ndarray:
-    """One number per channel, repeated to what a thread takes at a time."""
-    return np.tile(channels, max(1, kernels.CHUNK // len(channels)))
 
 
 @functools.lru_cache(maxsize=64)
@@ -447,6 +402,6 @@ def _bits(x: Tensor) -> np.ndarray:
     return (x.view(torch.uint16) if x.dtype == torch.bfloat16 else x).numpy()
 
 
-def _pixels(x: Tensor) -> np.ndarray:
+def _array(x: Tensor) -> np.ndarray:
     """Maps (N, C, H, W), channels last in memory, as (N, H, W, C) over the same memory."""
     return _bits(x.permute(0, 2, 3, 1))

@@ -1,9 +1,10 @@
 """Compiled loops of inference on the CPU, on all threads: one pass where eager torch makes many.
 
 Maps lie with the channels last. Every kernel takes float32, or bfloat16 as its bits, see
-`kernels`; sums are float32 in any case. `share` is 1 / tau of every channel's neurons, repeated to
-M elements, as many as one thread takes at a time. Membranes and running sums change in place,
-which spares the caches a second copy; with `rest` they begin at 0.
+`kernels`, spikes may be bytes, and sums of spikes int32. `scale`, `shift` and `share` are one
+number per channel, repeated to M elements, as many as one thread takes at a time. Membranes and
+running sums are float32 and change in place, which spares the caches a second copy; with `rest`
+they begin at 0.
 """
 
 from __future__ import annotations
@@ -59,16 +60,40 @@ def _fire_scaled(x, scale, shift, spikes, v, share, threshold):
         v[i] = zero if fired else charged
 
 
+@_inline
+def _add(total, x, scale, shift):
+    for i in range(x.size):
+        total[i] = narrow(wide(total[i]) + (wide(x[i]) * scale[i] + shift[i]), total[i])
+
+
+@_inline
+def _average(x, total, decay):
+    one = np.float32(1)
+    for i in range(x.size):
+        total[i] = decay[i] * total[i] + (one - decay[i]) * wide(x[i])
+
+
+@_inline
+def _rectify(total, norm, out, first):
+    pixels, channels = out.shape[0], total.size // out.shape[0]
+    for p in range(pixels):
+        for c in range(channels):
+            mean = total[p * channels + c] * norm[p * channels + c]
+            out[p, first + c] = narrow(max(mean, np.float32(0)), out[p, first + c])
+
+
 @_parallel
-def fire(x, spikes, membranes, rest, share, threshold):
+def fire(x, scale, shift, spikes, membranes, rest, share, threshold):
     """All steps of a layer of leaky integrate-and-fire neurons.
 
     Args:
-        x: (T, N) currents.
-        spikes: (T, N) to fill with 0 and 1; uint8 too.
+        x: (T, N) sums; scale * x + shift are the currents.
+        scale: (M,) float32 that repeats along N.
+        shift: (M,) likewise.
+        spikes: (T, N) to fill with 0 and 1.
         membranes: (N,) float32.
         rest: whether they are at rest, whatever they hold.
-        share: (M,) float32 that repeats along N: what a membrane takes of what drives it.
+        share: (M,) likewise: what a membrane takes of what drives it.
         threshold: at and above which a neuron fires.
     """
     steps, n = x.shape
@@ -78,65 +103,79 @@ def fire(x, spikes, membranes, rest, share, threshold):
         here = membranes[part]
         _begin(here, rest)
         for t in range(steps):
-            _fire(x[t, part], spikes[t, part], here, share, threshold)
+            _fire_scaled(x[t, part], scale, shift, spikes[t, part], here, share, threshold)
 
 
 @_parallel
-def fire_scaled(x, scale, shift, spikes, membranes, rest, share, threshold):
-    """As `fire`, the currents being scale * x + shift; these (M,) float32 repeat along N too."""
+def add_and_fire(total, x, scale, shift, spikes, membranes, rest, share, threshold):
+    """Adds scale * x + shift to `total` (T, N), whose sums are the currents then. See `fire`."""
     steps, n = x.shape
-    m = shift.size
+    m = share.size
     for k in prange((n + m - 1) // m):
         part = slice(k * m, min((k + 1) * m, n))
         here = membranes[part]
         _begin(here, rest)
         for t in range(steps):
-            _fire_scaled(x[t, part], scale, shift, spikes[t, part], here, share, threshold)
-
-
-@_inline
-def _average(x, r, total, decay, norm, out, first):
-    one, zero = np.float32(1), np.float32(0)
-    for t in range(x.shape[0]):
-        for c in range(x.shape[2]):
-            total[c] = decay[c] * total[c] + (one - decay[c]) * wide(x[t, r, c])
-    for c in range(x.shape[2]):
-        out[r, first + c] = narrow(max(total[c] * norm[c], zero), out[r, first + c])
+            _add(total[t, part], x[t, part], scale, shift)
+            _fire(total[t, part], spikes[t, part], here, share, threshold)
 
 
 @_parallel
-def average(x, sums, rest, decay, norm, out, first):
-    """The leaky average of `Readout`, rectified.
+def average_and_fire(
+    x, sums, decay, norm, out, first, spikes, membranes, rest, share, threshold
+):  # fmt: skip
+    """The leaky average of `Readout`, rectified, and the spikes of a layer for the same currents.
 
     Args:
-        x: (T, R, C) maps.
-        sums: (R, C) float32 running sums.
-        rest: whether they begin, whatever they hold.
-        decay: (C,) float32.
-        norm: (C,) float32 that makes averages of sums.
-        out: (R, first + C or more) to fill from column `first` on.
+        x: (T, R, P * C) currents: R rows of P pixels.
+        sums: (R, P * C) float32 running sums.
+        decay: (P * C,) float32.
+        norm: (P * C,) float32 that makes averages of sums.
+        out: (R, P, first + C or more) to fill from channel `first` on.
         first: see there.
-    """
-    for r in prange(x.shape[1]):
-        total = sums[r]
-        _begin(total, rest)
-        _average(x, r, total, decay, norm, out, first)
-
-
-@_parallel
-def average_and_fire(x, sums, rest, decay, norm, out, first, spikes, membranes, share, threshold):
-    """`average` and `fire` of the same currents in one pass.
-
-    The arguments are those of `average`, then those of `fire`: spikes (T, R, C) to fill,
-    membranes (R, C) and share (C or more,).
+        spikes: (T, R, P * C) to fill with 0 and 1.
+        membranes: (R, P * C) float32.
+        rest: whether sums and membranes begin, whatever they hold.
+        share: (P * C or more,) float32, see `fire`.
+        threshold: see `fire`.
     """
     for r in prange(x.shape[1]):
         total, here = sums[r], membranes[r]
         _begin(total, rest)
-        _average(x, r, total, decay, norm, out, first)
         _begin(here, rest)
         for t in range(x.shape[0]):
+            _average(x[t, r], total, decay)
             _fire(x[t, r], spikes[t, r], here, share, threshold)
+        _rectify(total, norm, out[r], first)
+
+
+@_parallel
+def add_average_and_fire(
+    x, added, scale, shift, sums, decay, norm, out, first, spikes, membranes, rest, share,
+    threshold,
+):  # fmt: skip
+    """Adds scale * added + shift to x, then `average_and_fire`."""
+    for r in prange(x.shape[1]):
+        total, here = sums[r], membranes[r]
+        _begin(total, rest)
+        _begin(here, rest)
+        for t in range(x.shape[0]):
+            _add(x[t, r], added[t, r], scale, shift)
+            _average(x[t, r], total, decay)
+            _fire(x[t, r], spikes[t, r], here, share, threshold)
+        _rectify(total, norm, out[r], first)
+
+
+@_parallel
+def add_and_average(x, added, scale, shift, sums, decay, norm, out, first, rest):
+    """Adds scale * added + shift to x, and averages; see `average_and_fire`."""
+    for r in prange(x.shape[1]):
+        total = sums[r]
+        _begin(total, rest)
+        for t in range(x.shape[0]):
+            _add(x[t, r], added[t, r], scale, shift)
+            _average(x[t, r], total, decay)
+        _rectify(total, norm, out[r], first)
 
 
 @_parallel

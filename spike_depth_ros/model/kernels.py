@@ -25,7 +25,7 @@ _inline = compiled(error_model='numpy', inline='always')
 
 
 def wide(value: Any) -> Any:
-    """A number of any kind that the kernels take, as float32."""
+    """A number of any kind that the kernels take, as float32; uint16 are bits of bfloat16."""
 
 
 def narrow(value: Any, like: Any) -> Any:
@@ -34,17 +34,19 @@ def narrow(value: Any, like: Any) -> Any:
 
 @overload(wide, inline='always')
 def _wide_as_typed(value):
-    if isinstance(value, types.Integer):
+    if value == types.uint16:
         return lambda value: np.uint32(np.uint32(value) << _HALF_WORD).view(np.float32)
+    if isinstance(value, types.Integer):
+        return lambda value: np.float32(value)
     return lambda value: value
 
 
 @overload(narrow, inline='always')
 def _narrow_as_typed(value, like):
-    if not isinstance(like, types.Integer):
-        return lambda value, like: value
     if like == types.uint8:
         return lambda value, like: np.uint8(value)
+    if like != types.uint16:
+        return lambda value, like: value
 
     def rounded(value, like):
         bits = np.float32(value).view(np.uint32)
