@@ -85,7 +85,6 @@ class TimeWindower:
         self._open: deque[_Open] = deque()
         self._next_end_ns: int | None = None
         self._newest_ns: int | None = None
-        self._previous_ns: int | None = None
         self._fresh = True
 
     def push(self, events: np.ndarray) -> Iterator[Window]:
@@ -93,11 +92,10 @@ class TimeWindower:
 
         The windows are made one by one, as they are asked for: ask for all of them.
         """
-        for piece in split_at_jumps(events, self._previous_ns):
+        for piece in split_at_jumps(events, self._newest_ns):
             if piece.jumped:
                 self.jumps += 1
                 self.reset()
-            self._previous_ns = int(piece.events['t_ns'][-1])
             for part in slices_of_time(piece, self._window_ns):
                 yield from self._push_steady(part)
 
@@ -169,7 +167,6 @@ class CountWindower:
         self._pending_count = 0
         self._start_ns: int | None = None
         self._newest_ns: int | None = None
-        self._previous_ns: int | None = None
         self._fresh = True
 
     def push(self, events: np.ndarray) -> Iterator[Window]:
@@ -177,11 +174,10 @@ class CountWindower:
 
         The windows are made one by one, as they are asked for: ask for all of them.
         """
-        for piece in split_at_jumps(events, self._previous_ns):
+        for piece in split_at_jumps(events, self._newest_ns):
             if piece.jumped:
                 self.jumps += 1
                 self.reset()
-            self._previous_ns = int(piece.events['t_ns'][-1])
             for start in range(0, len(piece.events), self._window_events):
                 part = piece.events[start : start + self._window_events]
                 last = _time_range_ns(part)[1]
@@ -233,12 +229,12 @@ def check_cuts(window_ns: int, stride_ns: int) -> None:
         )
 
 
-def split_at_jumps(events: np.ndarray, previous_ns: int | None) -> list[Piece]:
-    """Cuts events where sensor time jumps from one to the next.
+def split_at_jumps(events: np.ndarray, newest_ns: int | None) -> list[Piece]:
+    """Cuts events where sensor time jumps: far ahead of all before, or too far back.
 
     Args:
         events: (N,) events in stream order.
-        previous_ns: time of the event before them, None at the start of a stream.
+        newest_ns: latest time of the stream before them, None at its start.
 
     Returns:
         The pieces in order, none empty.
@@ -246,14 +242,11 @@ def split_at_jumps(events: np.ndarray, previous_ns: int | None) -> list[Piece]:
     if len(events) == 0:
         return []
     piece = _piece(events)
-    start = piece.first_ns if previous_ns is None else previous_ns
+    start = piece.first_ns if newest_ns is None else newest_ns
     backward = piece.first_ns < max(start, piece.last_ns) - MAX_BACKWARD_NS
     if not backward and piece.last_ns <= min(start, piece.first_ns) + MAX_GAP_NS:
         return [piece]  # nothing within, in whatever order, is so far from anything else
-    times = events['t_ns']
-    first = times[0] if previous_ns is None else previous_ns
-    step_ns = np.diff(times.astype(np.float64), prepend=float(first))  # int64 may run over
-    cuts = np.flatnonzero((step_ns < -MAX_BACKWARD_NS) | (step_ns > MAX_GAP_NS))
+    cuts = _cuts(events, int(events['t_ns'][0]) if newest_ns is None else newest_ns)
     edges = [0, *cuts.tolist(), len(events)]
     jumped = [False, *[True] * len(cuts)]
     pieces = zip(edges[:-1], edges[1:], jumped, strict=True)
@@ -281,6 +274,21 @@ def _count_inside(piece: Piece, t0_ns: int, t1_ns: int) -> int:
         return len(piece.events)
     times = piece.events['t_ns']
     return int(np.count_nonzero((times >= t0_ns) & (times < t1_ns)))
+
+
+@compiled()
+def _cuts(events, newest_ns):
+    """Indices of the events before which there is a jump."""
+    cuts = np.empty(events.shape[0], np.int64)
+    count, newest = 0, np.float64(newest_ns)  # differences of int64 may run over
+    for i in range(events.shape[0]):
+        t_ns = np.float64(events[i]['t_ns'])
+        if t_ns - newest > MAX_GAP_NS or newest - t_ns > MAX_BACKWARD_NS:
+            cuts[count] = i
+            count += 1
+            newest = t_ns
+        newest = max(newest, t_ns)
+    return cuts[:count]
 
 
 @compiled()
