@@ -1,4 +1,4 @@
-"""What runs a checkpoint: engines with one interface and the same numbers."""
+"""What runs a checkpoint: engines with one interface, and the same numbers but for rounding."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ from spike_depth_ros.model import runtimes
 from spike_depth_ros.model.checkpoint import Checkpoint
 from spike_depth_ros.model.cuda_graph import RecordedStep
 from spike_depth_ros.model.export import MAX_STEPS, NOT_EXPORTABLE, exportable
-from spike_depth_ros.model.inference import CpuInference, SpikeConvolution, serves
+from spike_depth_ros.model.inference import CpuInference, serves
+from spike_depth_ros.model.inference_layers import SpikeConvolution
 from spike_depth_ros.model.spiking_transformer import SpikingTransformer
 
 log = logging.getLogger(__name__)
@@ -88,13 +89,14 @@ class TorchEngine:
         self, checkpoint: Checkpoint, device: str = 'auto', threads: int = 0,
         dtype: torch.dtype = torch.float32,
     ) -> None:  # fmt: skip
+        if dtype == torch.int8:
+            _check_bytes(checkpoint, device)
+            device = 'cpu'
         self._device = torch.device(choose_device(device))
         self.device = str(self._device)
         torch.set_num_threads(thread_count(threads))
         self._dtype = dtype
         model = checkpoint.model
-        if dtype == torch.int8:
-            _check_bytes(checkpoint, self._device)
         self._fast: CpuInference | None = None
         if self._device.type == 'cpu' and serves(model):
             self._fast = CpuInference(model, dtype, torch.get_num_threads())
@@ -311,10 +313,10 @@ def has_bfloat16() -> bool:
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
-def _check_bytes(checkpoint: Checkpoint, device: torch.device) -> None:
+def _check_bytes(checkpoint: Checkpoint, device: str) -> None:
     """Raises an `EngineError` unless 8-bit weights can run here."""
-    if device.type != 'cpu':
-        raise EngineError(f'device is {device}, but torch_int8 runs on the cpu: use cuda')
+    if device not in ('auto', 'cpu'):
+        raise EngineError(f'device is {device!r}, but torch_int8 runs on the cpu: use cuda')
     if not serves(checkpoint.model):
         raise EngineError(
             'torch_int8 runs spiking transformers with stem stride, fusion head and lif or plif '

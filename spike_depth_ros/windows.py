@@ -280,10 +280,12 @@ def _count_inside(piece: Piece, t0_ns: int, t1_ns: int) -> int:
 def _cuts(events, newest_ns):
     """Indices of the events before which there is a jump."""
     cuts = np.empty(events.shape[0], np.int64)
-    count, newest = 0, np.float64(newest_ns)  # differences of int64 may run over
+    count, newest = 0, np.int64(newest_ns)
     for i in range(events.shape[0]):
-        t_ns = np.float64(events[i]['t_ns'])
-        if t_ns - newest > MAX_GAP_NS or newest - t_ns > MAX_BACKWARD_NS:
+        t_ns = events[i]['t_ns']
+        ahead = t_ns > newest
+        far = np.uint64(t_ns) - np.uint64(newest) if ahead else np.uint64(newest) - np.uint64(t_ns)
+        if far > np.uint64(MAX_GAP_NS if ahead else MAX_BACKWARD_NS):  # int64 would run over
             cuts[count] = i
             count += 1
             newest = t_ns

@@ -47,7 +47,8 @@ def start(graph, checkpoint_file, monkeypatch):
         given = {'checkpoint': str(checkpoint_file), 'num_threads': 1, 'autostart': False,
                  'diagnostics_period_s': 0.1, 'max_latency_ms': 60_000.0,
                  'window_queue': 100, **values}  # fmt: skip
-        node = graph.add(DepthNode(cli_args=cli_args, parameter_overrides=overrides(given)))
+        node = DepthNode(cli_args=cli_args, parameter_overrides=overrides(given))
+        graph.add(node, quick=True)
         if configure:
             assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS, node.last_error
             if activate:

@@ -44,6 +44,13 @@ def test_sensor_time_that_falls_is_a_jump():
     assert (clock.jumps, clock.to_ros(2 * S)) == (1, OFFSET + 11 * S)
 
 
+def test_the_end_of_a_message_counts_for_what_is_newest():
+    clock = SensorClock()
+    clock.update(OFFSET, 0, 60 * MS)
+    assert not clock.update(OFFSET + 60 * MS, 12 * MS, 40 * MS)
+    assert clock.update(OFFSET + 60 * MS, 5 * MS, 40 * MS)
+
+
 def test_sensor_time_that_leaps_alone_is_a_jump_and_silence_is_none():
     clock = SensorClock()
     clock.update(OFFSET + 1 * S, 1 * S)

@@ -1,7 +1,9 @@
 """The depth node in a real graph: what it publishes, says and lives through."""
 
+import io
 import os
 import signal
+import sys
 import threading
 import time
 
@@ -30,8 +32,9 @@ from graph import (
 )
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import TransitionCallbackReturn
-from rclpy.qos import ReliabilityPolicy
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from std_srvs.srv import SetBool, Trigger
 
@@ -39,7 +42,9 @@ from spike_depth_ros.bags import BagWriter
 from spike_depth_ros.camera import Camera
 from spike_depth_ros.estimator import Estimator, EstimatorOptions
 from spike_depth_ros.ros import depth_node
+from spike_depth_ros.ros.inputs import qos_conflict
 from spike_depth_ros.ros.probe import stamp_ns
+from spike_depth_ros.ros.process import quick_executor
 from spike_depth_ros.ros.replay_node import ReplayNode
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
@@ -216,6 +221,66 @@ def test_qos_can_be_overridden(graph, start):
     driver = Driver(graph, qos=RELIABLE)
     driver.send(2 * WINDOW_MS)
     assert graph.spin_until(lambda: depth)
+
+
+def test_who_asks_for_another_qos_is_told_once(graph, start, capfd):
+    node = start(output_reliability='best_effort')
+    graph.listen(Image, '/depth_node/depth/image', RELIABLE)
+    graph.listen(Image, '/depth_node/depth/confidence', BEST_EFFORT)
+    reports = graph.listen(DiagnosticArray, '/diagnostics')
+    assert graph.spin_until(lambda: list(node.outputs.unreached()))
+    assert graph.spin_until(lambda: len(reports) >= 5)
+    log = capfd.readouterr().err
+    told = '/depth_node/depth/image does not reach /camera: QoS asks for reliable messages'
+    assert log.count(told) == 1
+    assert 'confidence' not in log
+
+
+@pytest.mark.parametrize('offers', [(0, 0), (0, 1), (1, 0), (1, 1)])
+@pytest.mark.parametrize('asks', [(0, 0), (0, 1), (1, 0), (1, 1)])
+def test_qos_conflicts_are_of_what_is_asked_and_not_offered(offers, asks):
+    def profile(reliable, latched):
+        return QoSProfile(
+            depth=1,
+            reliability=[ReliabilityPolicy.BEST_EFFORT, ReliabilityPolicy.RELIABLE][reliable],
+            durability=[DurabilityPolicy.VOLATILE, DurabilityPolicy.TRANSIENT_LOCAL][latched],
+        )
+
+    told = qos_conflict(profile(*offers), profile(*asks))
+    assert ('best effort' in told) == (asks[0] > offers[0])
+    assert ('volatile' in told) == (asks[1] > offers[1])
+
+
+def test_events_that_do_not_come_because_of_their_qos_are_told(graph, start, capfd):
+    asked = 'qos_overrides./events.subscription.reliability:=reliable'
+    node = start(cli_args=['--ros-args', '-p', asked])
+    graph.camera.create_publisher(EventPacket, 'events', BEST_EFFORT)
+    assert graph.spin_until(lambda: node.events.type_name)
+    reports = graph.listen(DiagnosticArray, '/diagnostics')
+    assert graph.spin_until(lambda: len(reports) >= 3)
+    assert capfd.readouterr().err.count('/events is not heard from /camera') == 1
+
+
+def test_peers_of_another_qos_that_come_and_go_do_no_harm(graph, start):
+    node = start(output_reliability='best_effort')
+    peer = graph.stranger()
+    for _ in range(10):
+        asking = peer.create_subscription(Image, '/depth_node/depth/image', print, RELIABLE)
+        assert node.trigger_deactivate() == node.trigger_cleanup() == SUCCESS
+        assert node.trigger_configure() == node.trigger_activate() == SUCCESS
+        graph.spin_for(0.05)
+        peer.destroy_subscription(asking)
+    assert node.state == 'active'
+
+
+def test_without_the_quick_executor_the_plain_one_spins(graph, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'rclpy.experimental', None)
+    assert isinstance(quick_executor(), SingleThreadedExecutor)
+
+
+def test_a_stderr_that_is_no_file_is_no_harm(graph, monkeypatch):
+    monkeypatch.setattr(sys, 'stderr', io.StringIO())
+    assert isinstance(quick_executor(), SingleThreadedExecutor)
 
 
 def test_real_recording_passes_without_a_loss(graph, start, real_events):
@@ -416,7 +481,7 @@ def test_what_is_destroyed_leaves_the_graph_at_once(graph, start):
     node = start()
     topic = '/depth_node/transition_event'
     assert graph.spin_until(lambda: graph.camera.count_publishers(topic) == 1)
-    graph.executor.remove_node(node)
+    graph.quick.remove_node(node)
     graph.nodes.remove(node)
     node.destroy_node()
     assert graph.camera.get_node_names() == ['camera']

@@ -22,7 +22,7 @@ from spike_depth_ros.engine import (
 )
 from spike_depth_ros.model import runtimes
 from spike_depth_ros.model.checkpoint import Checkpoint, untrained_checkpoint
-from spike_depth_ros.model.inference import SpikeConvolution
+from spike_depth_ros.model.inference_layers import SpikeConvolution
 from spike_depth_ros.model.neurons import Neuron
 from spike_depth_ros.model.spiking_transformer import SpikingTransformer
 
@@ -97,6 +97,22 @@ def test_bytes_are_refused_where_they_cannot_be():
     other = dataclasses.replace(CHECKPOINT, model=SpikingTransformer(config).eval())
     with pytest.raises(EngineError, match='plif'):
         ENGINES['torch_int8'](other, 'cpu', 1)
+
+
+@needs_bytes
+def test_auto_tries_bytes_where_the_processor_has_vnni(monkeypatch):
+    for has in (True, False):
+        monkeypatch.setattr(torch.cpu, '_is_vnni_supported', lambda has=has: has)
+        assert ('torch_int8' in fast_engines(CHECKPOINT)) == has
+    assert 'torch_int8' not in fast_engines(untrained_checkpoint('unet_small'))
+
+
+@needs_bytes
+def test_bytes_stay_on_the_processor_whatever_else_is_there(monkeypatch):
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    assert ENGINES['torch_int8'](CHECKPOINT, 'auto', 1).device == 'cpu'
+    with pytest.raises(EngineError, match="'cuda', but torch_int8 runs on the cpu"):
+        ENGINES['torch_int8'](CHECKPOINT, 'cuda', 1)
 
 
 def test_bytes_are_refused_without_their_convolutions(monkeypatch):
@@ -255,18 +271,19 @@ def test_onnxruntime_without_a_gpu_in_it_says_so(monkeypatch):
         ENGINES['onnxruntime'](CHECKPOINT, 'cuda', 1)
 
 
-@needs_bytes
 def test_bench_infer_prints_rows_with_peers(monkeypatch):
     monkeypatch.setattr(bench_infer, 'SIZES_PX', {'tiny': (40, 48)})
     monkeypatch.setattr(engine_module, 'has_bfloat16', lambda: True)
-    names = ('torch', 'torch_bf16', 'torch_int8', 'cuda')
+    quantised = ('torch_int8',) if SpikeConvolution.is_available() else ()
+    names = ('torch', 'torch_bf16', *quantised, 'cuda')
     rows = list(bench_infer.infer_rows(CHECKPOINT, names, 1, 1))
     named = {row['name']: row for row in rows}
     assert named['torch, tiny']['value'] > 0
     assert named['torch against E2Depth, tiny']['peer'] == 'E2Depth, 10.7 M'
     assert named['torch_bf16 against spikingjelly in eager torch, tiny']['ratio'] > 0
     assert named['torch, streaming step of 4, tiny']['unit'] == 'ms'
-    assert named['torch_int8, share of the matrix product peak']['ratio'] > 0
+    for name in ('torch', *quantised):
+        assert named[f'{name}, share of the matrix product peak']['ratio'] > 0
     assert all(row.keys() == rows[0].keys() for row in rows)
     neurons = [module for module in CHECKPOINT.model.modules() if isinstance(module, Neuron)]
     assert {neuron.backend for neuron in neurons} == {'auto'}, 'left as it was'

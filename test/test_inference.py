@@ -1,6 +1,7 @@
 """Inference on the CPU: what the network itself gives, by compiled loops and laid out weights."""
 
 import dataclasses
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -9,8 +10,13 @@ import torch.nn.functional as F
 from dyadic import CONFIG, exact_counts, exact_network
 
 from spike_depth_ros.model import inference_kernels as kernels
-from spike_depth_ros.model.inference import CpuInference, _between, serves
-from spike_depth_ros.model.inference_layers import Convolution, SpikeConvolution
+from spike_depth_ros.model import inference_layers
+from spike_depth_ros.model.inference import MAX_SHAPES, CpuInference, _between, serves
+from spike_depth_ros.model.inference_layers import (
+    MAX_PACKED,
+    Convolution,
+    SpikeConvolution,
+)
 from spike_depth_ros.model.spiking_transformer import SpikingTransformer
 
 needs_bytes = pytest.mark.skipif(
@@ -18,9 +24,17 @@ needs_bytes = pytest.mark.skipif(
 )
 
 
-@pytest.fixture(scope='module', params=['lif', 'plif'])
+@pytest.fixture(
+    scope='module',
+    params=[
+        {'neuron': 'lif'},
+        {'neuron': 'plif'},
+        {'heads': 1, 'mlp_ratio': 2, 'mlp_kernel': 1, 'depth': 3},
+    ],
+    ids=lambda change: ' '.join(map(str, change.values())),
+)
 def network(request) -> SpikingTransformer:
-    return exact_network(dataclasses.replace(CONFIG, neuron=request.param))
+    return exact_network(dataclasses.replace(CONFIG, **request.param))
 
 
 def prepared(network: SpikingTransformer) -> CpuInference:
@@ -75,8 +89,9 @@ def test_stream_equals_window(network):
         np.testing.assert_allclose(one, other, atol=1e-5)
 
 
-def test_streams_of_one_network_do_not_meet(network):
-    ready = prepared(network)
+@pytest.mark.parametrize('dtype', [torch.float32, pytest.param(torch.int8, marks=needs_bytes)])
+def test_streams_of_one_network_do_not_meet(network, dtype):
+    ready = CpuInference(network, dtype, 1)
     first, second = (counts(2, seed=seed) for seed in (1, 2))
     _, memory = ready.step(first, None)
     want, _ = ready.step(second, memory)
@@ -108,6 +123,7 @@ def test_without_onednn_the_same(network, monkeypatch):
     window = exact_counts()[:, 0].numpy()
     want, _ = prepared(network).step(window, None)
     monkeypatch.setattr(Convolution, 'packs', False)
+    monkeypatch.setattr(inference_layers, 'COUNTS_BYTES', False)
     maps, _ = prepared(network).step(window, None)
     np.testing.assert_allclose(maps, want, atol=2e-5)
 
@@ -134,6 +150,26 @@ def test_memory_of_another_size_is_refused(network):
 def test_knows_which_networks_it_serves(change, served):
     assert serves(SpikingTransformer(dataclasses.replace(CONFIG, **change))) == served
     assert not serves(torch.nn.Identity())
+
+
+def test_threads_that_share_a_network_take_turns(network):
+    ready = prepared(network)
+    windows = [counts(2, seed=seed) for seed in range(8)]
+    wanted = [ready.step(window, None)[0] for window in windows]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda window: ready.step(window, None)[0], windows * 4))
+    for maps, want in zip(found, wanted * 4, strict=True):
+        np.testing.assert_array_equal(maps, want)
+
+
+def test_what_is_kept_for_a_shape_is_bounded_and_makes_no_difference(network):
+    ready = prepared(network)
+    sizes = [(8 * n, 16) for n in range(1, MAX_PACKED + 3)]
+    first = [ready.step(counts(1, *size), None)[0] for size in sizes]
+    assert len(ready._kept) == MAX_SHAPES
+    assert len(ready._head._out._packed) == MAX_PACKED
+    for size, want in zip(sizes, first, strict=True):
+        np.testing.assert_array_equal(ready.step(counts(1, *size), None)[0], want)
 
 
 def test_keeps_to_its_threads(network):

@@ -203,6 +203,18 @@ def test_split_at_jumps_by_hand():
     assert split_at_jumps(stream([]), 5) == []
 
 
+@pytest.mark.parametrize('epoch_ns', [0, 1_700_000_000_000_000_001, -(2**63) + MAX_BACKWARD_NS])
+def test_the_limits_of_a_jump_are_exact_whatever_else_is_in_the_packet(epoch_ns):
+    near = [epoch_ns + MAX_BACKWARD_NS, epoch_ns]
+    far = [epoch_ns + MAX_BACKWARD_NS + 1, epoch_ns]
+    leap = epoch_ns + MAX_GAP_NS + MAX_BACKWARD_NS
+    for times, jumps in ((near, 0), (far, 1), ([*near, leap], 0), ([*near, leap + 1], 1)):
+        pieces = split_at_jumps(stream(times), None)
+        assert sum(piece.jumped for piece in pieces) == jumps
+        pieces = split_at_jumps(stream([*times, times[-1] + 2 * MAX_GAP_NS]), None)
+        assert sum(piece.jumped for piece in pieces) == jumps + 1
+
+
 def test_times_at_the_ends_of_int64_are_jumps():
     t = [2**63 - 2, -(2**63) + 5, -(2**63) + 6]
     assert [told(piece) for piece in split_at_jumps(stream(t), None)] == [

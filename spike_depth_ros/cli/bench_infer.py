@@ -83,7 +83,7 @@ def _start(checkpoint: Any, names: tuple[str, ...], threads: int) -> dict[str, A
     running = {}
     for name in names:
         if name.endswith('bf16') and not has_bfloat16():
-            log.info('no rows of %s: this processor has no bfloat16', name)
+            log.info('no rows of %s: this processor would emulate bfloat16', name)
             continue
         try:
             running[name] = ENGINES[name](checkpoint, 'cuda' if name == 'cuda' else 'cpu', threads)

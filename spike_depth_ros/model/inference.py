@@ -9,6 +9,7 @@ that `tiny` and `small` have; `serves` says of which network.
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeGuard
 
@@ -28,12 +29,13 @@ from spike_depth_ros.model.inference_layers import (
     Product,
     SpikeConvolution,
     coincidences,
+    make_room,
     tiled,
 )
 from spike_depth_ros.model.spiking_transformer import SpikingTransformer
 
-MAX_BUFFERS = 64
-"""Maps that are kept to be filled again; a shape of windows takes a dozen."""
+MAX_SHAPES = 2
+"""Shapes of windows whose maps are kept to be filled again."""
 
 
 class Memory(NamedTuple):
@@ -66,7 +68,7 @@ def serves(model: nn.Module) -> TypeGuard[SpikingTransformer]:
 
 
 class CpuInference:
-    """A network prepared for inference, by one thread at a time.
+    """A network prepared for inference. Threads that share it take turns.
 
     Args:
         model: one that this `serves`.
@@ -83,7 +85,9 @@ class CpuInference:
         self._threads = min(threads, numba.config.NUMBA_NUM_THREADS)  # type: ignore[attr-defined]
         numba.set_num_threads(self._threads)
         torch.set_num_threads(threads)  # now: numba's threads, as they start, change torch's
-        self._buffers: dict[tuple[Any, ...], Maps] = {}
+        self._turn = threading.Lock()
+        self._kept: dict[tuple[int, ...], dict[tuple[Any, ...], Maps]] = {}
+        self._buffers: dict[tuple[Any, ...], Maps] = {}  # those of the present shape
         self._table = _bits(torch.arange(256.0).clamp(max=MAX_COUNT).sqrt().to(self._dtype))
         self._place_conv = ready.place
         self._places: dict[tuple[int, ...], np.ndarray] = {}
@@ -112,8 +116,14 @@ class CpuInference:
         Raises:
             ValueError: the memory is of another image size.
         """
+        with self._turn:
+            if counts.shape not in self._kept:
+                make_room(self._kept, MAX_SHAPES)
+            self._buffers = self._kept.setdefault(counts.shape, {})
+            return self._step(counts, _Tape(memory, len(counts)))
+
+    def _step(self, counts: np.ndarray, tape: _Tape) -> tuple[np.ndarray, Memory]:
         numba.set_num_threads(self._threads)  # of the calling thread, whichever that is
-        tape = _Tape(memory, len(counts))
         fired = self._compress(counts)
         stem = []
         for i in range(2):
@@ -144,8 +154,6 @@ class CpuInference:
         key = (role, shape, dtype)
         maps = self._buffers.get(key)
         if maps is None:
-            if len(self._buffers) == MAX_BUFFERS:
-                self._buffers.clear()
             whole = torch.empty(shape, dtype=dtype)
             maps = Maps(whole.permute(0, 3, 1, 2), whole.flatten(0, 2), _bits(whole))
             self._buffers[key] = maps
@@ -222,7 +230,7 @@ class CpuInference:
         kernels.add_and_average(*sums, *average, first, tape.rest)
 
     def _block(self, block: _Block, x: np.ndarray, fired: Maps, tape: _Tape) -> np.ndarray:
-        """Adds attention to x (T, h, w, D), in place, and returns what the MLP would add.
+        """Adds attention to x (T, h, w, D), in place; the MLP's sums, before `_Block.norm`.
 
         Args:
             block: the layers.

@@ -18,6 +18,9 @@ from torch import Tensor, nn
 from spike_depth_ros.model import inference_kernels as kernels
 from spike_depth_ros.model.neurons import Neuron
 
+COUNTS_BYTES = torch.backends.mkldnn.is_available() and torch.cpu._is_avx2_supported()
+"""Whether products of bytes are fast here; on ARM torch has but plain loops for them."""
+
 MAX_PACKED = 4
 """Shapes of maps that a convolution keeps its weights laid out for."""
 
@@ -55,7 +58,8 @@ class Convolution:
         weight = self._packed.get(x.shape)
         if weight is None:
             weight = oneDNN._reorder_convolution_weight(self._weight, *self._where, list(x.shape))
-            _keep(self._packed, x.shape, weight)
+            make_room(self._packed, MAX_PACKED)
+            self._packed[x.shape] = weight
         if add_to is None:
             return oneDNN._convolution_pointwise.default(
                 x, weight, self._bias, *self._where, 'relu' if relu else 'none', [], ''
@@ -92,7 +96,7 @@ class SpikeConvolution:
         conv.weight.fill_(1.0)
         try:
             sums = SpikeConvolution(conv)(spikes)
-        except (RuntimeError, AttributeError, NotImplementedError):
+        except (RuntimeError, AttributeError):
             return False
         return torch.allclose(sums, torch.full_like(sums, 72.0))
 
@@ -104,7 +108,8 @@ class SpikeConvolution:
             weight = oneDNN.qconv_prepack(
                 self._weight, self._scale, 1.0, 0, *self._where, list(x.shape)
             )
-            _keep(self._packed, x.shape, weight)
+            make_room(self._packed, MAX_PACKED)
+            self._packed[x.shape] = weight
         return oneDNN.qconv2d_pointwise.default(
             x, 1.0, 0, weight, self._scale, self._zero, self._bias, *self._where, 1.0, 0,
             torch.float32, 'none', [], '',
@@ -211,7 +216,10 @@ class Average:
 
 
 def in_bytes(conv: nn.Conv2d) -> tuple[Tensor, Tensor]:
-    """Weights as int8, and the scale of each output channel."""
+    """Weights as int8, and the scale of each output channel.
+
+    The least is -127: -128 would saturate the sums of two by which processors without VNNI go.
+    """
     weight = conv.weight.detach()
     scale = weight.abs().amax((1, 2, 3)).clamp(min=1e-12) / 127
     return (weight / scale.view(-1, 1, 1, 1)).round().to(torch.int8), scale
@@ -219,7 +227,7 @@ def in_bytes(conv: nn.Conv2d) -> tuple[Tensor, Tensor]:
 
 def coincidences(k: Tensor, v: Tensor) -> Tensor:
     """How often pairs of channels fire together: (B, N, d) int8 twice to (B, d, d)."""
-    if not Convolution.packs:
+    if not COUNTS_BYTES:
         return torch.bmm(k.float().transpose(1, 2), v.float())
     pairs = torch.empty((len(k), k.shape[2], v.shape[2]), dtype=torch.int32)
     for one, other, counts in zip(k.unbind(), v.unbind(), pairs.unbind(), strict=True):
@@ -232,8 +240,7 @@ def tiled(channels: Tensor) -> np.ndarray:
     return np.tile(channels.float().numpy(), max(1, kernels.CHUNK // len(channels)))
 
 
-def _keep(packed: dict[torch.Size, Tensor], shape: torch.Size, weight: Tensor) -> None:
-    """Keeps what is laid out, in place of what was first where there is too much."""
-    if len(packed) == MAX_PACKED:
-        del packed[next(iter(packed))]
-    packed[shape] = weight
+def make_room(kept: dict[Any, Any], most: int) -> None:
+    """Drops what was kept first, so that one more makes at most `most`."""
+    while len(kept) >= most:
+        del kept[next(iter(kept))]

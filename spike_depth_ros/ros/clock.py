@@ -47,12 +47,13 @@ class SensorClock:
         self._newest_ns: int | None = None
         self._outliers = 0
 
-    def update(self, stamp_ns: int, sensor_ns: int) -> bool:
+    def update(self, stamp_ns: int, sensor_ns: int, last_ns: int | None = None) -> bool:
         """Takes one message.
 
         Args:
             stamp_ns: ROS time in its header.
             sensor_ns: sensor time of its first event.
+            last_ns: sensor time of its last event; None: it has but one.
 
         Returns:
             True if a clock has jumped: what was gathered from earlier messages is void.
@@ -68,7 +69,8 @@ class SensorClock:
             self.jumps += 1
         elif far:
             return False
-        self._newest_ns = max(sensor_ns, self._newest_ns or sensor_ns)
+        latest_ns = sensor_ns if last_ns is None else max(sensor_ns, last_ns)
+        self._newest_ns = max(latest_ns, self._newest_ns or latest_ns)
         self._learn(_Sample(sensor_ns, difference))
         return jumped
 
@@ -117,6 +119,7 @@ class RosTimeClock(SensorClock):
         return sensor_ns if is_ros_time else super().to_ros(sensor_ns)
 
 
-def first_time_ns(events: np.ndarray) -> int:
-    """Sensor time of a message's first event [ns]."""
-    return int(events['t_ns'][0])
+def end_times_ns(events: np.ndarray) -> tuple[int, int]:
+    """Sensor times of a message's first and last event [ns]."""
+    times = events['t_ns']
+    return int(times[0]), int(times[-1])

@@ -40,7 +40,7 @@ from spike_depth_ros.ros.messages import assumed_camera, camera_from_info
 from spike_depth_ros.ros.outputs import Outputs
 from spike_depth_ros.ros.params import ParameterError
 from spike_depth_ros.ros.pipeline import Pipeline, Result, Wiring, warm_up
-from spike_depth_ros.ros.process import run_node
+from spike_depth_ros.ros.process import NO_SUBSCRIPTION_EVENTS, quick_executor, run_node
 from spike_depth_ros.ros.snapshot import write_snapshot
 from spike_depth_ros.spikes import binning_factor
 
@@ -251,8 +251,11 @@ class DepthNode(LifecycleNode):
 
     def _hear_calibration(self, qos: QoSProfile) -> None:
         self._active_entities.append(
-            self.create_subscription(CameraInfo, 'camera_info', self._on_camera_info, qos)
-        )
+            self.create_subscription(
+                CameraInfo, 'camera_info', self._on_camera_info, qos,
+                event_callbacks=NO_SUBSCRIPTION_EVENTS,
+            )
+        )  # fmt: skip
 
     def _look_for_latched_calibration(self) -> None:
         """Asks those for their last calibration who keep it; the others would warn of the wish."""
@@ -418,7 +421,7 @@ class DepthNode(LifecycleNode):
 def main(arguments: list[str] | None = None) -> None:
     """Runs the node until it is interrupted."""
     try:
-        run_node(DepthNode, arguments)
+        run_node(DepthNode, arguments, make_executor=quick_executor)
     except ParameterError as error:
         print(f'depth_node: {error}', file=sys.stderr)
         sys.exit(1)

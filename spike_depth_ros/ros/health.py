@@ -45,6 +45,7 @@ class Health:
         self._per_second: dict[str, float] = {}
         self._seen: dict[str, tuple[float, float]] = {}  # total, when it grew
         self._said_dropped = 0
+        self._said_conflicts: set[str] = set()
         self._said_flowing: bool | None = None
         self._stalled = False
 
@@ -61,6 +62,7 @@ class Health:
         if pipeline is not None:
             reports += [self._input_report(pipeline), self._work_report(pipeline)]
             self._say_drops(pipeline)
+        self._say_conflicts()
         now_ns = self._node.get_clock().now().nanoseconds
         name = self._node.get_fully_qualified_name().lstrip('/')
         self._publisher.publish(diagnostic_array(now_ns, name, reports))
@@ -213,6 +215,15 @@ class Health:
         if per_second.get('dropped', 0) > 0:
             return Report('work', WARN, 'too slow: windows or messages are dropped', values)
         return Report('work', OK, f'{values["depth maps/s"]} depth maps/s', values)
+
+    def _say_conflicts(self) -> None:
+        """Tells the log once of each peer that is not reached or heard because of its QoS."""
+        node = self._node
+        found = set(node.outputs.unreached() if node.outputs else ())
+        found |= set(node.events.unheard() if node.events else ())
+        for sentence in sorted(found - self._said_conflicts):
+            node.get_logger().warning(sentence)
+        self._said_conflicts = found
 
     def _say_drops(self, pipeline: Pipeline) -> None:
         dropped = pipeline.windows.dropped + pipeline.messages.dropped

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from ament_index_python.packages import get_package_share_directory
 from rclpy.exceptions import ParameterException
 from rclpy.node import Node
-from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos import (
+    DurabilityPolicy,
+    HistoryPolicy,
+    QoSProfile,
+    ReliabilityPolicy,
+)
 from rclpy.qos_overriding_options import InvalidQosOverridesError, QoSOverridingOptions
 from rclpy.subscription import Subscription
+from rclpy.topic_endpoint_info import TopicEndpointInfo
 
 from spike_depth_ros.camera import CalibrationError
+from spike_depth_ros.ros.process import NO_SUBSCRIPTION_EVENTS
 from spike_depth_ros.wire import EVENT_TYPES
 
 PACKAGE_SCHEME = 'package://'
@@ -70,6 +78,30 @@ def event_qos() -> QoSProfile:
     )
 
 
+def qos_conflict(offered: QoSProfile, asked: QoSProfile) -> str:
+    """What a subscription asks for that a publisher does not offer; empty if nothing.
+
+    rclpy's own check takes the deadlines and leases that the graph names for finite ones.
+    """
+    lacking = []
+    if (offered.reliability, asked.reliability) == (
+        ReliabilityPolicy.BEST_EFFORT,
+        ReliabilityPolicy.RELIABLE,
+    ):
+        lacking.append('reliable messages, these are best effort')
+    if (offered.durability, asked.durability) == (
+        DurabilityPolicy.VOLATILE,
+        DurabilityPolicy.TRANSIENT_LOCAL,
+    ):
+        lacking.append('earlier messages (transient local), these are volatile')
+    return f'QoS asks for {" and ".join(lacking)}' if lacking else ''
+
+
+def full_name(peer: TopicEndpointInfo) -> str:
+    """Name of the node that publishes or subscribes."""
+    return f'{peer.node_namespace.rstrip("/")}/{peer.node_name}'
+
+
 class EventInput:
     """Subscribes to the topic `events` as soon as its type is known.
 
@@ -119,11 +151,23 @@ class EventInput:
         """What the graph knows of the topic's publishers."""
         return self._node.get_publishers_info_by_topic(self.topic)
 
+    def unheard(self) -> Iterator[str]:
+        """Whose events do not come because of their QoS, one sentence each."""
+        if self._subscription is not None:
+            for peer in self.publishers():
+                reason = qos_conflict(peer.qos_profile, self._subscription.qos_profile)
+                if reason:
+                    yield f'{self.topic} is not heard from {full_name(peer)}: {reason}'
+
     def close(self) -> None:
         """Ends the subscription."""
         if self._subscription is not None:
             self._node.destroy_subscription(self._subscription)
         self._subscription, self.type_name = None, ''
+
+    def _take(self, type_name: str, cdr: bytes) -> None:
+        if type_name == self.type_name:  # an executor may still hold messages of the type before
+            self._on_message(cdr)
 
     def _complain(self, problem: str) -> None:
         if problem != self.problem:
@@ -141,9 +185,10 @@ class EventInput:
             self._subscription = self._node.create_subscription(
                 message,
                 'events',
-                self._on_message,
+                functools.partial(self._take, type_name),
                 event_qos(),
                 raw=True,
+                event_callbacks=NO_SUBSCRIPTION_EVENTS,
                 qos_overriding_options=QoSOverridingOptions.with_default_policies(),
             )
         except (InvalidQosOverridesError, ParameterException, RuntimeError, ValueError) as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,8 +16,10 @@ from spike_depth_ros import pictures
 from spike_depth_ros.camera import Camera
 from spike_depth_ros.ros import messages
 from spike_depth_ros.ros.depth_parameters import DepthParameters
+from spike_depth_ros.ros.inputs import full_name, qos_conflict
 from spike_depth_ros.ros.params import RELIABILITY
 from spike_depth_ros.ros.pipeline import Result
+from spike_depth_ros.ros.process import NO_PUBLISHER_EVENTS
 
 
 class Output(NamedTuple):
@@ -65,6 +68,7 @@ class Outputs:
                         depth=queue,
                         reliability=RELIABILITY[reliability],
                     ),
+                    event_callbacks=NO_PUBLISHER_EVENTS,
                     qos_overriding_options=QoSOverridingOptions.with_default_policies(),
                 )
         except BaseException:
@@ -80,6 +84,14 @@ class Outputs:
     def wanted(self) -> bool:
         """True if anybody subscribes to any output."""
         return any(map(self._has_subscriber, list(self.publishers)))
+
+    def unreached(self) -> Iterator[str]:
+        """Who asks for an output by a QoS that it does not have, one sentence each."""
+        for publisher in list(self.publishers.values()):
+            for peer in self._node.get_subscriptions_info_by_topic(publisher.topic_name):
+                reason = qos_conflict(publisher.qos_profile, peer.qos_profile)
+                if reason:
+                    yield f'{publisher.topic_name} does not reach {full_name(peer)}: {reason}'
 
     def publish(self, result: Result, parameters: DepthParameters) -> None:
         """Publishes what belongs to every depth frame: depth, camera_info, confidence."""

@@ -24,7 +24,7 @@ from spike_depth_ros.engine import Engine, EngineError
 from spike_depth_ros.estimator import DepthFrame, Estimator, EstimatorOptions, window_steps
 from spike_depth_ros.events import make_events
 from spike_depth_ros.model.checkpoint import Checkpoint
-from spike_depth_ros.ros.clock import RosTimeClock, SensorClock, first_time_ns
+from spike_depth_ros.ros.clock import RosTimeClock, SensorClock, end_times_ns
 from spike_depth_ros.ros.depth_parameters import DepthParameters
 from spike_depth_ros.ros.diagnostics import Meters
 from spike_depth_ros.ros.queues import AgingQueue, Worker
@@ -226,7 +226,7 @@ class Pipeline:
         packet, decoded = fed
         self._remember(decoded.events)
         stamp_ns = packet.stamp_ns or self._wiring.now_ns()  # some drivers leave it zero
-        if self.clock.update(stamp_ns, first_time_ns(decoded.events)):
+        if self.clock.update(stamp_ns, *end_times_ns(decoded.events)):
             self._forget()
         estimator = self._estimator_for(packet)
         if estimator is None:

@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import rclpy
-from rclpy.executors import Executor, ExternalShutdownException
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 
 from spike_depth_ros.ros.probe import Probe, Recording
-from spike_depth_ros.ros.process import make_executor
 
 NODE = '/depth_node'
 TRUTH_TOPIC = '/ground_truth/depth'
@@ -101,13 +100,13 @@ def first_map_s(nodes: Nodes) -> float:
 
 
 @contextlib.contextmanager
-def _probe() -> Iterator[tuple[Probe, Executor]]:
+def _probe() -> Iterator[tuple[Probe, SingleThreadedExecutor]]:
     """A probe and what spins it, in a domain of its own on this machine: no robot is met."""
     os.environ.setdefault('ROS_DOMAIN_ID', str(1 + os.getpid() % 100))
     os.environ.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
     rclpy.init()
     probe = Probe(NODE, TRUTH_TOPIC)
-    executor = make_executor()
+    executor = SingleThreadedExecutor()
     executor.add_node(probe)
     try:
         yield probe, executor

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import rclpy
+from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
 from rclpy.executors import Executor, ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
@@ -16,11 +17,16 @@ from rclpy.signals import SignalHandlerOptions
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 WAKE_S = 0.2
 
+NO_PUBLISHER_EVENTS = PublisherEventCallbacks(use_default_callbacks=False)
+NO_SUBSCRIPTION_EVENTS = SubscriptionEventCallbacks(use_default_callbacks=False)
+"""rclpy's own handlers only warn of peers whose QoS does not fit, which `Health` does."""
+
 
 def run_node(
     make: Callable[[], Node],
     arguments: list[str] | None = None,
     done: Callable[[Any], bool] = lambda node: False,
+    make_executor: Callable[[], Executor] = SingleThreadedExecutor,
 ) -> Node:
     """Makes a node and spins it until it is done, interrupted or shut down; then destroys it.
 
@@ -31,6 +37,7 @@ def run_node(
         make: called when rclpy is ready; what it raises is passed on.
         arguments: the command line, with ROS arguments.
         done: asked several times a second.
+        make_executor: makes what spins the node.
 
     Returns:
         The node, destroyed.
@@ -40,7 +47,7 @@ def run_node(
     rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
     try:
         node = make()
-        _spin(node, lambda: ended.is_set() or done(node))
+        _spin(node, make_executor, lambda: ended.is_set() or done(node))
     finally:
         rclpy.try_shutdown()
         for number, handler in before.items():
@@ -49,21 +56,26 @@ def run_node(
     return node
 
 
-def make_executor() -> Executor:
+def quick_executor() -> Executor:
     """The executor that leaves most of the interpreter to the node's other threads.
 
     The one that waits for events in C++ came with rclpy 7.1.4 (Jazzy) and 9 (Kilted). The other
     looks through all entities of the node after every message, which at 350 messages/s makes
     inference wait for the interpreter a fifth of its time.
+
+    It crashes when a publisher or subscription that has handlers of QoS events is destroyed while
+    one of these arrives (ros2/rclpy#1644): a node that is spun by it must create what it destroys
+    before its end with `NO_PUBLISHER_EVENTS` or `NO_SUBSCRIPTION_EVENTS`.
     """
     try:
         from rclpy.experimental import EventsExecutor
-    except ImportError:
+
+        return EventsExecutor()
+    except (ImportError, AttributeError, OSError, RuntimeError):  # it also wants a real stderr
         return SingleThreadedExecutor()
-    return EventsExecutor()
 
 
-def _spin(node: Node, is_over: Callable[[], bool]) -> None:
+def _spin(node: Node, make_executor: Callable[[], Executor], is_over: Callable[[], bool]) -> None:
     executor = make_executor()
     executor.add_node(node)
     try:
@@ -72,5 +84,6 @@ def _spin(node: Node, is_over: Callable[[], bool]) -> None:
     except ExternalShutdownException:
         return
     finally:
+        executor.remove_node(node)
         node.destroy_node()
         executor.shutdown()
