@@ -11,7 +11,8 @@ from dyadic import CONFIG, exact_counts, exact_network
 
 from spike_depth_ros.model import inference_kernels as kernels
 from spike_depth_ros.model import inference_layers
-from spike_depth_ros.model.inference import MAX_SHAPES, CpuInference, _between, serves
+from spike_depth_ros.model.inference import MAX_SHAPES, CpuInference, serves
+from spike_depth_ros.model.inference_head import _between
 from spike_depth_ros.model.inference_layers import (
     MAX_PACKED,
     Convolution,

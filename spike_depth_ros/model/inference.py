@@ -8,7 +8,6 @@ that `tiny` and `small` have; `serves` says of which network.
 
 from __future__ import annotations
 
-import functools
 import threading
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeGuard
@@ -21,15 +20,17 @@ from torch import Tensor, nn
 from spike_depth_ros.model import inference_kernels as kernels
 from spike_depth_ros.model.encoder import MAX_COUNT, coordinates
 from spike_depth_ros.model.head import LOG_SCALE_CENTRE, LOG_SCALE_REACH
+from spike_depth_ros.model.inference_head import Head
 from spike_depth_ros.model.inference_layers import (
     Average,
     Convolution,
     Firing,
-    Pointwise,
     Product,
     SpikeConvolution,
+    bits,
     coincidences,
     make_room,
+    pixels,
     tiled,
 )
 from spike_depth_ros.model.spiking_transformer import SpikingTransformer
@@ -88,7 +89,7 @@ class CpuInference:
         self._turn = threading.Lock()
         self._kept: dict[tuple[int, ...], dict[tuple[Any, ...], Maps]] = {}
         self._buffers: dict[tuple[Any, ...], Maps] = {}  # those of the present shape
-        self._table = _bits(torch.arange(256.0).clamp(max=MAX_COUNT).sqrt().to(self._dtype))
+        self._table = bits(torch.arange(256.0).clamp(max=MAX_COUNT).sqrt().to(self._dtype))
         self._place_conv = ready.place
         self._places: dict[tuple[int, ...], np.ndarray] = {}
 
@@ -100,7 +101,7 @@ class CpuInference:
         self._stem_neurons = [Firing(neuron) for neuron in ready.stem.neurons]
         self._blocks = [_Block(block, dtype, convolution) for block in ready.blocks]
         self._averages = [Average(readout) for readout in ready.readouts]
-        self._head = _Head(ready.head, self._dtype)
+        self._head = Head(ready.head, self._dtype)
 
     @torch.inference_mode()
     def step(self, counts: np.ndarray, memory: Memory | None) -> tuple[np.ndarray, Memory]:
@@ -125,25 +126,17 @@ class CpuInference:
     def _step(self, counts: np.ndarray, tape: _Tape) -> tuple[np.ndarray, Memory]:
         numba.set_num_threads(self._threads)  # of the calling thread, whichever that is
         fired = self._compress(counts)
-        stem = []
-        for i in range(2):
-            x = _array(self._stem_convs[i](fired.images))
-            stem.append(self._maps('average', (1, *x.shape[1:])))
-            fired = self._average_and_fire(i, x, stem[i], 0, self._stem_neurons[i], tape)
-        x = _array(self._stem_convs[2](fired.images))
+        stem2, fired = self._stem_stage(0, fired, tape)
+        stem4, fired = self._stem_stage(1, fired, tape)
+        x = pixels(self._stem_convs[2](fired.images))
         fired = self._fire(self._stem_neurons[2], x, tape)
-        x = _array(self._stem_convs[3](fired.images))
+        x = pixels(self._stem_convs[3](fired.images))
         fired = self._add_and_fire(self._blocks[0].act_in, x, self._place(x), tape)
-        dim, following = x.shape[3], [block.act_in for block in self._blocks[1:]]
-        joined = self._maps('average', (1, *x.shape[1:3], dim * len(self._blocks)))
+        joined = self._maps('average', (1, *x.shape[1:3], x.shape[3] * len(self._blocks)))
         for i, block in enumerate(self._blocks):
-            added = block, self._block(block, x, fired, tape)
-            if i < len(following):
-                where = joined, i * dim, following[i]
-                fired = self._average_and_fire(2 + i, x, *where, tape, added)
-            else:
-                self._add_and_average(2 + i, x, joined, i * dim, tape, *added)
-        raw = self._head(stem[0].images, stem[1].images, joined.images)
+            added = self._block(block, x, fired, tape)
+            fired = self._end_block(i, x, added, joined, tape)
+        raw = self._head(stem2.images, stem4.images, joined.images)
         return _enlarged_prediction(raw), Memory(tape.seen, tuple(tape.arrays))
 
     def _maps(
@@ -155,7 +148,7 @@ class CpuInference:
         maps = self._buffers.get(key)
         if maps is None:
             whole = torch.empty(shape, dtype=dtype)
-            maps = Maps(whole.permute(0, 3, 1, 2), whole.flatten(0, 2), _bits(whole))
+            maps = Maps(whole.permute(0, 3, 1, 2), whole.flatten(0, 2), bits(whole))
             self._buffers[key] = maps
         return maps
 
@@ -171,7 +164,7 @@ class CpuInference:
             steps, height, width, _ = like.shape
             place = self._place_conv(coordinates(torch.empty(1, 1, height, width)))
             copies = place.to(self._dtype).permute(0, 2, 3, 1).expand(steps, -1, -1, -1)
-            self._places = {like.shape: _bits(copies.contiguous())}
+            self._places = {like.shape: bits(copies.contiguous())}
         return self._places[like.shape]
 
     def _fire(
@@ -183,8 +176,7 @@ class CpuInference:
         rows = x.reshape(len(x), -1)
         kernels.fire(
             rows, neurons.scale if scale == 1.0 else neurons.scale * np.float32(scale),
-            neurons.shift, spikes.array.reshape(rows.shape), tape.next(rows.shape[1:]), tape.rest,
-            neurons.share, neurons.threshold,
+            neurons.shift, *_layer(neurons, spikes, rows.shape, tape),
         )  # fmt: skip
         return spikes
 
@@ -196,38 +188,38 @@ class CpuInference:
         rows = x.reshape(len(x), -1)
         kernels.add_and_fire(
             rows, added.reshape(rows.shape), neurons.scale, neurons.shift,
-            spikes.array.reshape(rows.shape), tape.next(rows.shape[1:]), tape.rest, neurons.share,
-            neurons.threshold,
+            *_layer(neurons, spikes, rows.shape, tape),
         )  # fmt: skip
         return spikes
 
-    def _average_and_fire(
-        self, which: int, x: np.ndarray, into: Maps, first: int, neurons: Firing, tape: _Tape,
-        added: tuple[_Block, np.ndarray] | None = None,
-    ) -> Maps:  # fmt: skip
-        """Averages of x (T, h, w, C) into channels of `into`, and the spikes of a layer for x."""
-        rows, *average = self._averages[which].prepare(x, into.array, tape)
+    def _stem_stage(self, i: int, fired: Maps, tape: _Tape) -> tuple[Maps, Maps]:
+        """The averages (1, h, w, C) after a convolution of the stem, and the spikes for it."""
+        x = pixels(self._stem_convs[i](fired.images))
+        average = self._maps('average', (1, *x.shape[1:]))
         spikes = self._maps('spikes', x.shape, self._spike_dtype)
-        layer = (
-            spikes.array.reshape(rows.shape), tape.next(rows.shape[1:]), tape.rest, neurons.share,
-            neurons.threshold,
-        )  # fmt: skip
-        if added is None:
-            kernels.average_and_fire(rows, *average, first, *layer)
-        else:
-            block, more = added
-            sums = rows, more.reshape(rows.shape), *block.norm
-            kernels.add_average_and_fire(*sums, *average, first, *layer)
-        return spikes
+        rows, *averaging = self._averages[i].prepare(x, average.array, tape)
+        layer = _layer(self._stem_neurons[i], spikes, rows.shape, tape)
+        kernels.average_and_fire(rows, *averaging, 0, *layer)
+        return average, spikes
 
-    def _add_and_average(
-        self, which: int, x: np.ndarray, into: Maps, first: int, tape: _Tape, block: _Block,
-        added: np.ndarray,
-    ) -> None:  # fmt: skip
-        """As `_average_and_fire` for the last block, which no neurons follow."""
-        rows, *average = self._averages[which].prepare(x, into.array, tape)
-        sums = rows, added.reshape(rows.shape), *block.norm
-        kernels.add_and_average(*sums, *average, first, tape.rest)
+    def _end_block(
+        self, i: int, x: np.ndarray, added: np.ndarray, joined: Maps, tape: _Tape
+    ) -> Maps:  # fmt: skip
+        """Adds to x (T, h, w, D) what block i makes of `added`, and averages it.
+
+        Returns:
+            The spikes for the sum of the next block; of no meaning after the last.
+        """
+        spikes = self._maps('spikes', x.shape, self._spike_dtype)
+        rows, *averaging = self._averages[2 + i].prepare(x, joined.array, tape)
+        sums = rows, added.reshape(rows.shape), *self._blocks[i].norm
+        first = i * x.shape[3]
+        if i + 1 == len(self._blocks):
+            kernels.add_and_average(*sums, *averaging, first, tape.rest)
+        else:
+            layer = _layer(self._blocks[i + 1].act_in, spikes, rows.shape, tape)
+            kernels.add_average_and_fire(*sums, *averaging, first, *layer)
+        return spikes
 
     def _block(self, block: _Block, x: np.ndarray, fired: Maps, tape: _Tape) -> np.ndarray:
         """Adds attention to x (T, h, w, D), in place; the MLP's sums, before `_Block.norm`.
@@ -244,7 +236,7 @@ class CpuInference:
         fired = self._fire(block.act_out, mixed, tape, scale=1 / mixed[0, ..., 0].size)
         added = self._multiply(block.project, fired)
         fired = self._add_and_fire(block.act1, x, added, tape)
-        hidden = _array(block.conv1(fired.images))
+        hidden = pixels(block.conv1(fired.images))
         return self._multiply(block.conv2, self._fire(block.act2, hidden, tape))
 
     def _multiply(self, product: Product, fired: Maps) -> np.ndarray:
@@ -260,7 +252,7 @@ class CpuInference:
         q, k, v = parts.permute(2, 0, 3, 1, 4).flatten(1, 2)  # (T * heads, N, d)
         mixed = torch.bmm(q.to(self._dtype), coincidences(k, v).to(self._dtype))
         mixed = mixed.unflatten(0, (steps, heads)).transpose(1, 2)
-        return _bits(mixed.reshape(steps, height, width, -1))
+        return bits(mixed.reshape(steps, height, width, -1))
 
 
 class _Block:
@@ -287,49 +279,6 @@ class _Block:
         self.act2 = Firing(mlp.act2)
         self.conv2 = Product(mlp.conv2, dtype)
         self.norm = tiled(self.conv2.scale), tiled(self.conv2.shift)
-
-
-class _Head:
-    """As `FusionHead`, from averages that are rectified.
-
-    Args:
-        head: folded; it is changed.
-        dtype: of weights and maps.
-    """
-
-    def __init__(self, head: Any, dtype: torch.dtype) -> None:
-        _order_by_pixel(head.up4.conv)
-        _order_by_pixel(head.up2.conv)
-        self._fuse = Pointwise(head.fuse, dtype)
-        self._down16, self._down32, self._smooth4, self._smooth2, self._out = (
-            Convolution(conv, dtype)
-            for conv in (head.down16.conv, head.down32.conv, head.smooth4, head.smooth2, head.out)
-        )
-        self._context = head.context.to(dtype)
-        self._deep32, self._deep16 = (
-            [(Convolution(b.conv1, dtype), Convolution(b.conv2, dtype)) for b in blocks]
-            for blocks in (head.deep32, head.deep16)
-        )
-        self._up4, self._skip4, self._up2, self._skip2 = (
-            Pointwise(conv, dtype)
-            for conv in (head.up4.conv, head.up4.skip, head.up2.conv, head.up2.skip)
-        )
-
-    def __call__(self, stem2: Tensor, stem4: Tensor, joined: Tensor) -> Tensor:
-        """Maps (1, C, h, w) at strides 2, 4 and 8 to raw maps (1, 3, H/2, W/2)."""
-        f8 = self._fuse(joined)
-        f16 = self._down16(f8.relu())
-        f32 = self._down32(f16.relu())
-        f32 += self._context(f32.mean((-1, -2)))[..., None, None]
-        for conv1, conv2 in self._deep32:
-            f32 = conv2(conv1(f32.relu(), relu=True), add_to=f32)
-        _enlarge(f32, f16)
-        for conv1, conv2 in self._deep16:
-            f16 = conv2(conv1(f16.relu(), relu=True), add_to=f16)
-        f8 = _enlarge(f16, f8)
-        f4 = _unfolded(self._up4(f8), self._skip4(stem4))
-        f2 = _unfolded(self._up2(self._smooth4(f4, relu=True)), self._skip2(stem2))
-        return self._out(self._smooth2(f2, relu=True))
 
 
 class _Tape:
@@ -364,27 +313,14 @@ class _Tape:
         return array
 
 
-def _order_by_pixel(conv: nn.Conv2d) -> None:
-    """Channels of one of four pixels after the other, where `pixel_shuffle` has them mixed."""
-    for values in (conv.weight, conv.bias):
-        assert values is not None, 'a folded convolution has a bias'
-        values.copy_(values.unflatten(0, (-1, 4)).transpose(0, 1).flatten(0, 1).clone())
-
-
-def _enlarge(coarse: Tensor, fine: Tensor) -> Tensor:
-    """Adds to `fine` (1, C, H, W) the coarser map, enlarged; the sum rectified."""
-    rectified = torch.empty_like(fine)
-    rows, shares_y = _between(coarse.shape[2], fine.shape[2])
-    columns, shares_x = _between(coarse.shape[3], fine.shape[3])
-    maps = [_array(x)[0] for x in (coarse, fine, rectified)]
-    kernels.enlarge(*maps, rows, columns, shares_y, shares_x)
-    return rectified
-
-
-def _unfolded(four: Tensor, fine: Tensor) -> Tensor:
-    """Adds to `fine` (1, C, 2h, 2w) the pixels that (1, 4C, h, w) holds; rectified, in place."""
-    kernels.unfold(_array(four)[0], _array(fine)[0])
-    return fine
+def _layer(
+    neurons: Firing, spikes: Maps, shape: tuple[int, ...], tape: _Tape
+) -> tuple[Any, ...]:  # fmt: skip
+    """What every kernel takes of neurons whose sums are (T, ...): the last five arguments."""
+    return (
+        spikes.array.reshape(shape), tape.next(shape[1:]), tape.rest, neurons.share,
+        neurons.threshold,
+    )  # fmt: skip
 
 
 def _enlarged_prediction(raw: Tensor) -> np.ndarray:
@@ -395,21 +331,3 @@ def _enlarged_prediction(raw: Tensor) -> np.ndarray:
     out = np.empty((3, 2 * maps.shape[1], 2 * maps.shape[2]), np.float32)
     kernels.double(maps.numpy(), out)
     return out
-
-
-@functools.lru_cache(maxsize=64)
-def _between(few: int, many: int) -> tuple[np.ndarray, np.ndarray]:
-    """For `many` pixel centres among `few`: index of the one before, share of the one after."""
-    place = np.maximum((np.arange(many) + 0.5) * (few / many) - 0.5, 0)
-    first = np.minimum(place.astype(np.int64), few - 1)
-    return first, (place - first).astype(np.float32)
-
-
-def _bits(x: Tensor) -> np.ndarray:
-    """A tensor as an array over the same memory; bfloat16 as its bits."""
-    return (x.view(torch.uint16) if x.dtype == torch.bfloat16 else x).numpy()
-
-
-def _array(x: Tensor) -> np.ndarray:
-    """Maps (N, C, H, W), channels last in memory, as (N, H, W, C) over the same memory."""
-    return _bits(x.permute(0, 2, 3, 1))

@@ -235,6 +235,16 @@ def coincidences(k: Tensor, v: Tensor) -> Tensor:
     return pairs
 
 
+def bits(x: Tensor) -> np.ndarray:
+    """A tensor as an array over the same memory; bfloat16 as its bits."""
+    return (x.view(torch.uint16) if x.dtype == torch.bfloat16 else x).numpy()
+
+
+def pixels(x: Tensor) -> np.ndarray:
+    """Maps (N, C, H, W), channels last in memory, as (N, H, W, C) over the same memory."""
+    return bits(x.permute(0, 2, 3, 1))
+
+
 def tiled(channels: Tensor) -> np.ndarray:
     """One number per channel, repeated to what a thread takes at a time."""
     return np.tile(channels.float().numpy(), max(1, kernels.CHUNK // len(channels)))
