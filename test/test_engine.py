@@ -2,6 +2,9 @@
 
 import copy
 import dataclasses
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -174,6 +177,19 @@ def test_devices():
             choose_device('cuda')
     with pytest.raises(EngineError, match=r'needs a GPU|no CUDA GPU'):
         ENGINES['cuda'](CHECKPOINT, 'cpu', 1)
+
+
+@pytest.mark.parametrize(
+    ('given', 'kept'), [({}, 'PASSIVE'), ({'OMP_WAIT_POLICY': 'ACTIVE'}, 'ACTIVE')]
+)
+def test_openmp_does_not_spin_unless_it_is_told_to(given, kept):
+    code = (
+        'import os, sys, spike_depth_ros; '
+        'print("torch" in sys.modules, os.environ["OMP_WAIT_POLICY"])'
+    )
+    rest = {name: value for name, value in os.environ.items() if name != 'OMP_WAIT_POLICY'}
+    said = subprocess.check_output([sys.executable, '-c', code], env=rest | given, text=True)
+    assert said.split() == ['False', kept]
 
 
 def test_threads():

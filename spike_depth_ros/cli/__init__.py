@@ -10,7 +10,6 @@ import importlib
 import inspect
 import json
 import logging
-import os
 import sys
 from collections.abc import Callable
 from typing import NamedTuple
@@ -106,9 +105,6 @@ def main(arguments: list[str] | None = None) -> None:
             print(f'spike_depth: no verb {" ".join(wrong)!r}\n', file=sys.stderr)
         print(overview(), file=sys.stderr if wrong else sys.stdout)
         sys.exit(2 if wrong else 0)
-    # threads that spin for long starve a busy machine; a short spin bridges the gaps of layers
-    os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
-    os.environ.setdefault('GOMP_SPINCOUNT', '3000')
     from jsonargparse import auto_cli
 
     module, function = VERBS[name].function.split(':')
