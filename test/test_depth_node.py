@@ -1,5 +1,6 @@
 """The depth node in a real graph: what it publishes, says and lives through."""
 
+import dataclasses
 import io
 import os
 import signal
@@ -276,6 +277,14 @@ def test_peers_of_another_qos_that_come_and_go_do_no_harm(graph, start):
 def test_without_the_quick_executor_the_plain_one_spins(graph, monkeypatch):
     monkeypatch.setitem(sys.modules, 'rclpy.experimental', None)
     assert isinstance(quick_executor(), SingleThreadedExecutor)
+
+
+def test_what_spins_the_node_can_be_chosen(graph, start):
+    pytest.importorskip('rclpy.experimental')
+    plain = start(configure=False, executor='plain')
+    assert isinstance(depth_node.executor_of(plain), SingleThreadedExecutor)
+    plain.parameters = dataclasses.replace(plain.parameters, executor='auto')
+    assert not isinstance(depth_node.executor_of(plain), SingleThreadedExecutor)
 
 
 def test_a_stderr_that_is_no_file_is_no_harm(graph, monkeypatch):

@@ -19,6 +19,7 @@ from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockChange, ClockType, JumpThreshold, TimeJump
 from rclpy.duration import Duration
 from rclpy.exceptions import ParameterException
+from rclpy.executors import Executor, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, qos_profile_sensor_data
@@ -418,10 +419,15 @@ class DepthNode(LifecycleNode):
             self._autostart_due = True  # what kept the node from starting may be mended now
 
 
+def executor_of(node: DepthNode) -> Executor:
+    """What spins the node, by its parameter."""
+    return quick_executor() if node.parameters.executor == 'auto' else SingleThreadedExecutor()
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Runs the node until it is interrupted."""
     try:
-        run_node(DepthNode, arguments, make_executor=quick_executor)
+        run_node(DepthNode, arguments, make_executor=executor_of)
     except ParameterError as error:
         print(f'depth_node: {error}', file=sys.stderr)
         sys.exit(1)

@@ -44,6 +44,12 @@ class DepthParameters:
     num_threads: int = parameter(
         0, 'CPU threads of the inference; 0: all cores but one.', low=0, high=256
     )
+    executor: str = parameter(
+        'auto',
+        "What spins the node, from its start on; auto: rclpy's events executor if it has one, "
+        'which leaves more of the processor to inference; plain: the single-threaded one.',
+        choices=('auto', 'plain'),
+    )
     window_mode: str = parameter(
         'time',
         'Cut windows of equal time, or of equal count of events.',

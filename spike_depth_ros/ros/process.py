@@ -26,7 +26,7 @@ def run_node(
     make: Callable[[], Node],
     arguments: list[str] | None = None,
     done: Callable[[Any], bool] = lambda node: False,
-    make_executor: Callable[[], Executor] = SingleThreadedExecutor,
+    make_executor: Callable[[Any], Executor] = lambda node: SingleThreadedExecutor(),
 ) -> Node:
     """Makes a node and spins it until it is done, interrupted or shut down; then destroys it.
 
@@ -37,7 +37,7 @@ def run_node(
         make: called when rclpy is ready; what it raises is passed on.
         arguments: the command line, with ROS arguments.
         done: asked several times a second.
-        make_executor: makes what spins the node.
+        make_executor: makes what spins the node that it is given.
 
     Returns:
         The node, destroyed.
@@ -75,8 +75,10 @@ def quick_executor() -> Executor:
         return SingleThreadedExecutor()
 
 
-def _spin(node: Node, make_executor: Callable[[], Executor], is_over: Callable[[], bool]) -> None:
-    executor = make_executor()
+def _spin(
+    node: Node, make_executor: Callable[[Any], Executor], is_over: Callable[[], bool]
+) -> None:
+    executor = make_executor(node)
     executor.add_node(node)
     try:
         while rclpy.ok() and not is_over():
