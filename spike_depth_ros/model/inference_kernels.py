@@ -13,7 +13,7 @@ import numpy as np
 from numba import prange
 
 from spike_depth_ros.compiled import compiled
-from spike_depth_ros.model.kernels import narrow, wide
+from spike_depth_ros.model.kernels import leak, narrow, wide
 
 CHUNK = 2048
 """Most elements that one thread takes at a time: their membranes stay in its first-level cache."""
@@ -64,13 +64,6 @@ def _fire_scaled(x, scale, shift, spikes, v, share, threshold):
 def _add(total, x, scale, shift):
     for i in range(x.size):
         total[i] = narrow(wide(total[i]) + (wide(x[i]) * scale[i] + shift[i]), total[i])
-
-
-@_inline
-def _average(x, total, decay):
-    one = np.float32(1)
-    for i in range(x.size):
-        total[i] = decay[i] * total[i] + (one - decay[i]) * wide(x[i])
 
 
 @_inline
@@ -144,7 +137,7 @@ def average_and_fire(
         _begin(total, rest)
         _begin(here, rest)
         for t in range(x.shape[0]):
-            _average(x[t, r], total, decay)
+            leak(x[t, r], total, decay)
             _fire(x[t, r], spikes[t, r], here, share, threshold)
         _rectify(total, norm, out[r], first)
 
@@ -161,7 +154,7 @@ def add_average_and_fire(
         _begin(here, rest)
         for t in range(x.shape[0]):
             _add(x[t, r], added[t, r], scale, shift)
-            _average(x[t, r], total, decay)
+            leak(x[t, r], total, decay)
             _fire(x[t, r], spikes[t, r], here, share, threshold)
         _rectify(total, norm, out[r], first)
 
@@ -174,7 +167,7 @@ def add_and_average(x, added, scale, shift, sums, decay, norm, out, first, rest)
         _begin(total, rest)
         for t in range(x.shape[0]):
             _add(x[t, r], added[t, r], scale, shift)
-            _average(x[t, r], total, decay)
+            leak(x[t, r], total, decay)
         _rectify(total, norm, out[r], first)
 
 

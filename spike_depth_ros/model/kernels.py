@@ -84,7 +84,8 @@ def lif_infer(x, spikes, before, after, tau, threshold):
 
 
 @_inline
-def _leak(values, total, decay):
+def leak(values, total, decay):
+    """Takes values into a leaky average: total = decay * total + (1 - decay) * value."""
     one = np.float32(1)
     for c in range(values.size):
         total[c] = decay[c] * total[c] + (one - decay[c]) * wide(values[c])
@@ -110,7 +111,7 @@ def readout(x, before, total, average, decay, norm):
         else:
             here[:] = np.float32(0)
         for t in range(steps):
-            _leak(x[t, r], here, decay)
+            leak(x[t, r], here, decay)
         for c in range(mean.size):
             mean[c] = narrow(here[c] * norm[c], mean[c])
 
