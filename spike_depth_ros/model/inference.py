@@ -164,7 +164,8 @@ class CpuInference:
             steps, height, width, _ = like.shape
             place = self._place_conv(coordinates(torch.empty(1, 1, height, width)))
             copies = place.to(self._dtype).permute(0, 2, 3, 1).expand(steps, -1, -1, -1)
-            self._places = {like.shape: bits(copies.contiguous())}
+            make_room(self._places, MAX_SHAPES)
+            self._places[like.shape] = bits(copies.contiguous())
         return self._places[like.shape]
 
     def _fire(
