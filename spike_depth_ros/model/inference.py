@@ -44,10 +44,12 @@ class Memory(NamedTuple):
 
     Attributes:
         seen: number of steps since rest.
+        size: H and W of the windows.
         arrays: float32 membranes and running sums, in the order in which they are used.
     """
 
     seen: int
+    size: tuple[int, ...]
     arrays: tuple[np.ndarray, ...]
 
 
@@ -117,6 +119,11 @@ class CpuInference:
         Raises:
             ValueError: the memory is of another image size.
         """
+        size = counts.shape[2:]
+        if memory is not None and memory.size != size:
+            raise ValueError(
+                f'the state is of images of {memory.size}, the window is of {size}: begin at rest'
+            )
         with self._turn:
             if counts.shape not in self._kept:
                 make_room(self._kept, MAX_SHAPES)
@@ -137,7 +144,7 @@ class CpuInference:
             added = self._block(block, x, fired, tape)
             fired = self._end_block(i, x, added, joined, tape)
         raw = self._head(stem2.images, stem4.images, joined.images)
-        return _enlarged_prediction(raw), Memory(tape.seen, tuple(tape.arrays))
+        return _enlarged_prediction(raw), Memory(tape.seen, counts.shape[2:], tuple(tape.arrays))
 
     def _maps(
         self, role: str, shape: tuple[int, ...], dtype: torch.dtype | None = None
@@ -302,14 +309,8 @@ class _Tape:
         self._before = iter(memory.arrays if memory else ())
 
     def next(self, shape: tuple[int, ...]) -> np.ndarray:
-        """What is remembered here.
-
-        Raises:
-            ValueError: it is of another image size.
-        """
+        """What is remembered here."""
         array = np.empty(shape, np.float32) if self.rest else next(self._before)
-        if array.shape != shape:
-            raise ValueError('the state is of another image size; begin at rest')
         self.arrays.append(array)
         return array
 
