@@ -155,7 +155,7 @@ class Camera:
             too_wide = np.hypot(undistorted[..., 0], undistorted[..., 1]) > WIDEST_TAN
             undistorted[behind | too_wide] = np.nan
         else:
-            criteria = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 40, 1e-8)
+            criteria = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 40, 1e-4)  # px
             # OpenCV 5 has given undistortPoints what was undistortPointsIter in OpenCV 4
             solve: Any = getattr(cv2, 'undistortPointsIter', cv2.undistortPoints)
             undistorted = solve(

@@ -67,7 +67,8 @@ def pixel_map(
     image_height, image_width = -(-sensor_height // factor), -(-sensor_width // factor)
     height, width = (_round_up(n, config.multiple_px) for n in (image_height, image_width))
     if rectified_xy is None and camera is not None:
-        rectified_xy = _rectified_coordinates(sensor_height, sensor_width, camera)
+        camera.check_sensor(sensor_height, sensor_width)
+        rectified_xy = _rectified_coordinates(camera)
     if rectified_xy is None:
         rows, columns = np.mgrid[0:sensor_height, 0:sensor_width] // factor
         inside = np.True_
@@ -145,13 +146,13 @@ def _round_up(value: int, multiple: int) -> int:
     return -(-value // multiple) * multiple
 
 
-def _rectified_coordinates(height: int, width: int, camera: Camera) -> np.ndarray | None:
+@functools.lru_cache(maxsize=1)
+def _rectified_coordinates(camera: Camera) -> np.ndarray | None:
     """(H, W, 2) columns and rows in the rectified image, or None if nothing moves."""
-    camera.check_sensor(height, width)
     if not camera.is_distorted:
         return None
     rays = camera.rays()[..., :2]
-    return rays * (camera.fx, camera.fy) + (camera.cx, camera.cy)
+    return read_only(rays * (camera.fx, camera.fy) + (camera.cx, camera.cy))
 
 
 @functools.lru_cache(maxsize=256)

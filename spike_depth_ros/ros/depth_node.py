@@ -220,7 +220,7 @@ class DepthNode(LifecycleNode):
         )
         options = parameters.estimator_options()
         self._steps = window_steps(self.checkpoint.spikes, options)
-        warm_up(self.checkpoint, self.engine, options)
+        warm_up(self.checkpoint, self.engine, options, self.camera)
         self.energy = EnergyMeter(self.checkpoint.model)
 
     def _tell_what_is_loaded(self) -> None:

@@ -42,6 +42,9 @@ RECENT_NS, MAX_RECENT_EVENTS = 12_000_000_000, 2_000_000
 
 WARM_UP_BYTES = 64
 
+USUAL_SENSOR = (480, 640)
+"""Rows and columns of what is prepared for where nothing is known of the camera."""
+
 MESSAGE_AGE_S = 2.0
 """Messages wait longer than windows may: a backlog of them is decoded at once, hundreds of times
 faster than it came, and what is too old is then dropped as whole windows. A dropped message leaves
@@ -51,27 +54,32 @@ LIVE_MS = 60_000.0
 """Stamps that are farther from ROS time than this are of a recording: their age says nothing."""
 
 
-def warm_up(checkpoint: Checkpoint, engine: Engine, options: EstimatorOptions) -> None:
-    """Compiles the kernels and runs the network once, so that the first messages need not wait.
+def warm_up(
+    checkpoint: Checkpoint, engine: Engine, options: EstimatorOptions, camera: Camera | None
+) -> None:
+    """Compiles the kernels and runs the network, so that the first messages need not wait.
 
     Args:
         checkpoint: what is to be run.
         engine: what runs it.
         options: how: the number of time steps of a window follows from them.
+        camera: whose events are awaited, if that is known; a VGA sensor's otherwise.
 
     Raises:
         EngineError, RuntimeError, MemoryError: the network does not run here.
     """
     for decoder in CODECS.values():
         decoder(8, 8).decode(np.zeros(WARM_UP_BYTES, np.uint8))
-    # one step below the full width: shows whether the network takes any multiple it claims to
-    width = checkpoint.spikes.max_width_px - checkpoint.spikes.multiple_px
-    estimator = Estimator(checkpoint, 3 * width // 4, width, None, options, engine)
-    for _ in estimator.windower.push(make_events([0], [0], [0], [1])):
-        pass
     steps = window_steps(checkpoint.spikes, options)
-    spikes = np.zeros((steps, 2, estimator.pixels.height, estimator.pixels.width), np.uint8)
-    estimator.infer(Window(0, 1, spikes, 0, fresh=True))
+    # one step below the full width: shows whether the network takes any multiple it claims to
+    odd = checkpoint.spikes.max_width_px - checkpoint.spikes.multiple_px
+    awaited = (camera.height, camera.width) if camera else USUAL_SENSOR
+    for sensor, lens in (((3 * odd // 4, odd), None), (awaited, camera)):
+        estimator = Estimator(checkpoint, *sensor, lens, options, engine)
+        for _ in estimator.windower.push(make_events([0], [0], [0], [1])):
+            pass
+        spikes = np.zeros((steps, 2, estimator.pixels.height, estimator.pixels.width), np.uint8)
+        estimator.infer(Window(0, 1, spikes, 0, fresh=True))
 
 
 def _without_pause(windows: Iterator[Window]) -> Iterator[Window]:
