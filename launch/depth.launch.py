@@ -20,7 +20,7 @@ ARGUMENTS = {
     'camera_info': ('/event_camera/camera_info', 'topic of the calibration, if there is one'),
     'camera_info_url': ('', 'calibration file (YAML) in place of that topic'),
     'params_file': (str(SHARE / 'config' / 'depth.yaml'), 'parameters of the nodes'),
-    'checkpoint': ('', 'weights; empty: the ones that come with the package'),
+    'checkpoint': ('', 'weights; empty: of those that come with the package'),
     'device': ('', 'auto, cpu or cuda; empty: as the params file says'),
     'bag': ('', 'recording to play: a bag, a DSEC folder, any event file'),
     'topic': ('', 'topic of the events in the recording; empty: the only one'),

@@ -19,7 +19,8 @@ from spike_depth_ros.model.checkpoint import (
 )
 from spike_depth_ros.model.registry import build
 
-SHIPPED = Path(__file__).resolve().parents[1] / 'models' / 'default.safetensors'
+ROOT = Path(__file__).resolve().parents[1]
+SHIPPED = sorted((ROOT / 'models').glob('*.safetensors'))
 
 
 @pytest.fixture(scope='module')
@@ -81,9 +82,11 @@ def test_untrained_is_seeded_and_says_so():
         untrained_checkpoint('giant')
 
 
-def test_the_shipped_one_loads():
-    checkpoint = load_checkpoint(SHIPPED)
-    assert SHIPPED.stat().st_size < 3_000_000
+@pytest.mark.parametrize('shipped', SHIPPED, ids=lambda file: file.stem)
+def test_what_is_shipped_loads(shipped):
+    checkpoint = load_checkpoint(shipped)
+    assert shipped.with_suffix('.md').is_file(), 'it wants a card for people too'
+    assert shipped.stat().st_size < 3_000_000
     assert 'trained' in checkpoint.card
     spikes = np.random.default_rng(0).poisson(0.1, (checkpoint.spikes.steps, 1, 2, 64, 88))
     prediction = checkpoint.model(torch.from_numpy(spikes.astype(np.uint8)))
@@ -160,7 +163,7 @@ def test_refuses_a_place_that_cannot_be_written(saved, tmp_path):
 
 
 def test_nothing_in_the_package_unpickles():
-    for file in (SHIPPED.parents[1] / 'spike_depth_ros').rglob('*.py'):
+    for file in (ROOT / 'spike_depth_ros').rglob('*.py'):
         source = file.read_text(encoding='utf-8')
         for word in ('import pickle', 'torch.load(', 'allow_pickle=True'):
             assert word not in source, f'{file} says {word}'

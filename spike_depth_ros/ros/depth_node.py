@@ -47,7 +47,12 @@ from spike_depth_ros.spikes import binning_factor
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 
-DEFAULT_CHECKPOINT = 'models/default.safetensors'
+CHECKPOINTS = ('models/default.safetensors', 'models/fast.safetensors')
+"""What a node runs that is given none: the first whose windows leave time to spare here."""
+
+MOST_BUSY = 0.6
+"""Share of the time from window to window that inference may take, alone on an idle machine: the
+rest of the node and its neighbours want the processor and the interpreter too."""
 
 SETTLED = 'is read when the node is configured: bring it to unconfigured (cleanup) first'
 WATCH_PERIOD_S = 0.2
@@ -208,8 +213,32 @@ class DepthNode(LifecycleNode):
         self.camera = None
         if parameters.camera_info_url:
             self.camera = read_calibration(local_path(parameters.camera_info_url))
-        path = parameters.checkpoint or shipped(DEFAULT_CHECKPOINT)
-        self.checkpoint_path = Path(path).expanduser()
+        given = parameters.checkpoint
+        *better, last = [Path(given)] if given else [shipped(path) for path in CHECKPOINTS]
+        for path in better:
+            if self._keeps_up(path):
+                break
+        else:
+            self._load_checkpoint(last)
+        self.energy = EnergyMeter(self.checkpoint.model)
+
+    def _keeps_up(self, path: Path) -> bool:
+        """Loads a checkpoint; whether its windows take less time here than `MOST_BUSY` allows."""
+        window_s = self._load_checkpoint(path)
+        options = self.parameters.estimator_options()
+        stride_s = 1e-9 * cut_times_ns(self.checkpoint.spikes, options)[1]
+        if window_s <= MOST_BUSY * stride_s:
+            return True
+        self.get_logger().warning(
+            f'{path.name} takes {1e3 * window_s:.0f} ms for each {1e3 * stride_s:.0f} ms here: '
+            'taking one that is faster and errs more; give `checkpoint` to decide yourself'
+        )
+        return False
+
+    def _load_checkpoint(self, path: Path) -> float:
+        """Prepares everything for a checkpoint; the time that a window takes then [s]."""
+        parameters = self.parameters
+        self.checkpoint_path = path.expanduser()
         self.checkpoint = load_checkpoint(self.checkpoint_path)
         self._check(parameters)
         self.get_logger().info(
@@ -220,8 +249,7 @@ class DepthNode(LifecycleNode):
         )
         options = parameters.estimator_options()
         self._steps = window_steps(self.checkpoint.spikes, options)
-        warm_up(self.checkpoint, self.engine, options, self.camera)
-        self.energy = EnergyMeter(self.checkpoint.model)
+        return warm_up(self.checkpoint, self.engine, options, self.camera)
 
     def _tell_what_is_loaded(self) -> None:
         log = self.get_logger()

@@ -45,6 +45,9 @@ WARM_UP_BYTES = 64
 USUAL_SENSOR = (480, 640)
 """Rows and columns of what is prepared for where nothing is known of the camera."""
 
+TRIALS = 3
+"""Windows that the warm-up runs to find out how long one takes."""
+
 MESSAGE_AGE_S = 2.0
 """Messages wait longer than windows may: a backlog of them is decoded at once, hundreds of times
 faster than it came, and what is too old is then dropped as whole windows. A dropped message leaves
@@ -56,7 +59,7 @@ LIVE_MS = 60_000.0
 
 def warm_up(
     checkpoint: Checkpoint, engine: Engine, options: EstimatorOptions, camera: Camera | None
-) -> None:
+) -> float:
     """Compiles the kernels and runs the network, so that the first messages need not wait.
 
     Args:
@@ -64,6 +67,9 @@ def warm_up(
         engine: what runs it.
         options: how: the number of time steps of a window follows from them.
         camera: whose events are awaited, if that is known; a VGA sensor's otherwise.
+
+    Returns:
+        Seconds that a window of that camera takes from now on.
 
     Raises:
         EngineError, RuntimeError, MemoryError: the network does not run here.
@@ -74,12 +80,16 @@ def warm_up(
     # one step below the full width: shows whether the network takes any multiple it claims to
     odd = checkpoint.spikes.max_width_px - checkpoint.spikes.multiple_px
     awaited = (camera.height, camera.width) if camera else USUAL_SENSOR
-    for sensor, lens in (((3 * odd // 4, odd), None), (awaited, camera)):
+    times_s = []
+    for sensor, lens in ((3 * odd // 4, odd), None), *[(awaited, camera)] * TRIALS:
         estimator = Estimator(checkpoint, *sensor, lens, options, engine)
         for _ in estimator.windower.push(make_events([0], [0], [0], [1])):
             pass
         spikes = np.zeros((steps, 2, estimator.pixels.height, estimator.pixels.width), np.uint8)
+        start_s = time.perf_counter()
         estimator.infer(Window(0, 1, spikes, 0, fresh=True))
+        times_s.append(time.perf_counter() - start_s)
+    return min(times_s[1:])
 
 
 def _without_pause(windows: Iterator[Window]) -> Iterator[Window]:
