@@ -28,7 +28,7 @@ def node(
         seed: world of the synthetic drive.
         sensor: sensor of the synthetic drive.
         params: parameters file of the nodes; empty: the one that comes with the package.
-        checkpoint: path of a checkpoint; empty: the one that comes with the package.
+        checkpoint: path of a checkpoint; empty: as the node chooses.
         engine: what runs the network; empty: as the parameters file says.
         json: print one JSON object instead of a table.
     """

@@ -31,7 +31,7 @@ def demo(
         seed: world of the synthetic drive; the default belongs to none of the ranges for
             training, validation and test (0 to 2,099,999).
         params: parameters file of the nodes; empty: the one that comes with the package.
-        checkpoint: path of a checkpoint; empty: the one that comes with the package.
+        checkpoint: path of a checkpoint; empty: as the node chooses.
         calibration: calibration file of the camera; empty: the drive's camera_info topic.
         topic: event topic of a bag that has several.
     """

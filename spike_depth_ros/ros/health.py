@@ -230,7 +230,8 @@ class Health:
         if dropped > self._said_dropped:
             self._node.get_logger().warning(
                 f'too slow: {pipeline.windows.dropped} windows and {pipeline.messages.dropped} '
-                'messages dropped so far; a longer window_ms or fewer previews help',
+                'messages dropped so far; more num_threads, a faster checkpoint or fewer previews '
+                'help',
                 throttle_duration_sec=5.0,
             )
         self._said_dropped = dropped

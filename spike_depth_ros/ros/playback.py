@@ -29,7 +29,7 @@ class Nodes(NamedTuple):
     Attributes:
         drive: what replay_node plays.
         params: parameters file of the nodes.
-        checkpoint: path; empty: the one that comes with the package.
+        checkpoint: path; empty: as the node chooses.
         calibration: calibration file; empty: the drive's camera_info topic.
         topic: event topic of a bag that has several.
         engine: what runs the network.
