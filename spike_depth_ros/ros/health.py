@@ -151,7 +151,8 @@ class Health:
             return Report('engine', WARN, UNTRAINED, values)
         if node.camera is None:
             return Report('engine', WARN, 'no calibration: the scale of depth is assumed', values)
-        return Report('engine', OK, f'{node.parameters.engine} on {node.engine.device}', values)
+        where = f'{node.checkpoint_path.name}: {node.parameters.engine} on {node.engine.device}'
+        return Report('engine', OK, where, values)
 
     def _input_report(self, pipeline: Pipeline) -> Report:
         stream, counts = pipeline.stream, plain_counts(pipeline.stream.counts)
