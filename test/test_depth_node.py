@@ -7,7 +7,6 @@ import signal
 import sys
 import threading
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -43,7 +42,6 @@ from std_srvs.srv import SetBool, Trigger
 from spike_depth_ros.bags import BagWriter
 from spike_depth_ros.camera import Camera
 from spike_depth_ros.estimator import Estimator, EstimatorOptions
-from spike_depth_ros.model.checkpoint import save_checkpoint
 from spike_depth_ros.ros import depth_node
 from spike_depth_ros.ros.inputs import qos_conflict
 from spike_depth_ros.ros.probe import stamp_ns
@@ -441,21 +439,6 @@ def test_parameters_that_are_not_live_are_read_when_it_is_configured(graph, star
     assert node.trigger_configure() == node.trigger_activate() == SUCCESS
     assert node.outputs.publishers['depth'].qos_profile.depth == 3
     assert graph.spin_until(lambda: len(arrays) >= 5)
-
-
-@pytest.mark.parametrize(('busy', 'taken'), [(0.5, 0), (0.7, 1)])
-def test_the_faster_network_runs_where_the_better_takes_too_long(
-    start, checkpoint, tmp_path, monkeypatch, capfd, busy, taken
-):  # fmt: skip
-    files = [tmp_path / 'better.safetensors', tmp_path / 'faster.safetensors']
-    for file in files:
-        save_checkpoint(file, checkpoint)
-    monkeypatch.setattr(depth_node, 'CHECKPOINTS', files)
-    monkeypatch.setattr(depth_node, 'shipped', Path)
-    monkeypatch.setattr(depth_node, 'warm_up', lambda *_: busy * WINDOW_MS / 1e3)
-    assert start(checkpoint='', activate=False).checkpoint_path == files[taken]
-    assert ('better.safetensors takes 14 ms for each 20 ms' in capfd.readouterr().err) == taken
-    assert start(checkpoint=str(files[0]), activate=False).checkpoint_path == files[0]
 
 
 def test_a_manager_may_do_it(graph, start):

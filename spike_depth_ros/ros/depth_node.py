@@ -28,10 +28,7 @@ from sensor_msgs.msg import CameraInfo
 from std_srvs.srv import SetBool, Trigger
 
 from spike_depth_ros.camera import CalibrationError, Camera, read_calibration
-from spike_depth_ros.config import shipped
-from spike_depth_ros.engine import ENGINES
 from spike_depth_ros.estimator import Estimator, EstimatorOptions, cut_times_ns, window_steps
-from spike_depth_ros.model.checkpoint import load_checkpoint
 from spike_depth_ros.ros import params
 from spike_depth_ros.ros.depth_parameters import DepthParameters
 from spike_depth_ros.ros.energy_meter import EnergyMeter
@@ -40,19 +37,13 @@ from spike_depth_ros.ros.inputs import EventInput, local_path, message_class
 from spike_depth_ros.ros.messages import assumed_camera, camera_from_info
 from spike_depth_ros.ros.outputs import Outputs
 from spike_depth_ros.ros.params import ParameterError
-from spike_depth_ros.ros.pipeline import Pipeline, Result, Wiring, warm_up
+from spike_depth_ros.ros.pipeline import Pipeline, Result, Wiring
+from spike_depth_ros.ros.preparation import prepare
 from spike_depth_ros.ros.process import NO_SUBSCRIPTION_EVENTS, quick_executor, run_node
 from spike_depth_ros.ros.snapshot import write_snapshot
 from spike_depth_ros.spikes import binning_factor
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
-
-CHECKPOINTS = ('models/default.safetensors', 'models/fast.safetensors')
-"""What a node runs that is given none: the first whose windows leave time to spare here."""
-
-MOST_BUSY = 0.6
-"""Share of the time from window to window that inference may take, alone on an idle machine: the
-rest of the node and its neighbours want the processor and the interpreter too."""
 
 SETTLED = 'is read when the node is configured: bring it to unconfigured (cleanup) first'
 WATCH_PERIOD_S = 0.2
@@ -213,43 +204,10 @@ class DepthNode(LifecycleNode):
         self.camera = None
         if parameters.camera_info_url:
             self.camera = read_calibration(local_path(parameters.camera_info_url))
-        given = parameters.checkpoint
-        *better, last = [Path(given)] if given else [shipped(path) for path in CHECKPOINTS]
-        for path in better:
-            if self._keeps_up(path):
-                break
-        else:
-            self._load_checkpoint(last)
+        ready = prepare(parameters, self.camera, self.get_logger())
+        self.checkpoint_path, self.checkpoint, self.engine, _ = ready
+        self._steps = window_steps(self.checkpoint.spikes, parameters.estimator_options())
         self.energy = EnergyMeter(self.checkpoint.model)
-
-    def _keeps_up(self, path: Path) -> bool:
-        """Loads a checkpoint; whether its windows take less time here than `MOST_BUSY` allows."""
-        window_s = self._load_checkpoint(path)
-        options = self.parameters.estimator_options()
-        stride_s = 1e-9 * cut_times_ns(self.checkpoint.spikes, options)[1]
-        if window_s <= MOST_BUSY * stride_s:
-            return True
-        self.get_logger().warning(
-            f'{path.name} takes {1e3 * window_s:.0f} ms for each {1e3 * stride_s:.0f} ms here: '
-            'taking one that is faster and errs more; give `checkpoint` to decide yourself'
-        )
-        return False
-
-    def _load_checkpoint(self, path: Path) -> float:
-        """Prepares everything for a checkpoint; the time that a window takes then [s]."""
-        parameters = self.parameters
-        self.checkpoint_path = path.expanduser()
-        self.checkpoint = load_checkpoint(self.checkpoint_path)
-        self._check(parameters)
-        self.get_logger().info(
-            f'preparing engine {parameters.engine} and kernels; the first time takes a while'
-        )
-        self.engine = ENGINES[parameters.engine](
-            self.checkpoint, parameters.device, parameters.num_threads
-        )
-        options = parameters.estimator_options()
-        self._steps = window_steps(self.checkpoint.spikes, options)
-        return warm_up(self.checkpoint, self.engine, options, self.camera)
 
     def _tell_what_is_loaded(self) -> None:
         log = self.get_logger()

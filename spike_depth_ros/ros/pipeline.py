@@ -18,12 +18,9 @@ from typing import NamedTuple
 import numpy as np
 
 from spike_depth_ros.camera import CalibrationError, Camera
-from spike_depth_ros.codecs import CODECS
 from spike_depth_ros.config import ConfigError
-from spike_depth_ros.engine import Engine, EngineError
-from spike_depth_ros.estimator import DepthFrame, Estimator, EstimatorOptions, window_steps
-from spike_depth_ros.events import make_events
-from spike_depth_ros.model.checkpoint import Checkpoint
+from spike_depth_ros.engine import EngineError
+from spike_depth_ros.estimator import DepthFrame, Estimator, EstimatorOptions
 from spike_depth_ros.ros.clock import RosTimeClock, SensorClock, end_times_ns
 from spike_depth_ros.ros.depth_parameters import DepthParameters
 from spike_depth_ros.ros.diagnostics import Meters
@@ -40,14 +37,6 @@ DEFAULT_FRAME = 'event_camera_optical_frame'
 RECENT_NS, MAX_RECENT_EVENTS = 12_000_000_000, 2_000_000
 """What is kept for a snapshot: the longest window and its way through the node; 32 MB at most."""
 
-WARM_UP_BYTES = 64
-
-USUAL_SENSOR = (480, 640)
-"""Rows and columns of what is prepared for where nothing is known of the camera."""
-
-TRIALS = 3
-"""Windows that the warm-up runs to find out how long one takes."""
-
 MESSAGE_AGE_S = 2.0
 """Messages wait longer than windows may: a backlog of them is decoded at once, hundreds of times
 faster than it came, and what is too old is then dropped as whole windows. A dropped message leaves
@@ -55,41 +44,6 @@ a hole in the stream."""
 
 LIVE_MS = 60_000.0
 """Stamps that are farther from ROS time than this are of a recording: their age says nothing."""
-
-
-def warm_up(
-    checkpoint: Checkpoint, engine: Engine, options: EstimatorOptions, camera: Camera | None
-) -> float:
-    """Compiles the kernels and runs the network, so that the first messages need not wait.
-
-    Args:
-        checkpoint: what is to be run.
-        engine: what runs it.
-        options: how: the number of time steps of a window follows from them.
-        camera: whose events are awaited, if that is known; a VGA sensor's otherwise.
-
-    Returns:
-        Seconds that a window of that camera takes from now on.
-
-    Raises:
-        EngineError, RuntimeError, MemoryError: the network does not run here.
-    """
-    for decoder in CODECS.values():
-        decoder(8, 8).decode(np.zeros(WARM_UP_BYTES, np.uint8))
-    steps = window_steps(checkpoint.spikes, options)
-    # one step below the full width: shows whether the network takes any multiple it claims to
-    odd = checkpoint.spikes.max_width_px - checkpoint.spikes.multiple_px
-    awaited = (camera.height, camera.width) if camera else USUAL_SENSOR
-    times_s = []
-    for sensor, lens in ((3 * odd // 4, odd), None), *[(awaited, camera)] * TRIALS:
-        estimator = Estimator(checkpoint, *sensor, lens, options, engine)
-        for _ in estimator.windower.push(make_events([0], [0], [0], [1])):
-            pass
-        spikes = np.zeros((steps, 2, estimator.pixels.height, estimator.pixels.width), np.uint8)
-        start_s = time.perf_counter()
-        estimator.infer(Window(0, 1, spikes, 0, fresh=True))
-        times_s.append(time.perf_counter() - start_s)
-    return min(times_s[1:])
 
 
 def _without_pause(windows: Iterator[Window]) -> Iterator[Window]:
