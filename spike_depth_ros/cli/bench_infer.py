@@ -123,13 +123,12 @@ def _peer_rows(
     import torch
 
     from spike_depth_ros.engine import ENGINES
-    from spike_depth_ros.model.checkpoint import untrained_checkpoint
     from spike_depth_ros.model.registry import build
 
     image, size = next(iter(SIZES_PX.items()))
     spikes = _spikes(checkpoint.spikes.steps, *size)
-    model = build(PEER, steps=len(spikes)).eval()  # the same window, in as many bins
-    peer = dataclasses.replace(untrained_checkpoint(PEER), model=model, spikes=checkpoint.spikes)
+    # the same windows, in as many bins
+    peer = dataclasses.replace(checkpoint, model=build(PEER, steps=len(spikes)).eval())
     for name in ('torch', 'torch_bf16'):
         if name in running:
             rival = ENGINES[name](peer, 'cpu', threads)
