@@ -41,6 +41,7 @@ from std_srvs.srv import SetBool, Trigger
 
 from spike_depth_ros.bags import BagWriter
 from spike_depth_ros.camera import Camera
+from spike_depth_ros.config import shipped
 from spike_depth_ros.estimator import Estimator, EstimatorOptions
 from spike_depth_ros.ros import depth_node
 from spike_depth_ros.ros.inputs import qos_conflict
@@ -180,7 +181,7 @@ def test_qos_and_topics_match_the_rviz_configuration(graph, start):
     node = start()
     offered = {p.topic_name: p.qos_profile for p in node.outputs.publishers.values()}
     types = {p.topic_name: p.msg_type.__name__ for p in node.outputs.publishers.values()}
-    config = yaml.safe_load(depth_node.shipped('config/depth.rviz').read_text())
+    config = yaml.safe_load(shipped('config/depth.rviz').read_text())
     displays = [d for d in config['Visualization Manager']['Displays'] if 'Topic' in d]
     assert len(displays) == 5
     for display in displays:
