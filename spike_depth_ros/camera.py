@@ -12,12 +12,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.polynomial import chebyshev
 
 WIDEST_TAN = 57.0
 """Tangent of 89 degrees: what lies farther off the axis has no depth along it to speak of."""
 
 MOST_ERROR_PX = 0.1
 """How far from its pixel a ray may come back through the lens."""
+
+MOST_SMOOTH_ERROR_PX = 1e-3
+"""How far the ray that a polynomial gives a pixel may be from that which the lens gives it."""
+
+SMOOTH_NODES = 24
+"""Rows and columns of pixels through whose rays the polynomial of a lens goes."""
 
 AT_ONCE = 10_240
 """Pixels that one thread undistorts at a time: what OpenCV keeps of each then fits its cache."""
@@ -123,11 +130,48 @@ class Camera:
         Returns:
             (H, W, 3) float32: multiply by depth along z to get points in the optical frame.
         """
-        v, u = np.mgrid[0 : self.height, 0 : self.width].astype(np.float64)
-        xy = self.undistort(np.stack([u.ravel(), v.ravel()], axis=1))
         rays = np.ones((self.height, self.width, 3), np.float32)
-        rays[..., :2] = xy.reshape(self.height, self.width, 2)
+        smooth = self._smooth_rays() if self.is_distorted else None
+        if smooth is None:
+            smooth = self._undistorted_grid(np.arange(self.width), np.arange(self.height))
+        rays[..., :2] = smooth
         return rays
+
+    def _undistorted_grid(self, columns: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """(rows, columns, 2) `undistort` of each column in each row."""
+        pixels = np.stack(np.meshgrid(columns, rows), axis=-1).reshape(-1, 2)
+        return self.undistort(pixels).reshape(len(rows), len(columns), 2)
+
+    def _smooth_rays(self) -> np.ndarray | None:
+        """(H, W, 2) the rays' x and y, as a polynomial through those of few pixels.
+
+        An inverse lens is smooth: interpolation at Chebyshev nodes gives it in a thirtieth of
+        the time that solving for every pixel takes.
+
+        Returns:
+            None for a lens that is not smooth, or that leaves pixels without a ray: where other
+            pixels, borders and corners among them, get other rays than the lens gives them.
+        """
+        ends = np.array([self.width - 1, self.height - 1])
+        nodes = chebyshev.chebpts1(SMOOTH_NODES)
+        to_coefficients = np.linalg.inv(chebyshev.chebvander(nodes, SMOOTH_NODES - 1))
+        columns, rows = (0.5 * (nodes[:, None] + 1) * ends).T
+        known = np.moveaxis(self._undistorted_grid(columns, rows), 2, 0)
+        coefficients = to_coefficients @ known @ to_coefficients.T
+
+        def at(columns: np.ndarray, rows: np.ndarray) -> np.ndarray:
+            """(rows, columns, 2) the polynomial there."""
+            across, down = (
+                chebyshev.chebvander(2 * pixels / max(end, 1) - 1, SMOOTH_NODES - 1)
+                for pixels, end in zip((columns, rows), ends, strict=True)
+            )
+            return np.moveaxis(down @ coefficients @ across.T, 0, 2)
+
+        columns, rows = (np.linspace(0, end, 2 * SMOOTH_NODES + 1) for end in ends)
+        error_px = (at(columns, rows) - self._undistorted_grid(columns, rows)) * (self.fx, self.fy)
+        if not np.abs(error_px).max() < MOST_SMOOTH_ERROR_PX:
+            return None
+        return at(np.arange(self.width), np.arange(self.height))
 
     def undistort(self, pixels: np.ndarray) -> np.ndarray:
         """Pixels to normalised image coordinates (x/z, y/z), distortion removed.

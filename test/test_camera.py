@@ -58,6 +58,23 @@ def test_rays_invert_the_lens(camera):
     np.testing.assert_allclose(y * camera.fy + camera.cy, v, atol=2e-3)
 
 
+HD_LENS = Camera(1280, 720, 1050.0, 1048.0, 630.0, 365.0, 'plumb_bob', (-0.35, 0.15, 1e-3, 0, 0))
+WIDE_LENS = Camera(320, 240, 150.0, 150.0, 160.0, 120.0, 'plumb_bob', (-0.3, 0.09, 1e-3, 0, -0.01))
+
+
+@pytest.mark.parametrize(
+    ('camera', 'leaves_none_out'),
+    [(LENS, True), (FISHEYE, True), (HD_LENS, True), (WIDE_LENS, False)],
+    ids=['plumb_bob', 'equidistant', 'hd', 'wide'],
+)
+def test_rays_are_those_of_every_single_pixel(camera, leaves_none_out):
+    v, u = np.mgrid[0 : camera.height, 0 : camera.width]
+    single = camera.undistort(np.stack([u.ravel(), v.ravel()], 1))
+    assert np.isfinite(single).all() == leaves_none_out
+    rays = camera.rays()[..., :2].reshape(-1, 2)
+    np.testing.assert_allclose(rays, single, atol=1e-3 / camera.fx, rtol=1e-6)
+
+
 def test_pixels_that_no_ray_reaches_have_none():
     camera = Camera(346, 260, 228.0, 228.0, 172.5, 129.5, 'plumb_bob', (-0.4, 0.0, 0.0, 0.0))
     rays = camera.rays()
