@@ -1,6 +1,8 @@
 """Checkpoints: what goes in comes out; what is damaged, foreign or too new is refused."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +42,15 @@ def rewritten(saved: Path, path: Path, tensors: dict | None = None, **header: st
     kept = {key: value for key, value in metadata.items() if value is not None}
     save_file({**load_file(saved), **(tensors or {})}, path, kept)
     return path
+
+
+def test_reading_does_not_wait_for_pytorchs_compiler(saved):
+    code = (
+        'import sys; from spike_depth_ros.model.checkpoint import load_checkpoint; '
+        f'load_checkpoint({str(saved)!r}); print("torch._dynamo" in sys.modules)'
+    )
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, check=True, text=True)
+    assert done.stdout == 'False\n'
 
 
 def test_round_trip(saved):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +13,21 @@ from torch import Tensor, nn
 
 from spike_depth_ros.model import fused, kernels
 from spike_depth_ros.model.neurons import Neuron, Tape
+
+
+def initialise(parameter: Tensor, fill: Callable[[Tensor], Any]) -> None:
+    """Gives a parameter its first values, unless it has no memory (device `meta`).
+
+    There it would be no work, but PyTorch would load its compiler for it: two seconds that
+    whoever reads a checkpoint would wait for nothing.
+
+    Args:
+        parameter: to fill.
+        fill: does it in place.
+    """
+    if not parameter.is_meta:
+        with torch.no_grad():
+            fill(parameter)
 
 
 class ConvBN(nn.Module):
@@ -36,7 +52,9 @@ class ConvBN(nn.Module):
         super().__init__()
         self.conv = nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, bias=False)
         self.bn = nn.BatchNorm2d(out_channels)
-        nn.init.kaiming_normal_(self.conv.weight, nonlinearity='linear')
+        initialise(
+            self.conv.weight, lambda weight: nn.init.kaiming_normal_(weight, nonlinearity='linear')
+        )
         nn.init.constant_(self.bn.weight, gain)
         self.backend = 'auto'
 
@@ -184,12 +202,8 @@ class Readout(nn.Module):
     def __init__(self, channels: int, stride: int) -> None:
         super().__init__()
         self.channels, self.stride = channels, stride
-        half_lives = torch.logspace(-0.5, 1.0, channels)  # in steps, 0.3 to 10
-        decay = 0.5 ** (1 / half_lives)
-        # channels of different memory lie next to each other, in every group of a later layer
-        order = torch.arange(channels).view(-1, 1) * 5 % channels if channels % 5 else None
-        decay = decay if order is None else decay[order.flatten()]
-        self.logit = nn.Parameter(torch.logit(decay))
+        self.logit = nn.Parameter(torch.empty(channels))
+        initialise(self.logit, lambda logit: logit.copy_(_first_logits(channels)))
         self.backend = 'auto'
 
     def forward(self, x: Tensor, total: Tensor | None, seen: Tensor) -> tuple[Tensor, Tensor]:
@@ -248,3 +262,12 @@ def _compiled_readout(
     )  # fmt: skip
     shape = (1, height, width, channels)
     return average.view(shape).permute(0, 3, 1, 2), after.view(shape).permute(0, 3, 1, 2)
+
+
+def _first_logits(channels: int) -> Tensor:
+    """(C,) logits of the decays of a `Readout` that has learnt nothing yet."""
+    half_lives = torch.logspace(-0.5, 1.0, channels)  # in steps, 0.3 to 10
+    decay = 0.5 ** (1 / half_lives)
+    # channels of different memory lie next to each other, in every group of a later layer
+    order = torch.arange(channels) * 5 % channels if channels % 5 else torch.arange(channels)
+    return torch.logit(decay[order])

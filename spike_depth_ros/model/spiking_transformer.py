@@ -20,7 +20,7 @@ from spike_depth_ros.model.encoder import (
     coordinates,
 )
 from spike_depth_ros.model.head import FusionHead, LinearHead, Prediction, to_prediction
-from spike_depth_ros.model.layers import ConvBN, Readout, ReLU, ScaleShift
+from spike_depth_ros.model.layers import ConvBN, Readout, ReLU, ScaleShift, initialise
 from spike_depth_ros.model.neurons import Neuron, Tape
 
 
@@ -73,7 +73,7 @@ class SpikingTransformer(nn.Module):
         self.config = config
         self.stem = Stem(config)
         self.place = nn.Conv2d(4, config.dim, 1, bias=False)
-        nn.init.normal_(self.place.weight, std=0.3)
+        initialise(self.place.weight, lambda weight: nn.init.normal_(weight, std=0.3))
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
         dims = (config.dim // 8, config.dim // 4)
         activation = config.neuron_layer if config.head_spiking else lambda *_: ReLU()
