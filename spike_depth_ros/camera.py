@@ -97,8 +97,10 @@ class Camera:
 
     @property
     def is_distorted(self) -> bool:
-        """True if any distortion coefficient is not zero."""
-        return any(self.distortion)
+        """True unless rays are those of a pinhole; a fisheye of zeros is the ideal fisheye."""
+        return any(self.distortion) or (
+            self.distortion_model == 'equidistant' and bool(self.distortion)
+        )
 
     def check_sensor(self, height: int, width: int) -> None:
         """Raises a `CalibrationError` unless this is the camera of a `height` x `width` sensor."""

@@ -179,7 +179,9 @@ class CountWindower:
                 self.jumps += 1
                 self.reset()
             for start in range(0, len(piece.events), self._window_events):
-                part = piece.events[start : start + self._window_events]
+                part = self._in_time(piece.events[start : start + self._window_events])
+                if not len(part):
+                    continue
                 last = _time_range_ns(part)[1]
                 self._newest_ns = last if self._newest_ns is None else max(last, self._newest_ns)
                 if self._start_ns is None:
@@ -188,6 +190,16 @@ class CountWindower:
                 self._pending_count += len(part)
                 while (window := self._cut()) is not None:
                     yield window
+
+    def _in_time(self, events: np.ndarray) -> np.ndarray:
+        """Those that the open window may still take; the others are counted."""
+        if self._start_ns is None:
+            return events
+        late = events['t_ns'] < self._start_ns
+        if not late.any():
+            return events
+        self.late_events += int(np.count_nonzero(late))
+        return read_only(events[~late])
 
     def _cut(self) -> Window | None:
         """Takes one window off the front of what is pending, if there is a whole one."""
@@ -201,14 +213,11 @@ class CountWindower:
         end_ns = self._start_ns + self._max_window_ns
         if enough:
             last = np.partition(times, self._window_events - 1)[self._window_events - 1]
-            end_ns = min(end_ns, max(int(last), self._start_ns) + 1)
+            end_ns = min(end_ns, int(last) + 1)
         spikes = accumulate(events, self._start_ns, end_ns, self._steps,
                             self._pixels.height, self._pixels.width, self._pixels)  # fmt: skip
-        early = int(np.count_nonzero(times < self._start_ns))
-        self.late_events += early
         rest = read_only(events[times >= end_ns])
-        count = len(events) - len(rest) - early
-        window = Window(self._start_ns, end_ns, spikes, count, self._fresh)
+        window = Window(self._start_ns, end_ns, spikes, len(events) - len(rest), self._fresh)
         self._pending, self._pending_count = [rest], len(rest)
         self._start_ns, self._fresh = end_ns, False
         return window

@@ -273,7 +273,7 @@ class EventStream:
         """Notes lost packets and restarts; both leave the decoder's state stale."""
         expected = self._next_seq
         self._next_seq = seq + 1
-        if expected is None or seq == expected:
+        if expected is None or seq in (expected, expected - 1):  # the latter: heard twice
             return
         if seq > expected:
             self.gaps += 1

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import yaml
 from backports import zstd
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from mcap.reader import make_reader
 from recordings import (
+    EPOCH_NS,
     EVENT_PACKET,
     H,
     W,
@@ -44,9 +45,10 @@ from spike_depth_ros.bags import (
 from spike_depth_ros.bags.messages import DEFINITIONS, quaternion
 from spike_depth_ros.bags.packets import Packetiser, with_epoch
 from spike_depth_ros.bags.rosbag import ros1_event_array
+from spike_depth_ros.bags.source import Topic, choose_event_topic
 from spike_depth_ros.camera import Camera
 from spike_depth_ros.events import make_events
-from spike_depth_ros.wire import EventStream, Packet
+from spike_depth_ros.wire import EVENT_TYPES, EventStream, Packet
 
 
 @pytest.mark.parametrize('encoding', ['evt3', 'mono'])
@@ -106,9 +108,15 @@ def test_plain_evt3_decoder_sees_every_wrap(tmp_path):
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.integers(0, 2**36), max_size=40), st.sampled_from(['evt3', 'mono']))
-def test_any_times_survive(times_us, encoding):
-    events = events_of(times_us)
+@given(
+    st.lists(st.integers(0, 2**36), max_size=40),
+    st.sampled_from(['evt3', 'mono']),
+    st.sampled_from([0, EPOCH_NS]),
+)
+@example([40_000_000, 1_000_000], 'evt3', 0)  # a camera restarts
+def test_any_times_survive(times_us, encoding, epoch_ns):
+    events = events_of(times_us).copy()
+    events['t_ns'] += epoch_ns - EPOCH_NS
     packetiser = Packetiser(H, W, 'frame', encoding)
     packets = [*packetiser.push(events[:5]), *packetiser.push(events[5:]), *packetiser.flush()]
     stream = EventStream(EVENT_PACKET)
@@ -235,9 +243,45 @@ def test_single_files_and_folders_without_metadata(tmp_path):
         np.testing.assert_array_equal(events_in(path), events)
         packed = path / f'{name}.zstd'
         packed.write_bytes(zstd.compress((path / name).read_bytes()))
+        np.testing.assert_array_equal(events_in(path), events)
         (path / name).unlink()
         np.testing.assert_array_equal(events_in(packed), events)
         np.testing.assert_array_equal(events_in(path), events)
+
+
+@pytest.mark.parametrize('storage', ['mcap', 'sqlite3'])
+def test_metadata_with_edited_qos_hides_nothing(tmp_path, storage):
+    """As people edit it for an older ROS, and in a folder whose name looks like a ROS 1 bag's."""
+    path = write_bag(tmp_path / 'drive', some_events(), storage)
+    text = (path / 'metadata.yaml').read_text(encoding='utf-8')
+    about = yaml.safe_load(text)
+    topics = about['rosbag2_bagfile_information']['topics_with_message_count']
+    topics[0]['topic_metadata']['offered_qos_profiles'] = [{'history': 1, 'depth': 77}]
+    (path / 'metadata.yaml').write_text(yaml.safe_dump(about), encoding='utf-8')
+    renamed = path.rename(tmp_path / 'drive.bag')
+    np.testing.assert_array_equal(events_in(renamed), some_events())
+
+
+def test_a_database_whose_messages_are_still_in_its_log(tmp_path):
+    path = write_bag(tmp_path / 'drive', some_events(), 'sqlite3')
+    (path / 'drive.db3-wal').write_bytes(b'')
+    np.testing.assert_array_equal(events_in(path), some_events())
+    (path / 'drive.db3-wal').write_bytes(b'messages')
+    with pytest.raises(BagError, match=r'drive.db3-wal.*wal_checkpoint'):
+        open_source(path)
+
+
+def test_times_that_no_message_can_tell(tmp_path):
+    before_all = make_events([-5_000_000_000], [1], [1], [1])
+    for encoding in ('evt3', 'mono'):
+        with pytest.raises(BagError, match=r'events at .* cannot be written'):
+            list(Packetiser(H, W, 'f', encoding).repack(before_all, 5))
+
+
+def test_two_types_of_events_on_one_topic(tmp_path):
+    topics = [Topic('/e', name, 1) for name in sorted(EVENT_TYPES)[:2]]
+    with pytest.raises(BagError, match=r'several types on /e: .*dv_ros2_msgs.*dvs_msgs'):
+        choose_event_topic(topics, None, tmp_path)
 
 
 @pytest.mark.parametrize('metadata', [True, False])

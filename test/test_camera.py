@@ -40,6 +40,15 @@ def test_rays_of_a_pinhole_by_hand():
     np.testing.assert_allclose(rays[5, 7], [3.5 / 4, 2.5 / 5, 1], rtol=1e-6)
 
 
+def test_a_fisheye_without_coefficients_is_no_pinhole():
+    ideal = Camera(640, 480, 300.0, 300.0, 320.0, 240.0, 'equidistant', (0.0, 0.0, 0.0, 0.0))
+    assert ideal.is_distorted
+    assert not ideal.rectified().is_distorted
+    x, y, _ = ideal.rays()[240, 620]
+    assert x == pytest.approx(np.tan(1.0), rel=1e-5)  # r = f theta: 300 px are 1 rad
+    assert y == pytest.approx(0, abs=1e-6)
+
+
 def test_what_a_fisheye_sees_beside_itself_has_no_ray():
     # 173 / 100 rad to the side, 130 / 100 rad up and down
     wide = Camera(346, 260, 100.0, 100.0, 172.5, 129.5, 'equidistant', (-0.05, 0.0, 0.0, 0.0))

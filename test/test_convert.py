@@ -88,13 +88,13 @@ def test_host_stamps_stay_when_events_are_encoded_anew(tmp_path):
     events = young(some_events(300))
     with BagWriter(tmp_path / 'bag') as bag:
         for k, piece in enumerate(np.array_split(events, 3)):
-            for packet in Packetiser(H, W, 'lens').repack(piece, 70_000 + k):
+            for packet in Packetiser(H, W, 'lens').repack(piece, 70_000 - k):
                 bag.add_raw('/e', EVENT_PACKET, 80_000 + k, packet.cdr)
     done = convert(tmp_path / 'bag', tmp_path / 'mono', encoding='mono')
     assert done.messages == {'/e': 3}
     found = read_all(tmp_path / 'mono')['/e']
     assert [stamp_ns for stamp_ns, _ in found] == [80_000, 80_001, 80_002]
-    assert [m.header.stamp.nanosec for _, m in found] == [70_000, 70_001, 70_002]
+    assert [m.header.stamp.nanosec for _, m in found] == [70_000, 69_999, 69_998]
     assert [m.time_base for _, m in found] == [
         int(p['t_ns'][0]) for p in np.array_split(events, 3)
     ]
@@ -237,6 +237,11 @@ def test_what_is_dropped_is_told(tmp_path):
     assert done.events == 1
     assert done.dropped == {'triggers': 2, 'out of bounds': 1, 'unknown codes': 1}
     assert h5_table(tmp_path / 'a.h5').tolist() == [[(4096 + 2) * 1000, 5, 3, 0]]
+
+    done = convert(tmp_path / 'a.raw', tmp_path / 'a')  # words stay, whatever they say
+    assert done.dropped == {}
+    done = convert(tmp_path / 'a', tmp_path / 'a_mono', encoding='mono')
+    assert done.dropped == {'triggers': 2, 'out of bounds': 1, 'unknown codes': 1}
 
     with BagWriter(tmp_path / 'bag') as bag:
         (packet,) = Packetiser(H, W, 'f').repack(some_events(3), 5)

@@ -88,6 +88,16 @@ def test_raw_words_are_untouched_and_wraps_counted(tmp_path, monkeypatch):
     np.testing.assert_array_equal(events_in(tmp_path / 'a.raw'), events)
 
 
+def test_a_raw_clock_that_falters_keeps_its_messages_in_order(tmp_path):
+    highs = [100, 101, 102, 101, 102, 103, 104]
+    words = [(0x8000 | high, 0x6001, 0x0003, 0x2005) for high in highs]
+    data = np.array(words, '<u2').tobytes()
+    (tmp_path / 'a.raw').write_bytes(b'% format EVT3;height=12;width=40\n% end\n' + data)
+    with open_source(tmp_path / 'a.raw') as source:
+        stamps = [m.stamp_ns for m in source.messages()]
+    assert stamps == [4_096_000 * slot for slot in (100, 101, 102, 102, 102, 103, 104)]
+
+
 @pytest.mark.parametrize(
     ('header', 'sentence'),
     [

@@ -158,6 +158,15 @@ def test_count_windows_partition_the_stream(cuts, window_events):
     assert [w.t0_ns for w in windows[1:]] == [w.t1_ns for w in windows[:-1]]
 
 
+def test_late_events_fill_no_count_window():
+    windower = CountWindower(PIXELS, 1, 100, max_window_ns=10**9)
+    assert len(list(windower.push(stream(np.arange(100) * MS)))) == 1
+    assert list(windower.push(stream(np.arange(60, 100) * MS).repeat(10))) == []
+    assert windower.late_events == 400
+    (window,) = windower.push(stream(np.arange(100, 200) * MS))
+    assert (window.event_count, window.t0_ns, window.t1_ns) == (100, 99 * MS + 1, 199 * MS + 1)
+
+
 def test_a_quiet_scene_still_gets_count_windows():
     windower = CountWindower(PIXELS, 2, 1000, max_window_ns=20 * MS)
     windows = list(windower.push(stream(np.arange(0, 61 * MS, MS))))

@@ -201,6 +201,18 @@ def test_lost_packets_are_counted_and_a_restart_begins_afresh():
     assert stream.counts.events == 3
 
 
+@pytest.mark.parametrize('seqs', [(0, 1, 1), (0, 0, 0)])
+def test_a_repeated_seq_is_no_restart(seqs):
+    state, stream = evt3_state(), EventStream(PACKET)
+    found_ns = []
+    for seq, t_ns in zip(seqs, (16_000_000_000, 17_000_000_000, 18_000_000_000), strict=True):
+        events = make_events([t_ns], [0], [0], [1])
+        cdr = pack_event_packet(packet('evt3', encode_evt3(events, state), seq=seq))
+        found_ns += stream.feed(cdr)[1].events['t_ns'].tolist()
+    assert found_ns == [16_000_000_000, 17_000_000_000, 18_000_000_000]
+    assert (stream.gaps, stream.restarts) == (0, 0)
+
+
 def test_a_change_of_sensor_keeps_the_totals():
     stream = EventStream(PACKET)
     stream.feed(pack_event_packet(packet(seq=0)))

@@ -104,12 +104,13 @@ def _to_bag(
     done.messages = writer.counts
     for topic, count in (*writer.undefined.items(), *source.unreadable.items()):
         done.dropped[f'messages of {topic}, whose type nobody defines'] += count
-    return _with_losses(done, streams.values())
+    return _with_unreadable(done, streams.values())
 
 
 def _write_events(
     writer: BagWriter, message: RawMessage, stream: EventStream, encoding: str, done: Conversion
 ) -> None:
+    before = _losses(stream)
     fed = stream.feed(message.cdr)
     if fed is None:
         return
@@ -119,6 +120,7 @@ def _write_events(
         writer.add_raw(message.topic, EVENT_PACKET, message.stamp_ns, message.cdr)
         return
     done.dropped['triggers'] += len(decoded.triggers)
+    done.dropped += _losses(stream) - before
     events = with_epoch(packet, decoded).events
     writer.add_event_message(message.topic, message.stamp_ns, packet, events)
 
@@ -143,14 +145,19 @@ def _to_h5(
     for topic in source.topics:
         if topic.name != source.event_topic.name:
             done.dropped[f'messages of {topic.name}'] += topic.messages or 0
-    return _with_losses(done, [stream])
+    done.dropped += _losses(stream)
+    return _with_unreadable(done, [stream])
 
 
-def _with_losses(done: Conversion, streams: Iterable[EventStream]) -> Conversion:
-    """Adds what the decoders could not use."""
+def _losses(stream: EventStream) -> Counter[str]:
+    """What the decoders could not use so far, by what it is called in a report."""
+    counts = stream.counts
+    return Counter({name.replace('_', ' '): getattr(counts, name) for name in _LOSSES})
+
+
+def _with_unreadable(done: Conversion, streams: Iterable[EventStream]) -> Conversion:
+    """Adds the messages that gave nothing."""
     for stream in streams:
-        for name in _LOSSES:
-            done.dropped[name.replace('_', ' ')] += getattr(stream.counts, name)
         for reason, count in stream.skipped.items():
             done.dropped[f'unreadable event messages ({reason})'] += count
     done.dropped = +done.dropped

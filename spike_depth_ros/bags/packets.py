@@ -9,6 +9,7 @@ this reads the same payloads as from any camera.
 from __future__ import annotations
 
 import itertools
+import struct
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -16,6 +17,7 @@ import numpy as np
 
 from spike_depth_ros.bags.source import BagError
 from spike_depth_ros.codecs import EncodeError, encode_evt3, encode_mono, evt3_state
+from spike_depth_ros.codecs.encoders import EVT3_MAX_PX
 from spike_depth_ros.compiled import compiled
 from spike_depth_ros.events import Decoded, empty_events, join_events, read_only
 from spike_depth_ros.wire import Packet, pack_event_packet
@@ -24,7 +26,8 @@ PACKET_NS = 4_000_000
 PACKET_EVENTS = 1 << 15
 MONO_SPAN_NS = 1 << 32
 EVT3_WRAP_NS = (1 << 24) * 1000
-EVT3_MAX_PX = 2048  # 11 bits
+FIRST_EPOCH_NS = 1
+"""What stands for the epoch 0, since 0 says nothing; an epoch is a multiple of `EVT3_WRAP_NS`."""
 JUMP_NS = 60_000_000_000
 """Events of one message that lie farther apart are of a clock that jumped: one stamp for all."""
 
@@ -74,12 +77,12 @@ class Packetiser:
         # the rest is copied: a view would keep the whole array alive
         self._pending = events[bounds[-2] :].copy()
         for start, stop in itertools.pairwise(bounds[:-1]):
-            yield self._packet(events[start:stop], int(events['t_ns'][start]))
+            yield self._stamped(events[start:stop])
 
     def flush(self) -> Iterator[StampedPacket]:
         """Gives what is left, at the end of the stream."""
         if len(self._pending):
-            yield self._packet(self._pending, int(self._pending['t_ns'][0]))
+            yield self._stamped(self._pending)
             self._pending = empty_events()
 
     def repack(self, events: np.ndarray, stamp_ns: int) -> Iterator[StampedPacket]:
@@ -97,18 +100,22 @@ class Packetiser:
             later_ns = later_ns if abs(later_ns) < JUMP_NS else 0
             yield self._packet(events[start:stop], stamp_ns + later_ns)
 
+    def _stamped(self, events: np.ndarray) -> StampedPacket:
+        self._stamp_ns = max(self._stamp_ns, int(events['t_ns'][0]))
+        return self._packet(events, self._stamp_ns)
+
     def _packet(self, events: np.ndarray, stamp_ns: int) -> StampedPacket:
-        stamp_ns = max(self._stamp_ns, stamp_ns)
         try:
             time_base_ns, payload = self._encode(events)
-        except EncodeError as error:
-            raise BagError(f'events cannot be written: {error}') from error
-        packet = Packet(
-            stamp_ns, *self._header, self._seq, time_base_ns, self._encoding,
-            np.frombuffer(payload, np.uint8),
-        )  # fmt: skip
-        self._seq, self._stamp_ns = self._seq + 1, stamp_ns
-        return StampedPacket(stamp_ns, pack_event_packet(packet))
+            packet = Packet(
+                stamp_ns, *self._header, self._seq, time_base_ns, self._encoding,
+                np.frombuffer(payload, np.uint8),
+            )  # fmt: skip
+            cdr = pack_event_packet(packet)
+        except (EncodeError, struct.error) as error:  # the latter: a time that the message lacks
+            raise BagError(f'events at {stamp_ns} ns cannot be written: {error}') from error
+        self._seq += 1
+        return StampedPacket(stamp_ns, cdr)
 
 
 @compiled()
@@ -141,7 +148,8 @@ def with_epoch(packet: Packet, decoded: Decoded) -> Decoded:
     times = decoded.events['t_ns'] if len(decoded.events) else decoded.triggers['t_ns']
     if not len(times):
         return decoded
-    shift_ns = packet.time_base_ns - int(times[0]) // EVT3_WRAP_NS * EVT3_WRAP_NS
+    rounds = packet.time_base_ns // EVT3_WRAP_NS - int(times[0]) // EVT3_WRAP_NS
+    shift_ns = rounds * EVT3_WRAP_NS
     if not shift_ns:
         return decoded
     events, triggers = decoded.events.copy(), decoded.triggers.copy()
@@ -158,12 +166,13 @@ class _Evt3Encoder:
 
     def __call__(self, events: np.ndarray) -> tuple[int, bytes]:
         epoch_ns = int(events['t_ns'][0]) // EVT3_WRAP_NS * EVT3_WRAP_NS
+        time_base_ns = epoch_ns or FIRST_EPOCH_NS
         try:
-            return epoch_ns, encode_evt3(events, self._state)
+            return time_base_ns, encode_evt3(events, self._state)
         except EncodeError:
             # a jump that no word can tell: begin anew, as a camera that restarts
             self._state = evt3_state()
-            return epoch_ns, encode_evt3(events, self._state)
+            return time_base_ns, encode_evt3(events, self._state)
 
 
 class _MonoEncoder:

@@ -102,13 +102,15 @@ class RawFileSource(EventSource):
         end_ns = None if duration_ns is None else begin_ns + duration_ns
         height, width = self._header.geometry
         encoding = self._header.format.encoding
+        latest_ns = 0  # a clock may falter, but readers of a bag sort by stamps
         for seq, (stamp_ns, epoch_ns, words) in enumerate(self._chunks()):
             if end_ns is not None and stamp_ns >= end_ns:
                 return
             if start_ns and stamp_ns < begin_ns:
                 continue
+            latest_ns = max(latest_ns, stamp_ns)
             packet = Packet(
-                stamp_ns=stamp_ns,
+                stamp_ns=latest_ns,
                 frame_id=FRAME_ID,
                 height=height,
                 width=width,
@@ -117,7 +119,7 @@ class RawFileSource(EventSource):
                 encoding=encoding,
                 payload=words.view(np.uint8),
             )
-            yield RawMessage(EVENTS_TOPIC, EVENT_PACKET, stamp_ns, pack_event_packet(packet))
+            yield RawMessage(EVENTS_TOPIC, EVENT_PACKET, latest_ns, pack_event_packet(packet))
 
     def progress(self) -> float:
         """See `EventSource.progress`."""

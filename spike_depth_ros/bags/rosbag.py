@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import shutil
+import struct
 import sys
 import tempfile
 from collections.abc import Callable, Collection, Iterator
@@ -77,7 +78,7 @@ class RosbagSource(EventSource):
             raise
 
     def _open(self, topic: str | None, any_of_several: bool) -> None:
-        is_ros1 = self.path.suffix == '.bag'
+        is_ros1 = self.path.suffix == '.bag' and not self.path.is_dir()
         self.kind = 'rosbag1' if is_ros1 else 'rosbag2'
         opener = _open_ros1 if is_ros1 else _open_ros2
         self._readers = opener(self.path, self._stack)
@@ -215,7 +216,7 @@ def _damage(path: Path) -> Iterator[None]:
 
     kinds = (Ros1Error, Ros2Error, SerdeError, apsw.Error, zstd.ZstdError, EOFError, KeyError,
              ValueError, TypeError, IndexError, AssertionError, RuntimeError, OSError,
-             OverflowError, MemoryError)  # fmt: skip
+             OverflowError, MemoryError, struct.error)  # fmt: skip
     try:
         yield
     except BagError:
@@ -238,29 +239,30 @@ def _open_ros1(path: Path, stack: contextlib.ExitStack) -> list[Any]:
 
 
 def _open_ros2(path: Path, stack: contextlib.ExitStack) -> list[Any]:
-    """Open readers of a bag: of the folder if its metadata is sound, else of each file in it.
+    """Open readers of a bag: one for each of its files, which hold all that is needed.
 
-    Recorders that were killed leave no metadata.yaml, and some leave one that does not name the
-    storage; the files themselves hold all that is needed.
+    Its metadata.yaml is not read: a recorder that was killed leaves none, and one whose QoS was
+    edited, so that an older ROS reads it, no longer fits its files.
     """
-    from rosbags.rosbag2 import Reader, ReaderError
+    from rosbags.rosbag2 import Reader
 
-    files = [path]
-    if path.is_dir():
-        try:
-            reader = stack.enter_context(Reader(path))
-            if reader.connections:
-                return [reader]
-        except (ReaderError, FileNotFoundError):
-            if not storage_files(path):
-                raise
-        files = storage_files(path)
+    files = storage_files(path) if path.is_dir() else [path]
+    if not files:
+        raise BagError(f'{path} holds no bag file, expected one of {list(STORAGE_SUFFIXES)}')
+    for file in files:
+        log = file.with_name(f'{file.name}-wal')  # rosbags does not look into it
+        if log.is_file() and log.stat().st_size:
+            raise BagError(
+                f'{file} has messages in {log.name} still, as after a recorder that was killed: '
+                f'move them with sqlite3 {file.name} "pragma wal_checkpoint(truncate)"'
+            )
     return [stack.enter_context(Reader(_decompressed(file, stack))) for file in files]
 
 
 def storage_files(folder: Path) -> list[Path]:
-    """The bag files directly inside a folder, by name."""
-    return [p for p in sorted(folder.iterdir()) if storage_suffix(p) in STORAGE_SUFFIXES]
+    """The bag files directly inside a folder, by name; none twice, packed and unpacked."""
+    files = [p for p in sorted(folder.iterdir()) if storage_suffix(p) in STORAGE_SUFFIXES]
+    return [p for p in files if p.suffix != '.zstd' or p.with_suffix('') not in files]
 
 
 def storage_suffix(path: Path) -> str:

@@ -169,7 +169,12 @@ def choose_event_topic(
     if not found:
         raise BagError(f'{path} holds no events: it has {listing}; expected {list(EVENT_TYPES)}')
     if len(found) > 1 and not any_of_several:
-        names = ', '.join(t.name for t in found)
+        names = ', '.join(sorted({t.name for t in found}))
+        if len({t.name for t in found}) == 1:
+            raise BagError(
+                f'{path} has events of several types on {names}: {[t.type for t in found]}, '
+                'expected one'
+            )
         raise BagError(
             f'{path} has {len(found)} event topics: choose one of {names} '
             '(--topic of the command, topic:= of the launch file)'

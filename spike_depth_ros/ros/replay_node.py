@@ -20,6 +20,8 @@ from rosgraph_msgs.msg import Clock
 
 from spike_depth_ros.bags import BagError, EventSource, RawMessage, Topic, open_source
 from spike_depth_ros.bags.bag_writer import STATIC_DEPTH
+from spike_depth_ros.bags.messages import CAMERA_INFO
+from spike_depth_ros.bags.source import EVENT_PACKET
 from spike_depth_ros.ros import params
 from spike_depth_ros.ros.inputs import InputError, message_class
 from spike_depth_ros.ros.messages import make_time
@@ -35,11 +37,9 @@ from spike_depth_ros.ros.params import RELIABILITY, ParameterError
 from spike_depth_ros.ros.process import run_node
 from spike_depth_ros.ros.replay_parameters import ReplayParameters
 
-EVENT_PACKET = 'event_camera_msgs/msg/EventPacket'
 SAME_BYTES = {'event_array_msgs/msg/EventArray': EVENT_PACKET}
 """Types that are on the wire what another type is."""
 
-CAMERA_INFO = 'sensor_msgs/msg/CameraInfo'
 TRANSFORMS, STATIC_TRANSFORMS = 'tf2_msgs/msg/TFMessage', '/tf_static'
 CLOCK_PERIOD_S = 0.01
 SAY_PERIOD_S = 5.0

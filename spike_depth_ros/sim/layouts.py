@@ -19,9 +19,9 @@ import numpy as np
 
 from spike_depth_ros.bags import BagWriter, EventsH5Writer
 from spike_depth_ros.bags.messages import quaternion
-from spike_depth_ros.bags.packets import EVT3_MAX_PX
 from spike_depth_ros.bags.source import FRAME_ID
 from spike_depth_ros.camera import Camera
+from spike_depth_ros.codecs.encoders import EVT3_MAX_PX
 from spike_depth_ros.config import require
 from spike_depth_ros.sim.sensors import EventCameraConfig
 
