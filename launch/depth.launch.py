@@ -17,7 +17,7 @@ SHARE = Path(__file__).resolve().parents[1]
 
 ARGUMENTS = {
     'events': ('/event_camera/events', 'topic of the events: EventPacket or an EventArray'),
-    'camera_info': ('/event_camera/camera_info', 'topic of the calibration, if there is one'),
+    'camera_info': ('', 'topic of the calibration, if there is one; empty: beside the events'),
     'camera_info_url': ('', 'calibration file (YAML) in place of that topic'),
     'params_file': (str(SHARE / 'config' / 'depth.yaml'), 'parameters of the nodes'),
     'checkpoint': ('', 'weights; empty: of those that come with the package'),
@@ -63,6 +63,7 @@ def start_nodes(context):
     player waits for the depth node in any case.
     """
     values = {name: LaunchConfiguration(name).perform(context) for name in ARGUMENTS}
+    values['camera_info'] = values['camera_info'] or beside(values['events'])
     depth = {name: values[name] for name in HANDED_ON if values[name]}
     replay = {'path': values['bag'], 'wait_for_subscriber_s': 60.0}
     if values['topic']:
@@ -86,6 +87,11 @@ def start_nodes(context):
 def is_true(text):
     """A launch argument as a bool."""
     return text.lower() in ('true', '1', 'yes')
+
+
+def beside(events):
+    """The topic of the calibration that belongs to a topic of events."""
+    return events.rpartition('/')[0] + '/camera_info' if '/' in events else 'camera_info'
 
 
 def rviz_node(values, use_sim_time):

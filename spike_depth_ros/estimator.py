@@ -31,6 +31,9 @@ SURELY_BEYOND = -2.0
 
 WINDOW_MODES = ('time', 'count')
 
+MAX_STEPS = 128
+"""Time steps of a window that runs on from the one before: more would be seconds of work."""
+
 MAX_COUNT_WINDOW = 4
 """A window of mode count that does not fill up is cut after so many window lengths."""
 
@@ -142,7 +145,7 @@ class Estimator:
         sensor_height: rows [px].
         sensor_width: columns [px].
         camera: calibration of the sensor. Without one, depth is in metres only as far as the
-            lens is like the training's: `focal_known` says which.
+            lens is like the training's.
         options: what the user chose.
         engine: a key of `ENGINES`, or an engine of this checkpoint to share.
         device: 'auto', 'cpu' or 'cuda'; not used for a shared engine.
@@ -151,7 +154,6 @@ class Estimator:
     Attributes:
         pixels: how sensor pixels map to the network's grid.
         camera: intrinsics of the depth frames' grid, None without a calibration.
-        focal_known: False if the canonical focal length had to be assumed.
         engine: what runs the network.
         windower: what cuts the stream.
 
@@ -182,7 +184,6 @@ class Estimator:
         if camera is not None:
             seen = camera.rectified() if self.options.rectify else camera
             self.camera = seen.binned(self.pixels.factor)
-        self.focal_known = camera is not None
         self.windower = make_windower(self.pixels, checkpoint.spikes, self.options)
         if isinstance(engine, str):
             if engine not in ENGINES:
@@ -235,12 +236,18 @@ def cut_times_ns(spikes: SpikeConfig, options: EstimatorOptions) -> tuple[int, i
     """Length of a window, and time from one to the next: zeros are as the checkpoint says [ns].
 
     Raises:
-        ConfigError: the stride is longer than the window, or very much shorter.
+        ConfigError: the stride is longer than the window or very much shorter, or, when
+            streaming, of more than `MAX_STEPS` time steps.
     """
     window_ms = options.window_ms or spikes.window_ms
     window_ns, stride_ns = round(window_ms * 1e6), round((options.stride_ms or window_ms) * 1e6)
     if options.window_mode == 'time' and not options.streaming:
         check_cuts(window_ns, stride_ns)
+    if options.streaming and spikes.steps * stride_ns > MAX_STEPS * window_ns:
+        raise ConfigError(
+            f'stride_ms is {stride_ns / 1e6:g}, expected at most {MAX_STEPS} time steps of '
+            f'{window_ns / spikes.steps / 1e6:g} ms'
+        )
     return window_ns, stride_ns
 
 

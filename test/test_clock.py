@@ -36,6 +36,16 @@ def test_drift_is_followed():
     assert 30 < clock.drift_ppm < 55
 
 
+def test_a_delay_that_is_worked_off_is_no_drift():
+    clock, told_ppm = SensorClock(), []
+    for k in range(6000):
+        t = k * 10 * MS
+        clock.update(OFFSET + t + max(0, 300 * MS - k * MS), t)  # on time after 3 s
+        told_ppm.append(clock.drift_ppm)
+    assert clock.offset_ns == OFFSET
+    assert set(told_ppm) == {0.0}
+
+
 def test_sensor_time_that_falls_is_a_jump():
     clock = SensorClock()
     clock.update(OFFSET + 10 * S, 10 * S)

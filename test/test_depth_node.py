@@ -27,6 +27,7 @@ from graph import (
     WIDTH,
     Driver,
     event_array,
+    event_packet,
     overrides,
     says,
     some_events,
@@ -137,6 +138,28 @@ def test_impossible_changes_are_refused_with_a_reason(start):
     )
 
 
+def test_windows_of_too_many_steps_are_refused(start):
+    node = start(streaming=True)
+    (refused,) = node.set_parameters(overrides({'stride_ms': 10_000.0}))
+    assert 'stride_ms is 10000, expected at most 128 time steps of 10 ms' in refused.reason
+
+
+def test_stamps_rise_while_a_delay_is_worked_off(graph, start):
+    start()
+    depth = graph.listen(Image, '/depth_node/depth/image')
+
+    def late(events):
+        first_ms = int(events['t_ns'][0]) // MS
+        delay_ms = max(0, 300 - 3 * first_ms)
+        return event_packet(events, stamp_ns=EPOCH_NS + (first_ms + delay_ms) * MS)
+
+    Driver(graph, pack=late).send(16 * WINDOW_MS)
+    assert graph.spin_until(lambda: len(depth) == 15)
+    stamps = [stamp_ns(message) for message in depth]
+    assert (np.diff(stamps) > 0).all()
+    assert stamps[-1] == EPOCH_NS + 15 * WINDOW_MS * MS
+
+
 def test_nothing_is_computed_that_nobody_subscribes_to(graph, start):
     node = start()
     driver = Driver(graph)
@@ -205,7 +228,8 @@ def test_a_wrong_qos_is_told_and_survived(graph, start):
 def test_qos_can_be_overridden(graph, start):
     overridden = {'/events.subscription.reliability': 'reliable',
                   '/events.subscription.depth': '7',
-                  '/depth_node/depth/image.publisher.reliability': 'best_effort'}  # fmt: skip
+                  '/depth_node/depth/image.publisher.reliability': 'best_effort',
+                  '/depth_node/depth/points.publisher.depth': '9'}  # fmt: skip
     given = [f'qos_overrides.{name}:={value}' for name, value in overridden.items()]
     node = start(cli_args=['--ros-args', *(word for item in given for word in ('-p', item))])
     depth = graph.listen(Image, '/depth_node/depth/image', BEST_EFFORT)
@@ -215,6 +239,7 @@ def test_qos_can_be_overridden(graph, start):
         (taken,) = graph.camera.get_subscriptions_info_by_topic('/events')
         assert taken.qos_profile.reliability == ReliabilityPolicy.RELIABLE
         assert node.get_parameter('qos_overrides./events.subscription.depth').value == 7
+        assert node.outputs.publishers['cloud'].qos_profile.depth == 9
         offered = {n: p.qos_profile.reliability for n, p in node.outputs.publishers.items()}
         assert offered.pop('depth') == ReliabilityPolicy.BEST_EFFORT
         assert set(offered.values()) == {ReliabilityPolicy.RELIABLE}, 'of that topic alone'
@@ -440,6 +465,12 @@ def test_parameters_that_are_not_live_are_read_when_it_is_configured(graph, star
     assert node.trigger_configure() == node.trigger_activate() == SUCCESS
     assert node.outputs.publishers['depth'].qos_profile.depth == 3
     assert graph.spin_until(lambda: len(arrays) >= 5)
+    assert node.trigger_deactivate() == node.trigger_cleanup() == SUCCESS
+    changes = overrides({'output_queue': 4, 'output_reliability': 'best_effort'})
+    assert all(result.successful for result in node.set_parameters(changes))
+    assert node.trigger_configure() == SUCCESS
+    qos = node.outputs.publishers['depth'].qos_profile
+    assert (qos.depth, qos.reliability) == (4, ReliabilityPolicy.BEST_EFFORT)
 
 
 def test_a_manager_may_do_it(graph, start):

@@ -119,8 +119,15 @@ def test_without_a_calibration(graph, start):
     infos = graph.listen(CameraInfo, '/depth_node/depth/camera_info')
     driver = Driver(graph)
     driver.send(2 * WINDOW_MS)
-    assert says(graph, node, 'no calibration yet')
+    assert says(graph, node, 'no calibration yet: nothing came on /camera_info')
     assert not depth
+    uncalibrated = graph.camera.create_publisher(CameraInfo, 'camera_info', RELIABLE)
+    assert graph.spin_until(lambda: uncalibrated.get_subscription_count() > 0)
+    uncalibrated.publish(CameraInfo(width=WIDTH, height=HEIGHT))
+    driver.send(2 * WINDOW_MS)
+    assert says(graph, node, 'no calibration yet: focal length is (0.0, 0.0) px')
+    graph.camera.destroy_publisher(uncalibrated)
+    assert graph.spin_until(lambda: node.count_publishers('camera_info') == 0)
     node.set_parameters(overrides({'require_calibration': False, 'assumed_hfov_deg': 90.0}))
     driver.send(2 * WINDOW_MS)
     assert graph.spin_until(lambda: depth and infos)
@@ -420,6 +427,18 @@ def test_an_engine_that_fails_deactivates_the_node_with_a_reason(graph, start):
     driver.send(2 * WINDOW_MS)
     assert graph.spin_until(lambda: depth)
     assert 'out of smoke' not in node.health.verdict()[1]
+
+
+def test_a_cleanup_forgets_the_error_and_starts_nothing(graph, start):
+    node = start(autostart=True, configure=False)
+    assert graph.spin_until(lambda: node.state == 'active')
+    node.last_error = 'deactivated: out of smoke'
+    assert node.trigger_deactivate() == node.trigger_cleanup() == SUCCESS
+    assert node.set_parameters(overrides({'num_threads': 2}))[0].successful
+    graph.spin_for(0.5)
+    assert node.state == 'unconfigured'
+    assert node.set_parameters(overrides({'autostart': True}))[0].successful
+    assert graph.spin_until(lambda: node.state == 'active')
 
 
 def test_an_error_that_nobody_expected_is_told_and_survived(graph, start, monkeypatch):

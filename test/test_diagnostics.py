@@ -20,8 +20,8 @@ from spike_depth_ros.ros.diagnostics import (
 
 GOOD = Flow(
     state='active', last_error='', enabled=True, publishers=1, topic='/events', subscribed=True,
-    topic_problem='', unusable='', silent_s=0.1, wanted=True, obstacle='', frame_age_s=0.1,
-    frames_hz=20.0,
+    topic_problem='', unusable='', silent_s=0.1, wanted=True, obstacle='', dropping=False,
+    frame_age_s=0.1, frames_hz=20.0,
 )  # fmt: skip
 
 
@@ -40,6 +40,8 @@ GOOD = Flow(
     ({'obstacle': 'no calibration yet'}, ERROR, 'no calibration yet'),
     ({'frame_age_s': None}, WARN, 'no window is complete'),
     ({'frame_age_s': 6.0}, WARN, 'no window is complete'),
+    ({'frame_age_s': None, 'dropping': True}, ERROR, 'every window is dropped'),
+    ({'dropping': True}, OK, '20.0 depth maps/s'),
     ({'publishers': 0, 'enabled': False, 'wanted': False}, ERROR, 'nobody publishes'),
 ])  # fmt: skip
 def test_the_first_reason_is_given(change, level, words):

@@ -86,6 +86,7 @@ def started(**given):
         ARGUMENTS=arguments(),
         HANDED_ON=ast.literal_eval(constant('HANDED_ON')),
         is_true=function('is_true'),
+        beside=function('beside'),
         ros_node=lambda values, executable, parameters: parameters,
     )(None)
 
@@ -101,6 +102,14 @@ def function(name, **names):
 def test_log_level_is_for_the_logger_that_the_node_has(namespace, graph):
     node = graph.add(Node('depth_node', namespace=namespace.rstrip('/')))
     assert function('logger')(namespace, 'depth_node') == node.get_logger().name
+
+
+def test_the_calibration_is_looked_for_beside_the_events():
+    topics = ('/event_camera/events', '/left/events', 'left/events', '/events', 'events')
+    assert [function('beside')(topic) for topic in topics] == [
+        '/event_camera/camera_info', '/left/camera_info', 'left/camera_info', '/camera_info',
+        'camera_info',
+    ]  # fmt: skip
 
 
 def test_words_that_mean_true():
@@ -161,6 +170,12 @@ def test_package_xml_names_what_is_imported():
             'ros2launch'} <= keys  # fmt: skip
     assert package.get('format') == '3'
     assert package.findtext('export/build_type') == 'ament_python'
+
+
+def test_package_xml_names_what_tests_need():
+    package = ET.parse(ROOT / 'package.xml').getroot()
+    needed = {e.text for kind in ('depend', 'test_depend') for e in package.iter(kind)}
+    assert {'python3-pytest', 'python3-pytest-timeout', 'python3-hypothesis'} <= needed
 
 
 def test_package_xml_agrees_with_setup_py():

@@ -4,6 +4,7 @@ import struct
 
 import numpy as np
 import pytest
+from diagnostic_msgs.msg import DiagnosticArray
 from event_camera_msgs.msg import EventPacket
 from graph import EPOCH_NS, FRAME, MS, RELIABLE, event_array, event_packet, overrides, some_events
 from rclpy.qos import DurabilityPolicy, QoSProfile
@@ -188,6 +189,8 @@ def test_what_would_mix_with_the_events_is_not_played(graph, play, tmp_path):
         writer.add_raw('/camera_info', CAMERA_INFO, EPOCH_NS, info)
         writer.add_raw('/other/camera_info', CAMERA_INFO, EPOCH_NS, info)
         writer.add_raw('/depth_node/depth/camera_info', CAMERA_INFO, EPOCH_NS, info)
+        report = serialize_message(DiagnosticArray())
+        writer.add_raw('/diagnostics', 'diagnostic_msgs/msg/DiagnosticArray', EPOCH_NS, report)
     node = play(tmp_path / 'several', topic='/eye/events', wait_for_subscriber_s=0.0)
     assert graph.spin_until(node.finished.is_set)
     assert set(node._channels) == {'/eye/events', '/other/camera_info'}

@@ -86,11 +86,15 @@ class SensorClock:
 
     @property
     def drift_ppm(self) -> float:
-        """How much faster ROS time runs than sensor time [1e-6]; 0 before 1 s has passed."""
+        """How much faster ROS time runs than sensor time [1e-6]; 0 for the first 10 s.
+
+        The first messages may come with a delay that is worked off; only when the offset of a
+        whole horizon is known can another be compared with it.
+        """
         if self._first is None or self.offset_ns is None or self._newest_ns is None:
             return 0.0
         span_ns = self._newest_ns - self._first.sensor_ns
-        if span_ns < 1_000_000_000:
+        if span_ns < 2 * HORIZON_NS:
             return 0.0
         return 1e6 * (self.offset_ns - self._first.offset_ns) / span_ns
 
@@ -101,7 +105,7 @@ class SensorClock:
         while self._smallest[0].sensor_ns < sample.sensor_ns - HORIZON_NS:
             self._smallest.popleft()
         self.offset_ns = self._smallest[0].offset_ns
-        if self._first is None or sample.sensor_ns - self._first.sensor_ns < 1_000_000_000:
+        if self._first is None or sample.sensor_ns - self._first.sensor_ns < HORIZON_NS:
             first_ns = sample.sensor_ns if self._first is None else self._first.sensor_ns
             self._first = _Sample(first_ns, self.offset_ns)
 

@@ -1,6 +1,7 @@
 """The node: events in, metric depth out, as a lifecycle node that starts by itself.
 
-All callbacks run in one executor thread and only enqueue or read; the work is in `pipeline`.
+All callbacks run in one executor thread. While the node is active they only enqueue, read or, when
+asked for a snapshot, write; the work is in `pipeline`.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, qos_profile_sensor_data
 from rclpy.qos_overriding_options import InvalidQosOverridesError
+from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo
 from std_srvs.srv import SetBool, Trigger
 
@@ -53,7 +55,8 @@ CALIBRATION_GRACE_S = 2.0
 """If somebody publishes camera_info, a message of it is awaited this long after activation."""
 
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-"""Of a calibration that is published once, maybe before this node came."""
+"""Of a calibration that is published once, maybe before this node came; reliable, for DDS gives
+what came before to no other."""
 
 CONFIGURE_ERRORS = (
     ValueError, OSError, RuntimeError, MemoryError, ImportError, InvalidQosOverridesError,
@@ -89,7 +92,8 @@ class DepthNode(LifecycleNode):
         self.pipeline: Pipeline | None = None
         self.outputs: Outputs | None = None
         self.events: EventInput | None = None
-        self._active_entities: list = []
+        self._calibration: Subscription | None = None
+        self._latched_calibration: Subscription | None = None
         self._state_machine: Any = None
         super().__init__('depth_node', **options)
         params.declare(self, DepthParameters)
@@ -101,6 +105,7 @@ class DepthNode(LifecycleNode):
         self._steps = 0
         self.energy: EnergyMeter | None = None
         self.camera: Camera | None = None
+        self._camera_problem = ''
         self._active_since_s = math.inf
         self._set_up_parameters()
         self.create_service(Trigger, '~/reset', self._on_reset)
@@ -127,6 +132,7 @@ class DepthNode(LifecycleNode):
         self.parameters = params.read(self, DepthParameters)
         self._health_timer.timer_period_ns = round(self.parameters.diagnostics_period_s * 1e9)
         self._health_timer.reset()  # or the period begins when the present one has ended
+        self.last_error = ''
         self.health.publish()  # the last word until all is loaded: 'the node is configuring'
         try:
             self._check(self.parameters)
@@ -139,7 +145,6 @@ class DepthNode(LifecycleNode):
             self.get_logger().error(self.last_error)
             self._release()
             return FAILURE
-        self.last_error = ''
         self._tell_what_is_loaded()
         return super().on_configure(state)
 
@@ -152,7 +157,7 @@ class DepthNode(LifecycleNode):
             self, self.parameters.event_type, self._start_pipeline, self._on_message
         )
         if not self.parameters.camera_info_url:
-            self._hear_calibration(qos_profile_sensor_data)
+            self._calibration = self._hear_calibration(qos_profile_sensor_data)
         result = super().on_activate(state)
         self.events.look()
         return result
@@ -166,6 +171,7 @@ class DepthNode(LifecycleNode):
     @told
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Lets go of weights and publishers."""
+        self.last_error = ''
         self._release()
         return SUCCESS
 
@@ -236,30 +242,29 @@ class DepthNode(LifecycleNode):
             self.get_logger().warning(f'inference is still busy after {STOP_TIMEOUT_S:g} s')
         self.pipeline = None
 
-    def _hear_calibration(self, qos: QoSProfile) -> None:
-        self._active_entities.append(
-            self.create_subscription(
-                CameraInfo, 'camera_info', self._on_camera_info, qos,
-                event_callbacks=NO_SUBSCRIPTION_EVENTS,
-            )
+    def _hear_calibration(self, qos: QoSProfile) -> Subscription:
+        return self.create_subscription(
+            CameraInfo, 'camera_info', self._on_camera_info, qos,
+            event_callbacks=NO_SUBSCRIPTION_EVENTS,
         )  # fmt: skip
 
     def _look_for_latched_calibration(self) -> None:
         """Asks those for their last calibration who keep it; the others would warn of the wish."""
-        if len(self._active_entities) != 1:
+        if self._calibration is None or self._latched_calibration is not None:
             return
-        offered = self.get_publishers_info_by_topic(self._active_entities[0].topic_name)
+        offered = self.get_publishers_info_by_topic(self._calibration.topic_name)
         if any(o.qos_profile.durability == DurabilityPolicy.TRANSIENT_LOCAL for o in offered):
-            self._hear_calibration(LATCHED)
+            self._latched_calibration = self._hear_calibration(LATCHED)
 
     def _stop(self) -> None:
         self._active_since_s = math.inf
         if self.events is not None:
             self.events.close()
         self.events = None
-        for subscription in self._active_entities:
-            self.destroy_subscription(subscription)
-        self._active_entities = []
+        for subscription in (self._calibration, self._latched_calibration):
+            if subscription is not None:
+                self.destroy_subscription(subscription)
+        self._calibration = self._latched_calibration = None
         self._stop_pipeline()
 
     def _release(self) -> None:
@@ -274,7 +279,7 @@ class DepthNode(LifecycleNode):
 
     def _show(self, result: Result) -> None:
         self._outputs().show(result, self.parameters)
-        if self.energy is not None:
+        if self.energy is not None and self.health.is_heard():
             self.energy.look(result.job.window.spikes, self.parameters.energy_period_s)
 
     def _say(self, sentence: str) -> None:
@@ -287,8 +292,9 @@ class DepthNode(LifecycleNode):
         topic = self.resolve_topic_name('camera_info')
         awaited = time.monotonic() - self._active_since_s < CALIBRATION_GRACE_S
         if self.parameters.require_calibration or (awaited and self.count_publishers(topic) > 0):
+            problem = self._camera_problem or 'nothing came'
             raise CalibrationError(
-                f'no calibration yet: nothing came on {topic}, and camera_info_url is '
+                f'no calibration yet: {problem} on {topic}, and camera_info_url is '
                 f'{self.parameters.camera_info_url!r}'
             )
         return assumed_camera(width, height, self._assumed_focal_px(width))
@@ -323,8 +329,10 @@ class DepthNode(LifecycleNode):
         try:
             camera = camera_from_info(message)
         except CalibrationError as error:
+            self._camera_problem = str(error)
             self.get_logger().error(f'camera_info: {error}', throttle_duration_sec=10.0)
             return
+        self._camera_problem = ''
         if camera != self.camera:
             size = f'{camera.width}x{camera.height}'
             self.get_logger().info(f'calibration of {size} px, focal length {camera.fx:.1f} px')
@@ -401,8 +409,10 @@ class DepthNode(LifecycleNode):
         self.parameters = params.read(self, DepthParameters)
         if self.pipeline is not None:
             self.pipeline.set_max_latency(self.parameters.max_latency_ms)
-        if self.last_error and self.state == 'unconfigured' and self.parameters.autostart:
-            self._autostart_due = True  # what kept the node from starting may be mended now
+        wished = any(change.name == 'autostart' for change in changes)
+        may_start = self.state == 'unconfigured' and self.parameters.autostart
+        if may_start and (wished or self.last_error):  # which may be mended now
+            self._autostart_due = True
 
 
 def executor_of(node: DepthNode) -> Executor:

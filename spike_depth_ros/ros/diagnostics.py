@@ -95,6 +95,7 @@ class Flow(NamedTuple):
         silent_s: time since the last event; None before the first.
         wanted: True if anybody subscribes to an output.
         obstacle: why events do not become depth.
+        dropping: True if windows or messages were dropped since the last look.
         frame_age_s: time since the last depth frame; None before the first.
         frames_hz: depth frames per second now.
     """
@@ -110,12 +111,14 @@ class Flow(NamedTuple):
     silent_s: float | None
     wanted: bool
     obstacle: str
+    dropping: bool
     frame_age_s: float | None
     frames_hz: float
 
 
 def flow_verdict(flow: Flow) -> tuple[bytes, str]:
     """Level and sentence: depth comes out, or the first reason why it does not."""
+    stale = flow.frame_age_s is None or flow.frame_age_s > SILENT_S
     silence = 'no events yet' if flow.silent_s is None else f'no events for {flow.silent_s:.0f} s'
     reasons: tuple[tuple[bool, bytes, str], ...] = (
         (bool(flow.last_error), ERROR, flow.last_error),
@@ -128,8 +131,9 @@ def flow_verdict(flow: Flow) -> tuple[bytes, str]:
          f'{silence} on {flow.topic}: is the scene static, the lens covered?'),
         (not flow.wanted, OK, 'idle: nobody subscribes to an output'),
         (bool(flow.obstacle), ERROR, flow.obstacle),
-        (flow.frame_age_s is None or flow.frame_age_s > SILENT_S, WARN,
-         'events come in, but no window is complete yet'),
+        (stale and flow.dropping, ERROR,
+         'every window is dropped: inference is too slow for max_latency_ms'),
+        (stale, WARN, 'events come in, but no window is complete yet'),
     )  # fmt: skip
     for applies, level, sentence in reasons:
         if applies:

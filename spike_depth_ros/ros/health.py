@@ -67,6 +67,10 @@ class Health:
         name = self._node.get_fully_qualified_name().lstrip('/')
         self._publisher.publish(diagnostic_array(now_ns, name, reports))
 
+    def is_heard(self) -> bool:
+        """True if anybody listens to /diagnostics."""
+        return self._publisher.get_subscription_count() > 0
+
     def verdict(self) -> tuple[bytes, str]:
         """Does depth come out, and if not, why?"""
         node, pipeline, events = self._node, self._node.pipeline, self._node.events
@@ -82,6 +86,7 @@ class Health:
             silent_s=self._age_s('events'),
             wanted=bool(node.outputs and node.outputs.wanted()),
             obstacle=pipeline.obstacle if pipeline else '',
+            dropping=self._per_second.get('dropped', 0.0) > 0,
             frame_age_s=self._age_s('frames'),
             frames_hz=self._per_second.get('frames', 0.0),
         ))  # fmt: skip

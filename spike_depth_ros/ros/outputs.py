@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import operator
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
+from rcl_interfaces.msg import ParameterDescriptor
 from rclpy.lifecycle import LifecycleNode, LifecyclePublisher
-from rclpy.qos import HistoryPolicy, QoSProfile
-from rclpy.qos_overriding_options import QoSOverridingOptions
+from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos_overriding_options import InvalidQosOverridesError
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 
 from spike_depth_ros import pictures
@@ -40,6 +42,14 @@ OUTPUTS: dict[str, Output] = {
 }
 
 
+OVERRIDES: dict[str, Callable[[Any], Any]] = {
+    'history': lambda value: HistoryPolicy[value.upper()],
+    'depth': operator.index,
+    'reliability': lambda value: ReliabilityPolicy[value.upper()],
+}
+"""Policy that a parameter may override -> what makes the policy of the parameter's value."""
+
+
 class Outputs:
     """The publishers of one configured node.
 
@@ -60,16 +70,14 @@ class Outputs:
         self.publishers: dict[str, LifecyclePublisher] = {}
         try:
             for name, output in OUTPUTS.items():
+                qos = QoSProfile(
+                    history=HistoryPolicy.KEEP_LAST,
+                    depth=queue,
+                    reliability=RELIABILITY[reliability],
+                )
+                _override(node, output.topic, qos)
                 self.publishers[name] = node.create_lifecycle_publisher(
-                    output.type,
-                    output.topic,
-                    QoSProfile(  # one each, for rclpy writes overrides from parameters into it
-                        history=HistoryPolicy.KEEP_LAST,
-                        depth=queue,
-                        reliability=RELIABILITY[reliability],
-                    ),
-                    event_callbacks=NO_PUBLISHER_EVENTS,
-                    qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+                    output.type, output.topic, qos, event_callbacks=NO_PUBLISHER_EVENTS
                 )
         except BaseException:
             self.destroy()
@@ -149,3 +157,27 @@ class Outputs:
         if camera != self._rays_of:
             self._rays_of, self._rays = camera, camera.rays()
         return self._rays
+
+
+def _override(node: LifecycleNode, topic: str, qos: QoSProfile) -> None:
+    """Puts into a profile what the parameters `qos_overrides.TOPIC.publisher.*` say.
+
+    rclpy could, but it gives these parameters the first profile's policies as defaults: a node
+    that is configured again would keep those for ever, whatever its other parameters say by then.
+
+    Raises:
+        InvalidQosOverridesError: no such policy.
+    """
+    for policy, convert in OVERRIDES.items():
+        name = f'qos_overrides.{node.resolve_topic_name(topic)}.publisher.{policy}'
+        if not node.has_parameter(name):
+            text = f'{policy} of {topic}; not set: as the parameters of the outputs say'
+            descriptor = ParameterDescriptor(description=text, read_only=True, dynamic_typing=True)
+            node.declare_parameter(name, descriptor=descriptor)
+        value = node.get_parameter(name).value
+        if value is None:
+            continue
+        try:
+            setattr(qos, policy, convert(value))
+        except (KeyError, TypeError, AttributeError, AssertionError, ValueError) as error:
+            raise InvalidQosOverridesError(f'{name} is {value!r}: no such {policy}') from error

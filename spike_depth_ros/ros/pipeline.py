@@ -142,6 +142,7 @@ class Pipeline:
         self._estimator: Estimator | None = None
         self._built_for: tuple | None = None
         self._reset_asked = False
+        self._last_stamp_ns: int | None = None
 
     def start(self) -> None:
         """Starts the threads."""
@@ -206,9 +207,17 @@ class Pipeline:
         frame_id = self._wiring.parameters().frame_id or packet.frame_id or DEFAULT_FRAME
         start_s = time.perf_counter()
         for window in _without_pause(estimator.windower.push(decoded.events)):
-            job = Job(window, estimator, self.clock.to_ros(window.t1_ns), frame_id)
-            self.windows.put(job, arrived_s)
+            stamp_ns = self._stamp_ns(window.t1_ns)
+            self.windows.put(Job(window, estimator, stamp_ns, frame_id), arrived_s)
         self.meters.took('accumulate', start_s)
+
+    def _stamp_ns(self, sensor_ns: int) -> int:
+        """ROS time of a sensor time; it rises, even where the offset is still being learnt."""
+        stamp_ns = self.clock.to_ros(sensor_ns)
+        if self._last_stamp_ns is not None:
+            stamp_ns = max(stamp_ns, self._last_stamp_ns + 1)
+        self._last_stamp_ns = stamp_ns
+        return stamp_ns
 
     def _remember(self, events: np.ndarray) -> None:
         self.recent.append(events)
@@ -222,6 +231,7 @@ class Pipeline:
 
     def _forget(self) -> None:
         self._reset_asked = False
+        self._last_stamp_ns = None
         self.meters.resets += 1
         self.windows.clear()
         if self._estimator is not None:

@@ -54,6 +54,9 @@ def as_it_is(cdr: bytes) -> Iterable[bytes]:
 OWN_RESULTS = tuple(output.topic.replace('~', '/depth_node') for output in OUTPUTS.values())
 """Ends of the names that depth_node publishes under."""
 
+OF_THE_NODES = ('/diagnostics', '/rosout', '/parameter_events', '/transition_event')
+"""Ends of the names under which the nodes of that time told of themselves."""
+
 
 class NotPlayedError(Exception):
     """Why a recorded topic is left out."""
@@ -74,7 +77,7 @@ class ReplayNode(Node):
     to the topic that it was recorded from, where its message type is installed. What was latched
     is latched again; a recorded `/clock` gives way to the player's own. Left out is what would mix
     with what is played or estimated: topics that lead to where the events or their calibration go,
-    and results of depth_node.
+    results of depth_node, and what nodes told of themselves.
 
     Args:
         **options: as of `rclpy.node.Node`.
@@ -143,6 +146,8 @@ class ReplayNode(Node):
             raise NotPlayedError('this player publishes its own')
         if topic.name.endswith(OWN_RESULTS):
             raise NotPlayedError('an answer of an earlier run, to be told from those of this one')
+        if topic.name.endswith(OF_THE_NODES):
+            raise NotPlayedError('which the nodes of that time told of themselves')
         try:
             message = message_class(topic.type)
             target = self.resolve_topic_name('camera_info' if is_info else topic.name)

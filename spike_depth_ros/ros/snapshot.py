@@ -33,7 +33,7 @@ def write_snapshot(result: Result, recent: list[np.ndarray], parameters: DepthPa
     folder = Path(parameters.snapshot_dir).expanduser()
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f'snapshot_{result.job.stamp_ns}.npz'
-    np.savez_compressed(
+    np.savez(  # not compressed: events go on coming in meanwhile
         path,
         events=events[events['t_ns'] < window.t1_ns],
         spikes=window.spikes,
