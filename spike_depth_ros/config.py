@@ -75,6 +75,7 @@ class DepthRange:
         require(0 < self.min_m < self.max_m, 'min_m', self.min_m, f'0 < min_m < {self.max_m}')
         require(math.isfinite(self.max_m), 'max_m', self.max_m, 'finite')
         require(0 < self.focal_px < math.inf, 'focal_px', self.focal_px, '0 to finite')
+        require(math.isfinite(self.max_m / self.min_m), 'min_m', self.min_m, 'not as near 0')
 
     @property
     def alpha(self) -> float:

@@ -3,14 +3,15 @@
 Every convolution and matrix product that runs is seen, whatever module it is in. A product
 counts as accumulations (AC) only if an operand really was {0, 1}; then only its ones cost.
 Normalisations are taken as folded; elementwise work (residual sums, membranes) is left out, as
-in the literature on spiking transformers, and memory traffic is stated apart.
+in the literature on spiking transformers. Memory traffic is stated apart: weights, what is
+remembered, and what goes into and comes out of every product.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -68,14 +69,16 @@ class EnergyReport:
 
     Attributes:
         layers: in the order in which they ran.
-        weight_bytes: every weight read once per time step.
+        weight_bytes: every weight, read once per time step where spikes meet it, else once.
         state_bytes: all that is remembered, read and written each time: membranes and running
             sums per time step, the two maps of a ConvLSTM per window.
+        activation_bytes: what goes into every product (spikes: a bit each) and comes out of it.
     """
 
     layers: tuple[LayerEnergy, ...]
     weight_bytes: float
     state_bytes: float
+    activation_bytes: float
 
     def compute_pj(self, part: str | None = None) -> float:
         """Energy of all arithmetic, or of that of 'encoder' or 'head'."""
@@ -84,7 +87,8 @@ class EnergyReport:
     @property
     def memory_pj(self) -> float:
         """Energy of the memory traffic, which no other figure here contains."""
-        return (self.weight_bytes + self.state_bytes) * E_MEMORY_PJ_PER_BYTE
+        in_all = self.weight_bytes + self.state_bytes + self.activation_bytes
+        return in_all * E_MEMORY_PJ_PER_BYTE
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready: totals, shares and all layers."""
@@ -142,6 +146,7 @@ def measure_energy(model: nn.Module, spikes: Tensor) -> EnergyReport:
         layers,
         _weight_bytes(running, steps),
         2.0 * FLOAT_BYTES * remembered / batch,
+        counter.activation_bytes / batch,
     )
 
 
@@ -177,6 +182,7 @@ class _Counter(TorchDispatchMode):
     def __init__(self, model: nn.Module, levels: int) -> None:
         super().__init__()
         self.layers: list[LayerEnergy] = []
+        self.activation_bytes = 0.0
         self._levels = levels
         self._stack: list[str] = []
         self._calls: dict[str, int] = {}
@@ -192,7 +198,11 @@ class _Counter(TorchDispatchMode):
         result = func(*args, **(kwargs or {}))
         rule = _RULES.get(func)
         if rule is not None:
-            self.layers.append(self._layer(rule(args, result, self._levels)))
+            self.layers.append(self._layer(rule.tally(args, result, self._levels)))
+            operands = (args[place] for place in rule.operands)
+            self.activation_bytes += sum(_bytes(x, self._levels) for x in operands)
+            made = result if isinstance(result, Tensor) else result[0]
+            self.activation_bytes += FLOAT_BYTES * made.numel()
         return result
 
     def _layer(self, count: tuple[float, bool, float, float]) -> LayerEnergy:
@@ -217,6 +227,11 @@ def _spikes_of(x: Tensor, levels: int) -> Tensor | None:
     """`x` if it holds nothing but whole spikes, 0..levels; else None."""
     whole = (x == x.round()) & (x >= 0) & (x <= levels)
     return x if bool(whole.all()) else None
+
+
+def _bytes(x: Tensor, levels: int) -> float:
+    """Of an operand: a bit for each that may be a spike, else a float."""
+    return x.numel() / 8 if _spikes_of(x, levels) is not None else float(FLOAT_BYTES * x.numel())
 
 
 def _convolution(args: tuple, result: Tensor, levels: int) -> tuple[float, bool, float, float]:
@@ -256,13 +271,30 @@ def _attention(args: tuple, result: Any, levels: int) -> tuple[float, bool, floa
     return float((q != 0).float().mean()), False, dense, 0.0
 
 
+class _Rule(NamedTuple):
+    """How to count an operator."""
+
+    tally: Callable[[tuple, Any, int], tuple[float, bool, float, float]]
+    """(rate, spiking, dense MACs, ACs) from its arguments, its result and the levels of spikes."""
+    operands: tuple[int, ...]
+    """Places of the arguments that are no weights."""
+
+
+def _first(args: tuple, result: Any, levels: int) -> tuple[float, bool, float, float]:
+    return _product(args[0], args[1], levels)
+
+
+def _second(args: tuple, result: Any, levels: int) -> tuple[float, bool, float, float]:
+    return _product(args[1], args[2], levels)
+
+
 _ATEN = torch.ops.aten
-_RULES: dict[Any, Callable[[tuple, Any, int], tuple[float, bool, float, float]]] = {
-    _ATEN.convolution.default: _convolution,
-    _ATEN.mm.default: lambda args, _, levels: _product(args[0], args[1], levels),
-    _ATEN.bmm.default: lambda args, _, levels: _product(args[0], args[1], levels),
-    _ATEN.addmm.default: lambda args, _, levels: _product(args[1], args[2], levels),
-    _ATEN.baddbmm.default: lambda args, _, levels: _product(args[1], args[2], levels),
-    _ATEN._scaled_dot_product_flash_attention_for_cpu.default: _attention,
+_RULES: dict[Any, _Rule] = {
+    _ATEN.convolution.default: _Rule(_convolution, (0,)),
+    _ATEN.mm.default: _Rule(_first, (0,)),
+    _ATEN.addmm.default: _Rule(_second, (1,)),
+    _ATEN.bmm.default: _Rule(_first, (0, 1)),
+    _ATEN.baddbmm.default: _Rule(_second, (1, 2)),
+    _ATEN._scaled_dot_product_flash_attention_for_cpu.default: _Rule(_attention, (0, 1, 2)),
 }
-"""Operator -> (rate, spiking, dense MACs, ACs) from its arguments and result."""
+"""Products: `linear` makes mm and addmm of itself, attention bmm."""

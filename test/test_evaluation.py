@@ -13,7 +13,7 @@ from spike_depth_ros.data.sample import Sample
 from spike_depth_ros.estimator import Limits, interpret
 from spike_depth_ros.model.checkpoint import Checkpoint, save_checkpoint, untrained_checkpoint
 from spike_depth_ros.model.registry import build
-from spike_depth_ros.train import comparison, report_pages
+from spike_depth_ros.train import comparison, evaluation, report_pages
 from spike_depth_ros.train.contestants import (
     Answer,
     CheckpointContestant,
@@ -201,8 +201,18 @@ def test_namesakes_are_told_apart():
     runs = [f'runs/{name}/seed_0/last.safetensors' for name in ('unet', 'ours')]
     assert names(runs) == ['unet/seed_0/last', 'ours/seed_0/last']
     assert names(runs[:1]) == ['seed_0/last']
+    assert names(['a/best.safetensors', 'a/best.old']) == ['a/best', 'best.old']
+    assert len(set(names(['a/best.safetensors', 'a/best']))) == 2
     with pytest.raises(ConfigError, match='once'):
         names([runs[0], runs[0]])
+
+
+def test_a_scene_that_nobody_tells_makes_no_group():
+    known = {'dataset': 'synthetic', 'sequence': 'street_0000012_03', 'sensor': '640x480'}
+    for meta, parts in ((known, {'street 640x480'}), (known | {'dataset': 'dsec'}, set())):
+        sample = Sample(np.zeros((1, 2, 8, 8), np.uint8), np.ones((8, 8)), None, None, meta)
+        named = [part for group, part in evaluation._parts(sample) if group == 'scene and sensor']
+        assert set(named) == parts
 
 
 def test_checkpoints_of_different_windows_are_not_compared(tiny, street, tmp_path):

@@ -19,8 +19,8 @@ NAN, INF = math.nan, math.inf
 def figures(depth, truth, confidence=None, **options):
     depth, truth = np.array([depth], np.float32), np.array([truth], np.float32)
     sure = np.ones_like(depth) if confidence is None else np.array([confidence], np.float32)
-    metrics = DepthMetrics(**options)
-    metrics.update(depth, sure, truth)
+    metrics = DepthMetrics()
+    metrics.update(frame_metrics(depth, sure, truth, **options))
     return metrics.compute()
 
 
@@ -69,10 +69,10 @@ def test_false_and_missed_obstacles():
 def test_frames_weigh_the_same_and_shares_are_pooled():
     metrics = DepthMetrics()
     one = np.ones((1, 1), np.float32)
-    metrics.update(one * 2, one, one)
-    metrics.update(np.full((1, 100), 1.0, np.float32), np.ones((1, 100), np.float32),
-                   np.r_[np.ones(50), np.full(50, INF)][None].astype(np.float32))  # fmt: skip
-    metrics.update(one * INF, one, one * INF)
+    half_sky = np.r_[np.ones(50), np.full(50, INF)][None].astype(np.float32)
+    hundred = np.ones((1, 100), np.float32)
+    for frame in ((one * 2, one, one), (hundred, hundred, half_sky), (one * INF, one, one * INF)):
+        metrics.update(frame_metrics(*frame))
     got = metrics.compute()
     assert got['abs_rel'] == pytest.approx((1 + 0) / 2)  # the third frame has no pixel to count
     assert got['false_obstacles'] == pytest.approx(50 / 51)
@@ -179,9 +179,9 @@ def test_two_halves_add_up_to_the_whole():
     whole, halves = DepthMetrics(), [DepthMetrics(), DepthMetrics()]
     for i in range(6):
         truth = rng.uniform(1, 90, (5, 6)).astype(np.float32)
-        frame = (truth * 1.1, rng.random(truth.shape), truth)
-        whole.update(*frame)
-        halves[i % 2].update(*frame)
+        frame = frame_metrics(truth * 1.1, rng.random(truth.shape), truth)
+        whole.update(frame)
+        halves[i % 2].update(frame)
     for name in whole._defaults:  # what torchmetrics does between processes: sum each state
         summed = sum(getattr(half, name) for half in halves)
         torch.testing.assert_close(summed, getattr(whole, name))

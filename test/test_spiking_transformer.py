@@ -13,6 +13,7 @@ from spike_depth_ros.model.layers import ConvBN, Readout
 from spike_depth_ros.model.neurons import Neuron
 from spike_depth_ros.model.registry import PRESETS, build, preset_spikes
 from spike_depth_ros.model.spiking_transformer import SpikingTransformer, State
+from spike_depth_ros.train.module import carried
 
 VARIANTS = {
     'default': CONFIG,
@@ -163,10 +164,10 @@ def test_a_sample_goes_back_to_rest_alone():
     spikes = edges(batch=2)
     with torch.no_grad():
         _, state = model.step(spikes, None)
-        mixed, _ = model.step(spikes, state.keep(torch.tensor([True, False])))
-        carried, _ = model.step(spikes, state)
+        mixed, _ = model.step(spikes, carried(state, torch.tensor([True, False])))
+        whole, _ = model.step(spikes, state)
         fresh = model(spikes)
-    torch.testing.assert_close(mixed.log_depth[0], carried.log_depth[0], atol=1e-6, rtol=0)
+    torch.testing.assert_close(mixed.log_depth[0], whole.log_depth[0], atol=1e-6, rtol=0)
     torch.testing.assert_close(mixed.log_depth[1], fresh.log_depth[1], atol=1e-6, rtol=0)
 
 
@@ -174,7 +175,7 @@ def test_truncated_backpropagation_needs_a_detached_state():
     model = network().train()
     _, state = model.step(edges(), None)
     assert state.membranes[0].requires_grad
-    detached = state.detach()
+    detached = carried(state, torch.tensor([True]))
     assert isinstance(detached, State)
     assert not any(x.requires_grad for x in detached.flat())
 

@@ -24,7 +24,7 @@ from spike_depth_ros.model.checkpoint import load_checkpoint
 from spike_depth_ros.model.registry import PRESETS, build
 from spike_depth_ros.model.teacher import TEACHERS
 from spike_depth_ros.train import run
-from spike_depth_ros.train.batches import DrawnBatches, collate, groups_by_size, spread
+from spike_depth_ros.train.batches import DrawnBatches, collate, groups_by_size, loader, spread
 from spike_depth_ros.train.module import DepthTraining, FeatureTap, carried, norms
 from spike_depth_ros.train.optimizer import (
     METHODS,
@@ -135,16 +135,16 @@ def test_the_checkpoint_is_the_average_that_was_validated(tmp_path):
     clips = Planes.open(PlanesConfig(clips=4))
     chosen = [clips[i] for i in spread(4, 2)]
     from spike_depth_ros.estimator import Limits, interpret
-    from spike_depth_ros.train.metrics import DepthMetrics
+    from spike_depth_ros.train.metrics import DepthMetrics, frame_metrics
 
-    metrics = DepthMetrics(80.0)
+    metrics = DepthMetrics()
     for (sample,) in chosen:
         with torch.no_grad():
             maps = checkpoint.model(torch.from_numpy(sample.spikes)[:, None])
         depth_m, confidence = interpret(
             torch.cat(maps, 1)[0].numpy(), settings.depth_range, 1.0, Limits(0, math.inf, 0)
         )
-        metrics.update(depth_m, confidence, sample.depth_m)
+        metrics.update(frame_metrics(depth_m, confidence, sample.depth_m, 80.0))
     assert metrics.compute()['abs_rel'] == pytest.approx(
         checkpoint.card['validation']['abs_rel'], rel=1e-3
     )
@@ -156,6 +156,17 @@ class PowerCut(BaseException):
 
 def cut_power():
     raise PowerCut
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_for_all_processes_does_not_end_those_that_load(number):
+    """As Ctrl-C in a terminal sends it: the step that it waits for still needs them."""
+    batches = iter(loader(Planes.open(PlanesConfig(clips=8)), 1, batch_size=2))
+    next(batches)
+    (worker,) = batches._workers
+    os.kill(worker.pid, number)
+    assert len(list(batches)) == 3
+    assert worker.is_alive()
 
 
 @pytest.mark.parametrize('step_of_cut', [7, 3], ids=['in between', 'before a validation'])

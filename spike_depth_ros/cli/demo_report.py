@@ -78,11 +78,11 @@ def measure(recording: Recording) -> dict[str, Any]:
     }
     pairs = list(_with_truth(recording))
     if pairs:
-        from spike_depth_ros.train.metrics import DepthMetrics
+        from spike_depth_ros.train.metrics import DepthMetrics, frame_metrics
 
         metrics = DepthMetrics()
         for depth_m, confidence, truth_m in pairs:
-            metrics.update(depth_m, confidence, truth_m)
+            metrics.update(frame_metrics(depth_m, confidence, truth_m))
         computed = metrics.compute()
         figures['truth_maps'] = len(pairs)
         errors = {name: round(float(computed[name]), 4) for name in ERRORS}

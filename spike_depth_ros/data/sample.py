@@ -127,8 +127,8 @@ class Clips(Sequence[list[Sample]]):
 
     @staticmethod
     def _stop_index(sequence: DepthSequence) -> int:
-        latest = sequence.end_ns + sequence.window_ns
-        return int(np.searchsorted(sequence.stamps_ns, latest))
+        latest = sequence.end_ns + round(STAMP_TOLERANCE * sequence.window_ns)
+        return int(np.searchsorted(sequence.stamps_ns, latest, side='right'))
 
 
 def read_clip(sequence: DepthSequence, index: int, clip_windows: int) -> list[Sample]:

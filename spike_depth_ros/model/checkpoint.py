@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -174,7 +175,7 @@ def _header(metadata: dict[str, str] | None, file: Path) -> dict[str, Any]:
             f'format {metadata.get("format")!r}'
         )
     version = metadata.get('version', '')
-    if not version.isascii() or not version.isdigit() or int(version) < 1:
+    if not re.fullmatch('[1-9][0-9]{0,8}', version):
         raise CheckpointError(f'checkpoint {str(file)!r} has the format version {version!r}')
     if int(version) > VERSION:
         raise CheckpointError(
@@ -199,7 +200,9 @@ def _header(metadata: dict[str, str] | None, file: Path) -> dict[str, Any]:
             'depth_range': from_dict(DepthRange, json.loads(metadata['depth_range'])),
             'card': card,
         }
-    except (KeyError, json.JSONDecodeError, ConfigError, RecursionError) as error:
+    except CheckpointError:
+        raise
+    except (KeyError, ValueError, RecursionError) as error:  # not JSON, or no such configuration
         raise CheckpointError(
             f'the header of checkpoint {str(file)!r} cannot be used: {error!r}'
         ) from error

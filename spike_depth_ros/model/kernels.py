@@ -16,9 +16,6 @@ from numba.extending import overload
 
 from spike_depth_ros.compiled import compiled
 
-_CHUNK = 4096
-"""Elements whose membrane stays in the first-level cache over all steps."""
-
 _HALF_WORD = np.uint32(16)
 _kernel = compiled(error_model='numpy')
 _inline = compiled(error_model='numpy', inline='always')
@@ -54,33 +51,6 @@ def _narrow_as_typed(value, like):
         return np.uint16((bits + half) >> _HALF_WORD)
 
     return rounded
-
-
-@_inline
-def _fire(x, spikes, v, tau, threshold):
-    one, zero = np.float32(1), np.float32(0)
-    for i in range(x.size):
-        charged = v[i] + (wide(x[i]) - v[i]) / tau
-        fired = charged >= threshold
-        spikes[i] = narrow(one if fired else zero, spikes[i])
-        v[i] = zero if fired else charged
-
-
-@_kernel
-def lif_infer(x, spikes, before, after, tau, threshold):
-    """Leaky integrate-and-fire: x, spikes (T, N); `before` of size 0 means rest."""
-    steps, n = x.shape
-    v = np.empty(_CHUNK, np.float32)
-    for start in range(0, n, _CHUNK):
-        part = slice(start, min(start + _CHUNK, n))
-        here = v[: part.stop - start]
-        if before.size:
-            here[:] = before[part]
-        else:
-            here[:] = np.float32(0)
-        for t in range(steps):
-            _fire(x[t, part], spikes[t, part], here, tau, threshold)
-        after[part] = here
 
 
 @_inline

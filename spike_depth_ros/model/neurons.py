@@ -20,13 +20,12 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from spike_depth_ros.config import require
-from spike_depth_ros.model import fused, fused_gpu, kernels
+from spike_depth_ros.model import fused, fused_gpu
 
 SURROGATES: dict[str, float] = {'atan': 2.0, 'sigmoid': 4.0}
 """Surrogate gradient -> its steepness alpha; the same defaults as spikingjelly's."""
@@ -118,8 +117,6 @@ class Neuron(nn.Module):
         before, backend = tape.take(), self._choose(current)
         if norm is not None:
             spikes, after, _ = fused.fire(current, self.dynamics, before, norm, share=self.share())
-        elif backend == 'fused' and self._infers(current, before):
-            spikes, after = _lif_infer(self, current, before)
         else:
             if before is None and backend != 'fused':
                 before = torch.zeros(current.shape[1:], device=current.device)
@@ -148,11 +145,6 @@ class Neuron(nn.Module):
     def _fuses(self, x: Tensor) -> bool:
         """Whether a normalisation in training and the neurons can be one node of the graph."""
         return self.kind != 'ilif' and fused.fits(x, self.backend)
-
-    def _infers(self, current: Tensor, before: Tensor | None) -> bool:
-        """Whether the loop for inference on the CPU fits."""
-        plain = self.kind == 'lif' and current.device.type == 'cpu'
-        return plain and not _needs_gradient(current, before)
 
     def _choose(self, current: Tensor) -> str:
         if self.backend not in ('auto', 'fused'):
@@ -192,50 +184,6 @@ def _normalised(x: Tensor, norm: nn.BatchNorm2d) -> Tensor:
 def _needs_gradient(current: Tensor, membrane: Tensor | None) -> bool:
     leaves = (current,) if membrane is None else (current, membrane)
     return torch.is_grad_enabled() and any(leaf.requires_grad for leaf in leaves)
-
-
-def _lif_infer(neuron: Neuron, current: Tensor, membrane: Tensor | None) -> tuple[Tensor, Tensor]:
-    half = current.dtype == torch.bfloat16
-    x = _dense(current.detach() if half else current.detach().float())
-    before = _AT_REST if membrane is None else _row(_like_step(membrane.detach(), x))
-    after = torch.empty_like(x[0], dtype=torch.float32)
-    spikes = torch.empty_like(x)
-    constants = _f32(neuron.tau, neuron.threshold)
-    kernels.lif_infer(_rows(x), _rows(spikes), before, _row(after), *constants)
-    return spikes.to(current.dtype), after
-
-
-_AT_REST = np.empty(0, np.float32)
-
-
-def _dense(x: Tensor) -> Tensor:
-    """(T, ...) as contiguous steps: as it is in the usual order or with the channels last."""
-    if x.is_contiguous() or (x.ndim == 5 and x.permute(0, 1, 3, 4, 2).is_contiguous()):
-        return x
-    return x.contiguous()
-
-
-def _like_step(membrane: Tensor, x: Tensor) -> Tensor:
-    """The membrane with its elements in the order of a step of `x`."""
-    if membrane.stride() == x.stride()[1:]:
-        return membrane
-    return torch.empty_like(x[0], dtype=membrane.dtype).copy_(membrane)
-
-
-def _rows(x: Tensor) -> np.ndarray:
-    """A dense (T, ...) tensor as (T, N) over the same memory; bfloat16 as its bits."""
-    x = x if x.is_contiguous() else x.permute(0, 1, 3, 4, 2)
-    x = x.view(torch.uint16) if x.dtype == torch.bfloat16 else x
-    return x.view(x.shape[0], -1).numpy()
-
-
-def _row(membrane: Tensor) -> np.ndarray:
-    """A dense (...) tensor as (N,) over the same memory."""
-    return _rows(membrane[None])[0]
-
-
-def _f32(*values: float) -> tuple[np.float32, ...]:
-    return tuple(np.float32(value) for value in values)
 
 
 class _Spike(torch.autograd.Function):

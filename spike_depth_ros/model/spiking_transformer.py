@@ -38,31 +38,16 @@ class State(NamedTuple):
     readouts: tuple[Tensor, ...]
 
     def map(self, function) -> State:
-        """The state with `function` applied to every tensor (`.detach`, `.to`, masks...)."""
+        """The state with `function` applied to every tensor (`.to`, masks...)."""
         return State(
             function(self.seen),
             tuple(map(function, self.membranes)),
             tuple(map(function, self.readouts)),
         )
 
-    def detach(self) -> State:
-        """The same numbers, cut off from the past: truncated backpropagation through time."""
-        return self.map(torch.Tensor.detach)
-
-    def keep(self, mask: Tensor) -> State:
-        """Sends the samples where `mask` (B,) is False back to rest."""
-        return self.map(lambda x: x * mask.view(-1, *[1] * (x.ndim - 1)).to(x.dtype))
-
     def flat(self) -> tuple[Tensor, ...]:
         """(seen, *membranes, *readouts)."""
         return (self.seen, *self.membranes, *self.readouts)
-
-
-class Features(NamedTuple):
-    """The encoder's maps, averaged over time."""
-
-    stem: list[Tensor]  # (B, D/8, H/2, W/2), (B, D/4, H/4, W/4)
-    blocks: list[Tensor]  # L x (B, D, H/8, W/8)
 
 
 class SpikingTransformer(nn.Module):
@@ -100,14 +85,6 @@ class SpikingTransformer(nn.Module):
         """Continues a sequence: `forward`, but from `state` (None: rest), returning the next.
 
         The same steps give the same maps in however many calls they come.
-        """
-        prediction, _, state = self.step_with_features(spikes, state)
-        return prediction, state
-
-    def step_with_features(
-        self, spikes: Tensor, state: State | None
-    ) -> tuple[Prediction, Features, State]:
-        """As `step`, with what a distillation loss compares: the encoder's maps.
 
         Raises:
             ValueError: the shape does not fit.
@@ -115,13 +92,11 @@ class SpikingTransformer(nn.Module):
         maps, tape = self._encode(spikes, state)
         if self.config.head_spiking:
             raw, totals = self._average([self.head(maps[:2], maps[2:], tape)], state)
-            averages = [steps.mean(0) for steps in maps]
         else:
             averages, totals = self._average(maps, state)
             raw = [self.head(averages[:2], averages[2:], tape)]
         prediction = to_prediction(raw[0], *spikes.shape[-2:])
-        features = Features(averages[:2], averages[2:])
-        return prediction, features, self._after(spikes, state, tape, totals)
+        return prediction, self._after(spikes, state, tape, totals)
 
     def carry(self, spikes: Tensor, state: State | None) -> State:
         """What `step` returns as the next state, without the work of an answer."""

@@ -7,6 +7,7 @@ run goes on exactly where it was, and so that several processes share what one w
 from __future__ import annotations
 
 import dataclasses
+import signal
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -177,10 +178,14 @@ def collate(clips: list[list[Sample]]) -> Batch:
 
 
 def loader(dataset: Any, workers: int, **options: Any) -> DataLoader:
-    """A `DataLoader` of batches; its processes use one thread each."""
+    """A `DataLoader` of batches; its processes use one thread each.
+
+    They end with the process that they work for and not by signals: Ctrl-C reaches them as well,
+    and the step that it is to wait for still needs them.
+    """
     return DataLoader(
         dataset, collate_fn=collate, num_workers=workers, persistent_workers=workers > 0,
-        worker_init_fn=_one_thread, prefetch_factor=4 if workers else None, **options,
+        worker_init_fn=_serve, prefetch_factor=4 if workers else None, **options,
     )  # fmt: skip
 
 
@@ -191,8 +196,10 @@ def spread(count: int, wanted: int) -> list[int]:
     return [int(i) for i in np.linspace(0, count - 1, wanted).round()]
 
 
-def _one_thread(worker: int) -> None:
+def _serve(worker: int) -> None:
     torch.set_num_threads(1)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _fit(maps: np.ndarray, height: int, width: int, fill: float) -> np.ndarray:

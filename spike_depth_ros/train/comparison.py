@@ -106,11 +106,11 @@ def distinct_names(checkpoints: Sequence[str]) -> list[str]:
     paths = [Path(path).resolve() for path in checkpoints]
     if len(set(paths)) < len(paths):
         raise ConfigError(f'checkpoints are {list(checkpoints)}, expected each of them once')
-    parts = 1
-    while len(names := {contestant_name(path, parts) for path in paths}) < len(paths):
-        parts += 1
-    assert len(names) == len(paths)
-    return [contestant_name(path, parts) for path in paths]
+    for parts in range(1, max(len(path.parts) for path in paths) + 1):
+        names = [contestant_name(path, parts) for path in paths]
+        if len(set(names)) == len(paths):
+            return names
+    return [str(path) for path in paths]
 
 
 def _trivial(

@@ -50,7 +50,8 @@ def contestant_name(path: str | Path, parts: int = 0) -> str:
         path: of the checkpoint.
         parts: least number of parts of the path, to tell namesakes apart.
     """
-    whole = Path(path).with_suffix('').parts
+    path = Path(path)
+    whole = (path.with_suffix('') if path.suffix == '.safetensors' else path).parts
     needed = 2 if whole[-1] in ('best', 'last') else 1
     return '/'.join(whole[-max(parts, needed) :])
 

@@ -53,6 +53,7 @@ def mean_energy(
         tuple(layers),
         sum(report.weight_bytes for report in reports) / count,
         sum(report.state_bytes for report in reports) / count,
+        sum(report.activation_bytes for report in reports) / count,
     )
 
 

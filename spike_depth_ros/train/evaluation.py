@@ -10,7 +10,7 @@ import numpy as np
 
 from spike_depth_ros.data.sample import Sample
 from spike_depth_ros.train.contestants import Answer, Contestant
-from spike_depth_ros.train.metrics import CAP_M, DepthMetrics
+from spike_depth_ros.train.metrics import CAP_M, DepthMetrics, frame_metrics
 
 SPARSE, DENSE = 0.05, 0.3
 """Events per pixel and window: fewer is 'sparse', more is 'dense'."""
@@ -29,6 +29,11 @@ def _scene(sample: Sample) -> str | None:
     return str(sample.meta['sequence']).rsplit('_', 2)[0]  # 'street_0000012_03'
 
 
+def _scene_and_sensor(sample: Sample) -> str | None:
+    scene = _scene(sample)
+    return None if scene is None else f'{scene} {sample.meta["sensor"]}'
+
+
 def _light(sample: Sample) -> str | None:
     night = sample.meta.get('night')
     return None if night is None else 'night' if night else 'day'
@@ -37,7 +42,7 @@ def _light(sample: Sample) -> str | None:
 GROUPS: dict[str, Callable[[Sample], str | None]] = {
     'sensor': lambda sample: sample.meta.get('sensor'),
     'scene': _scene,
-    'scene and sensor': lambda sample: f'{_scene(sample)} {sample.meta.get("sensor")}',
+    'scene and sensor': _scene_and_sensor,
     'light': _light,
     'condition': lambda sample: sample.meta.get('condition'),
     'events': _density,
@@ -93,9 +98,10 @@ def evaluate(
         answers = []
         for who, tally, took in zip(contestants, tallies, times, strict=True):
             answer = who(clip)
+            truth_m = clip[-1].depth_m
+            frame = frame_metrics(answer.depth_m, answer.confidence, truth_m, cap_m, alignment)
             for part in parts:
-                metrics = tally.setdefault(part, DepthMetrics(cap_m, alignment))
-                metrics.update(answer.depth_m, answer.confidence, clip[-1].depth_m)
+                tally.setdefault(part, DepthMetrics()).update(frame)
             took.append(answer.infer_ms)
             answers.append(answer)
         if place in wanted:

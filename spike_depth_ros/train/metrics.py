@@ -177,12 +177,7 @@ def _calibration(
 
 
 class DepthMetrics(Metric):
-    """Averages `Frame`s, over all processes of a distributed run.
-
-    Args:
-        cap_m: truth beyond this does not count.
-        alignment: a key of `ALIGNMENTS`.
-    """
+    """Averages `Frame`s, over all processes of a distributed run."""
 
     full_state_update = False
     scalars: Tensor
@@ -192,20 +187,15 @@ class DepthMetrics(Metric):
     calibration: Tensor
     frames: Tensor
 
-    def __init__(self, cap_m: float = CAP_M, alignment: str = 'none') -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.cap_m, self.alignment = cap_m, alignment
         shapes = {'scalars': (2, len(SCALARS)), 'risk': (2, len(COVERAGES)), 'sky': (2,),
                   'missed': (2,), 'calibration': (CONFIDENCE_BINS, 3), 'frames': ()}  # fmt: skip
         for name, shape in shapes.items():
             self.add_state(name, torch.zeros(shape, dtype=torch.float64), dist_reduce_fx='sum')
 
-    def update(self, depth_m: np.ndarray, confidence: np.ndarray, truth_m: np.ndarray) -> None:
-        """Adds one frame; arguments as of `frame_metrics`."""
-        self.add(frame_metrics(depth_m, confidence, truth_m, self.cap_m, self.alignment))
-
-    def add(self, frame: Frame) -> None:
-        """Adds one frame whose figures are known already."""
+    def update(self, frame: Frame) -> None:
+        """Adds what `frame_metrics` says of one frame."""
         for name in ('scalars', 'risk'):
             values = getattr(frame, name)
             sums = np.stack([np.nan_to_num(values), ~np.isnan(values)])

@@ -20,7 +20,7 @@ from spike_depth_ros.model.spiking_transformer import SpikingTransformer
 from spike_depth_ros.model.teacher import Teacher
 from spike_depth_ros.train import losses
 from spike_depth_ros.train.batches import Batch
-from spike_depth_ros.train.metrics import DepthMetrics
+from spike_depth_ros.train.metrics import DepthMetrics, frame_metrics
 from spike_depth_ros.train.optimizer import METHODS, follow, parameter_groups, rate
 from spike_depth_ros.train.pictures import sample_picture
 from spike_depth_ros.train.settings import TrainConfig
@@ -101,7 +101,7 @@ class DepthTraining(lightning.LightningModule):
         for norm in norms(student):
             norm.momentum = config.optimizer.norm_momentum
         self.averaged = copy.deepcopy(student).eval().requires_grad_(False)
-        self.metrics = DepthMetrics(config.schedule.cap_m)
+        self.metrics = DepthMetrics()
         self.figures: dict[str, float] = {}
         self.validated_at = 0
         self.wall_s = 0.0
@@ -192,15 +192,17 @@ class DepthTraining(lightning.LightningModule):
         if weights.only_event_patches:
             mask = mask & losses.patches_with_events(spikes, STRIDE_PX)
         pairs = list(zip(own, self.adapters, self.teacher(image)[-len(own) :], strict=True))
-        terms = {}
-        for name, weight, loss in (
-            ('domain', weights.domain, losses.domain_loss),
-            ('semantic', weights.semantic, losses.semantic_loss),
-        ):
-            if weight:
-                parts = [loss(adapter(maps), wanted, mask) for maps, adapter, wanted in pairs]
-                terms[name] = weight * torch.stack(parts).mean()
-        return terms
+        parts: dict[str, list[Tensor]] = {}
+        for maps, adapter, wanted in pairs:
+            if weights.domain:
+                parts.setdefault('domain', []).append(
+                    weights.domain * losses.domain_loss(adapter(maps), wanted, mask)
+                )
+            if weights.semantic:
+                parts.setdefault('semantic', []).append(
+                    weights.semantic * losses.semantic_loss(maps, wanted, mask)
+                )
+        return {name: torch.stack(terms).mean() for name, terms in parts.items()}
 
     def _kept(self, k: int, like: Tensor) -> Tensor:
         """(B,) bool: which clips of this process carry their state into window k."""
@@ -237,7 +239,8 @@ class DepthTraining(lightning.LightningModule):
                 image, self.config.depth_range, scale, Limits(0.0, math.inf, 0.0)
             )
             truth_m = batch.depth_m[-1, i, 0, :height, :width].cpu().numpy()
-            self.metrics.update(depth_m, confidence, truth_m)
+            cap_m = self.config.schedule.cap_m
+            self.metrics.update(frame_metrics(depth_m, confidence, truth_m, cap_m))
             if len(self._shown) < PICTURES and batch_idx % 3 == 0:
                 spikes = batch.spikes[-1, :, i, :, :height, :width].cpu().numpy()
                 self._shown.append((spikes, truth_m, depth_m, confidence))

@@ -265,6 +265,8 @@ def train(config: TrainConfig, folder: Path) -> Path:
         # the averaged weights are never trained: they are in eval mode on purpose
         warnings.filterwarnings('ignore', message='.*in eval mode at the start of training.*')
         warnings.filterwarnings('ignore', message='.*smaller than the logging interval.*')
+        # the error figures are gathered by their metric, the losses logged are of one process
+        warnings.filterwarnings('ignore', message='.*sync_dist=True.*')
         warnings.filterwarnings('ignore', message='.*LeafSpec.* is deprecated.*')
         trainer.fit(module, clips, ckpt_path=state if state.exists() else None, weights_only=True)
         if module.validated_at < trainer.global_step:  # the length is no multiple of the interval
