@@ -14,7 +14,6 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -179,6 +178,11 @@ def _per_map(layer: LayerEnergy, batch: int) -> LayerEnergy:
 class _Counter(TorchDispatchMode):
     """Sees every product that runs, and knows the module that it runs in."""
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Otherwise PyTorch loads its compiler, two seconds, only to leave this class alone."""
+        return False
+
     def __init__(self, model: nn.Module, levels: int) -> None:
         super().__init__()
         self.layers: list[LayerEnergy] = []
@@ -225,8 +229,8 @@ class _Counter(TorchDispatchMode):
 
 def _spikes_of(x: Tensor, levels: int) -> Tensor | None:
     """`x` if it holds nothing but whole spikes, 0..levels; else None."""
-    whole = (x == x.round()) & (x >= 0) & (x <= levels)
-    return x if bool(whole.all()) else None
+    low, high = x.aminmax()
+    return x if low >= 0 and high <= levels and torch.equal(x, x.round()) else None
 
 
 def _bytes(x: Tensor, levels: int) -> float:
@@ -243,12 +247,24 @@ def _convolution(args: tuple, result: Tensor, levels: int) -> tuple[float, bool,
     if spikes is None:
         return rate, False, dense, 0.0
     groups = x.shape[1] // weight.shape[1]
-    # every output position adds one weight per spike that its kernel covers, borders included
-    per_pixel = spikes.sum(1, keepdim=True).double()
-    kernel = torch.ones(1, 1, *weight.shape[2:], dtype=torch.float64)
-    conv = {3: F.conv1d, 4: F.conv2d, 5: F.conv3d}[x.ndim]
-    covered = conv(per_pixel, kernel, None, stride, padding, dilation)
-    return rate, True, dense, float(covered.sum()) * weight.shape[0] / groups
+    # a spike costs one weight for each output position whose kernel covers it, borders included
+    added = spikes.sum((0, 1)).double()
+    for axis in reversed(range(added.ndim)):
+        added = added @ _covering(
+            x.shape[2 + axis], result.shape[2 + axis], weight.shape[2 + axis], stride[axis],
+            padding[axis], dilation[axis],
+        )  # fmt: skip
+    return rate, True, dense, float(added) * weight.shape[0] / groups
+
+
+def _covering(
+    inputs: int, outputs: int, kernel: int, stride: int, padding: int, dilation: int
+) -> Tensor:
+    """(inputs,) along one axis: by how many output positions each input position is covered."""
+    starts = torch.arange(outputs)[:, None] * stride - padding
+    covered = (starts + torch.arange(kernel) * dilation).flatten()
+    inside = covered[(covered >= 0) & (covered < inputs)]
+    return torch.bincount(inside, minlength=inputs).double()
 
 
 def _product(a: Tensor, b: Tensor, levels: int) -> tuple[float, bool, float, float]:
