@@ -390,11 +390,21 @@ def test_choice_of_topic(tmp_path):
     )
 
 
+def test_a_start_after_the_end_is_refused(tmp_path):
+    with open_source(write_bag(tmp_path / 'drive', events_of([0, 2_000_000]))) as source:
+        source.check_start(2_000_000_000)
+        with pytest.raises(BagError, match=r'start is 2.5 s, but .*drive ends after 2.000 s'):
+            source.check_start(2_500_000_000)
+
+
 def test_no_recording(tmp_path):
     with pytest.raises(BagError, match='nothing at'):
         open_source(tmp_path / 'none')
     with pytest.raises(BagError, match='not a recording'):
         open_source(tmp_path)
+    write_bag(tmp_path / 'several' / 'drive', some_events(10))
+    with pytest.raises(BagError, match=r'several is a folder, .*several/drive would be'):
+        open_source(tmp_path / 'several')
     (tmp_path / 'a.txt').write_text('x')
     with pytest.raises(BagError, match='is not a recording'):
         open_source(tmp_path / 'a.txt')

@@ -135,13 +135,25 @@ def test_topics_that_gave_nothing_are_left_out(recording, tmp_path):
     assert page.count('<img') == 1
 
 
-def test_a_bad_path_is_told_before_anything_starts(tmp_path, capsys):
+@pytest.mark.parametrize(
+    ('verb', 'option', 'sentence'),
+    [
+        ('demo', '--source', 'nothing at'),
+        ('demo', '--params', 'no parameters file at'),
+        ('demo', '--checkpoint', 'no checkpoint at'),
+        ('demo', '--calibration', 'cannot read the calibration'),
+        ('bench node', '--drive', 'nothing at'),
+    ],
+)
+def test_a_bad_path_is_told_before_anything_starts(verb, option, sentence, tmp_path, capsys):
     from spike_depth_ros.cli import main
 
+    out = tmp_path / 'out'
     with pytest.raises(SystemExit) as end:
-        main(['demo', '--source', str(tmp_path / 'none'), '--out', str(tmp_path / 'out')])
+        main([*verb.split(), option, str(tmp_path / 'none'), '--out', str(out)])
     assert end.value.code == 1
-    assert 'nothing at' in capsys.readouterr().err
+    assert sentence in capsys.readouterr().err
+    assert not out.exists()
 
 
 @pytest.mark.slow

@@ -398,7 +398,7 @@ def test_the_log_says_once_why_there_is_no_depth_and_when_it_comes(graph, start,
         assert graph.spin_until(lambda maps=maps: len(depth) == maps)
         del reports[:]
         assert graph.spin_until(lambda: len(reports) >= 2)
-    assert capfd.readouterr().err.count('depth maps/s') == 1
+    assert capfd.readouterr().err.count('depth comes') == 1
 
 
 def test_diagnostics_say_what_the_node_does(graph, start):
@@ -534,6 +534,9 @@ def test_main_says_what_is_wrong_and_ends(capsys):
         depth_node.main(['--ros-args', '-p', 'cloud_stride:=0'])
     assert end.value.code == 1
     assert 'cloud_stride is 0, expected 1 to 64' in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        depth_node.main(['--ros-args', '--params-file', '/nowhere.yaml'])
+    assert 'the ROS arguments cannot be used: ' in capsys.readouterr().err
     assert not rclpy.ok()
 
 

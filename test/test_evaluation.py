@@ -219,11 +219,42 @@ def test_checkpoints_of_different_windows_are_not_compared(tiny, street, tmp_pat
     other = untrained_checkpoint('tiny')
     path = tmp_path / 'other.safetensors'
     save_checkpoint(
-        path, Checkpoint(other.model, other.model_name, SpikeConfig(steps=2), DepthRange(), {})
+        path, Checkpoint(other.model, other.model_name, SpikeConfig(20.0), DepthRange(), {})
     )
     with pytest.raises(ConfigError, match='different windows'):
         comparison.run([str(tiny), str(path)], EvaluationData('streets'), tmp_path, False, 80.0,
                        'none', ('torch', 'cpu', 1))  # fmt: skip
+
+
+def test_checkpoints_of_different_steps_are_compared(tiny, street, tmp_path):
+    other, path = untrained_checkpoint('tiny', seed=1), tmp_path / 'other.safetensors'
+    spikes = SpikeConfig(steps=2)
+    save_checkpoint(path, Checkpoint(other.model, other.model_name, spikes, DepthRange(), {}))
+    files = [str(tiny), str(path)]
+    _, table = comparison.run(files, EvaluationData('streets', {}, {}), tmp_path, False, 80.0,
+                                 'none', ('torch', 'cpu', 1))  # fmt: skip
+    assert table.count('| tiny |') == table.count('| other |') == 1
+    results = json.loads((tmp_path / 'results.json').read_text())['results']
+    assert [result['name'] for result in results] == ['tiny', 'other']
+    alone = tmp_path / 'alone'
+    comparison.run(files[1:], EvaluationData('streets', {}, {}), alone, False, 80.0,
+                   'none', ('torch', 'cpu', 1))  # fmt: skip
+    (result,) = json.loads((alone / 'results.json').read_text())['results']
+    assert result['figures'] == results[1]['figures']
+
+
+@pytest.mark.parametrize('wrong', [{'cap_m': -3.0}, {'alignment': 'foo'}, {'engine': 'foo'}])
+def test_what_cannot_be_is_said_before_any_work(tiny, wrong, tmp_path):
+    asked = {'cap_m': 80.0, 'alignment': 'none', 'engine': 'torch'} | wrong
+    with pytest.raises(ConfigError, match=str(*wrong)):
+        comparison.run([str(tiny)], EvaluationData('nothing'), tmp_path, False, asked['cap_m'],
+                       asked['alignment'], (asked['engine'], 'cpu', 1))  # fmt: skip
+
+
+def test_no_data_is_said_in_words(tiny, tmp_path):
+    with pytest.raises(ConfigError, match=r'no data is given.*config/evaluate'):
+        comparison.run([str(tiny)], EvaluationData(), tmp_path, False, 80.0, 'none',
+                       ('torch', 'cpu', 1))  # fmt: skip
 
 
 def test_markdown_numbers():

@@ -173,3 +173,13 @@ def test_unset_parameter_is_no_value():
     assert 'expected a text' in params.reason_against(
         DepthParameters, 'checkpoint', Parameter('checkpoint').value
     )
+
+
+def test_a_misspelt_parameter_is_told(graph, capfd):
+    given = overrides({'min_confidance': 0.9, 'qos_overrides./events.x': 1, 'stride_ms': 25.0})
+    node = graph.add(Node('depth_node', parameter_overrides=given))
+    params.declare(node, DepthParameters)
+    params.warn_of_unknown(node, DepthParameters)
+    log = capfd.readouterr().err
+    assert log.count('there is no parameter') == 1
+    assert 'there is no parameter min_confidance: is it min_confidence?' in log

@@ -71,4 +71,6 @@ def _open_folder(
         return RosbagSource(path, topic, any_of_several)
     if (path / 'events' / 'left' / 'events.h5').is_file():
         return DsecFolderSource(path, topic, encoding)
-    raise BagError(f'{path} is a folder, but not a recording: expected {_EXPECTED}')
+    inside = [str(p) for p in sorted(path.iterdir()) if p.is_dir() and storage_files(p)][:3]
+    hint = f'; {" and ".join(inside)} would be' if inside else ''
+    raise BagError(f'{path} is a folder, but not a recording: expected {_EXPECTED}{hint}')

@@ -86,6 +86,15 @@ class EventSource(abc.ABC):
             BagError: the recording turns out damaged.
         """
 
+    def check_start(self, start_ns: int) -> None:
+        """Raises a `BagError` where the recording is known to end before that, from its start."""
+        if self.start_ns is None or self.end_ns is None or start_ns <= self.end_ns - self.start_ns:
+            return
+        lasts_s = (self.end_ns - self.start_ns) / 1e9
+        raise BagError(
+            f'start is {start_ns / 1e9:g} s, but {self.path} ends after {lasts_s:.3f} s'
+        )
+
     @abc.abstractmethod
     def progress(self) -> float:
         """Share of the recording that the running `messages` has given, 0 to 1."""

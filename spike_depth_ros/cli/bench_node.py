@@ -42,11 +42,13 @@ def node(
     from spike_depth_ros.ros.playback import Nodes, first_map_s, play
 
     folder = Path(out)
+    parameters = params or str(shipped('config/depth.yaml'))
+    nodes = Nodes(drive, parameters, checkpoint, engine=engine)
+    nodes.check()
     folder.mkdir(parents=True, exist_ok=True)
     with contextlib.redirect_stdout(sys.stderr):  # nothing but the result goes to stdout
-        drive = drive or str(synthetic_drive(folder, sensor, seed, seconds))
-        nodes = Nodes(drive, params or str(shipped('config/depth.yaml')), checkpoint,
-                      engine=engine)  # fmt: skip
+        if not drive:
+            nodes = nodes._replace(drive=str(synthetic_drive(folder, sensor, seed, seconds)))
         recording = play(nodes, seconds)
         if not recording.depth_m:
             raise OSError('the node published no depth; its log above says why')

@@ -43,6 +43,7 @@ def convert(
         open_source(source, topic or None, encoding, not is_h5(target)) as opened,
         progress_bar('convert') as progress,
     ):
+        opened.check_start(round(start * 1e9))
         done = convert_to(
             opened, target, storage, encoding, round(start * 1e9), duration_ns, progress
         )

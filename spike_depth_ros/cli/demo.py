@@ -35,24 +35,23 @@ def demo(
         calibration: calibration file of the camera; empty: the drive's camera_info topic.
         topic: event topic of a bag that has several.
     """
-    from spike_depth_ros.bags import open_source
     from spike_depth_ros.config import shipped
     from spike_depth_ros.ros.playback import Nodes, play
 
     folder = Path(out)
-    folder.mkdir(parents=True, exist_ok=True)
-    drive = source or str(synthetic_drive(folder, DRIVE_SENSOR, seed, seconds))
-    with open_source(drive, topic or None):
-        pass  # a bad path is told now, before anything is started
     parameters = params or str(shipped('config/depth.yaml'))
-    nodes = Nodes(drive, parameters, checkpoint, calibration, topic)
+    nodes = Nodes(source, parameters, checkpoint, calibration, topic)
+    nodes.check()
+    folder.mkdir(parents=True, exist_ok=True)
+    if not source:
+        nodes = nodes._replace(drive=str(synthetic_drive(folder, DRIVE_SENSOR, seed, seconds)))
     recording = play(nodes, seconds)
     if not recording.depth_m:
         reasons = [status.get('message', '') for status in recording.diagnostics.values()]
         raise OSError(f'the node published no depth; it says: {"; ".join(reasons) or "nothing"}')
     from spike_depth_ros.cli.demo_report import write_report
 
-    figures = write_report(folder, recording, drive, made=not source)
+    figures = write_report(folder, recording, nodes.drive, made=not source)
     print(json.dumps(figures, indent=2))
     print(f'\nreport: {folder / "report.html"}')
 

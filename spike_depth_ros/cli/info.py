@@ -48,6 +48,7 @@ def _recording(path: str, topic: str, start: float, duration: float | None) -> d
     require(duration is None or 0 < duration < 1e9, 'duration', duration, 'up to 1e9 seconds')
     duration_ns = None if duration is None else round(duration * 1e9)
     with open_source(path, topic or None) as source, progress_bar('info') as progress:
+        source.check_start(round(start * 1e9))
         return summarise(source, round(start * 1e9), duration_ns, progress)
 
 

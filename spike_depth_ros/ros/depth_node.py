@@ -97,6 +97,7 @@ class DepthNode(LifecycleNode):
         self._state_machine: Any = None
         super().__init__('depth_node', **options)
         params.declare(self, DepthParameters)
+        params.warn_of_unknown(self, DepthParameters)
         self.parameters = params.read(self, DepthParameters)
         self.last_error = ''
         self.checkpoint_path = Path()

@@ -126,7 +126,7 @@ class Health:
         log = self._node.get_logger()
         twice, self._stalled = not flowing and self._stalled, not flowing
         if flowing and not self._said_flowing:
-            log.info(message)
+            log.info('depth comes')  # at what rate, the first period does not tell
         if twice and self._said_flowing is not False:
             log.warning(message)
         if flowing or twice:

@@ -7,6 +7,7 @@ test with the commented files in `config/`.
 from __future__ import annotations
 
 import dataclasses
+import difflib
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, TypeVar
 
@@ -95,6 +96,18 @@ def declare(node: Node, table: type) -> None:
     """
     for name in specs(table):
         _declare_one(node, table, name)
+
+
+def warn_of_unknown(node: Node, table: type) -> None:
+    """Says which parameters of the command line or the params file the node does not have.
+
+    rclpy takes them in silence; a misspelt one would seem to be set.
+    """
+    for name in node._parameter_overrides:  # nothing public tells
+        if not node.has_parameter(name) and not name.startswith('qos_overrides.'):
+            near = difflib.get_close_matches(name, specs(table), 1)
+            hint = f': is it {near[0]}?' if near else ''
+            node.get_logger().warning(f'there is no parameter {name}{hint}')
 
 
 def read(node: Node, table: type[P]) -> P:

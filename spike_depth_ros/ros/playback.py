@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 import rclpy
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 
+from spike_depth_ros.bags import open_source
+from spike_depth_ros.camera import read_calibration
 from spike_depth_ros.ros.probe import Probe, Recording
 
 NODE = '/depth_node'
@@ -27,7 +29,7 @@ class Nodes(NamedTuple):
     """What the two nodes are started with; empty strings leave the params file's values.
 
     Attributes:
-        drive: what replay_node plays.
+        drive: what replay_node plays; empty: not made yet.
         params: parameters file of the nodes.
         checkpoint: path; empty: as the node chooses.
         calibration: calibration file; empty: the drive's camera_info topic.
@@ -41,6 +43,24 @@ class Nodes(NamedTuple):
     calibration: str = ''
     topic: str = ''
     engine: str = ''
+
+    def check(self) -> None:
+        """Looks at all files now, before anything is rendered or started.
+
+        Raises:
+            ValueError, OSError: one is missing or not what it should be.
+        """
+        from spike_depth_ros.model.checkpoint import load_checkpoint
+
+        if self.drive:
+            with open_source(self.drive, self.topic or None):
+                pass
+        if self.checkpoint:
+            load_checkpoint(self.checkpoint)
+        if self.calibration:
+            read_calibration(self.calibration)
+        if not Path(self.params).is_file():
+            raise FileNotFoundError(f'no parameters file at {self.params}')
 
     def depth_arguments(self) -> list[str]:
         """Command line of depth_node."""
@@ -67,9 +87,12 @@ def play(nodes: Nodes, seconds: float) -> Recording:
     """
     replaying = nodes.replay_arguments(duration_s=seconds, wait_for_subscriber_s=20.0)
     with _probe() as (probe, executor), _process('depth_node', nodes.depth_arguments()) as depth:
-        _spin(executor, READY_S, lambda: _is_active(probe) or depth.poll() is not None)
+        _spin(executor, READY_S, lambda: (
+            _is_active(probe) or _refusal(probe) or depth.poll() is not None
+        ))  # fmt: skip
         if depth.poll() is not None or not _is_active(probe):
-            raise OSError('depth_node did not become active; its log above says why')
+            reason = _refusal(probe) or 'its log above says why'
+            raise OSError(f'depth_node did not become active: {reason}')
         print(f'depth_node is active; playing {nodes.drive}')
         busy_s, start_s = _cpu_s(depth), time.monotonic()
         with _process('replay_node', replaying) as replay:
@@ -171,6 +194,12 @@ def _is_settled(probe: Probe) -> Callable[[], bool]:
         return len(counts) >= 3 and counts[-1] == counts[-2]
 
     return is_settled
+
+
+def _refusal(probe: Probe) -> str:
+    """Why the node could not be configured; empty if it could, or tries still."""
+    sentences = [status.get('message', '') for status in probe.recording.diagnostics.values()]
+    return next((s for s in sentences if 'cannot configure' in s), '')
 
 
 def _is_active(probe: Any) -> bool:

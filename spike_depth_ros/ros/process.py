@@ -14,6 +14,8 @@ from rclpy.executors import Executor, ExternalShutdownException, SingleThreadedE
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
+from spike_depth_ros.ros.params import ParameterError
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 WAKE_S = 0.2
 
@@ -41,11 +43,14 @@ def run_node(
 
     Returns:
         The node, destroyed.
+
+    Raises:
+        ParameterError: ROS arguments that cannot be, such as a params file that is not there.
     """
     ended = threading.Event()
     before = {number: signal.signal(number, lambda *_: ended.set()) for number in SIGNALS}
-    rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
     try:
+        _init(arguments)
         node = make()
         _spin(node, make_executor, lambda: ended.is_set() or done(node))
     finally:
@@ -73,6 +78,14 @@ def quick_executor() -> Executor:
         return EventsExecutor()
     except (ImportError, AttributeError, OSError, RuntimeError):  # it also wants a real stderr
         return SingleThreadedExecutor()
+
+
+def _init(arguments: list[str] | None) -> None:
+    try:
+        rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
+    except RuntimeError as error:
+        reason = str(error).partition(', at ')[0]
+        raise ParameterError(f'the ROS arguments cannot be used: {reason}') from error
 
 
 def _spin(

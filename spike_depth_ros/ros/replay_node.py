@@ -98,6 +98,7 @@ class ReplayNode(Node):
         self._thread = threading.Thread(target=self._run, name='replay', daemon=True)
         super().__init__('replay_node', **options)
         params.declare(self, ReplayParameters)
+        params.warn_of_unknown(self, ReplayParameters)
         self.parameters = params.read(self, ReplayParameters)
         self.parameters.check()
         self.add_on_set_parameters_callback(

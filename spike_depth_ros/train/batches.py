@@ -57,7 +57,16 @@ def open_clips(
     fields = {field.name for field in dataclasses.fields(entry.config)}
     shared = {'spikes': spikes, 'clip_windows': clip_windows, 'images': images}
     given = {key: value for key, value in shared.items() if key in fields}
-    return entry(from_dict(entry.config, {**given, **values}))
+    try:
+        config: Any = from_dict(entry.config, {**given, **values})
+    except ConfigError as error:
+        if values:
+            raise
+        raise ConfigError(
+            f'no data is given ({error}): name a file of config/train/, or --config '
+            'config/evaluate/synthetic.yaml to measure'
+        ) from error
+    return entry(config)
 
 
 class Draw(NamedTuple):

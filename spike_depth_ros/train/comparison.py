@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import platform
 from collections.abc import Callable, Iterator, Sequence
@@ -10,7 +11,8 @@ from typing import Any
 
 import torch
 
-from spike_depth_ros.config import ConfigError
+from spike_depth_ros.config import ConfigError, require
+from spike_depth_ros.engine import ENGINES
 from spike_depth_ros.train.batches import open_clips, spread
 from spike_depth_ros.train.contestants import (
     CheckpointContestant,
@@ -22,7 +24,8 @@ from spike_depth_ros.train.contestants import (
     contestant_name,
 )
 from spike_depth_ros.train.energies import energy_columns, mean_energy
-from spike_depth_ros.train.evaluation import evaluate
+from spike_depth_ros.train.evaluation import Result, Shown, evaluate
+from spike_depth_ros.train.metrics import ALIGNMENTS
 from spike_depth_ros.train.report_pages import main_table, markdown, write_report
 from spike_depth_ros.train.settings import EvaluationData
 
@@ -59,22 +62,42 @@ def run(
         The page, and the main table in Markdown.
 
     Raises:
-        ConfigError: the checkpoints want different windows, so no data serves them all.
+        ConfigError: the checkpoints want different windows, so no data serves them all, or an
+            impossible argument.
     """
+    require(cap_m > 0, 'cap_m', cap_m, 'more than 0')
+    require(alignment in ALIGNMENTS, 'alignment', alignment, f'one of {ALIGNMENTS}')
+    require(engine[0] in ENGINES, 'engine', engine[0], f'one of {sorted(ENGINES)}')
     runners = [contestant(path, streaming, *engine) for path in checkpoints]
     for runner, name in zip(runners, distinct_names(checkpoints), strict=True):
         runner.name = name
-    spikes = {runner.checkpoint.spikes for runner in runners}
-    if len(spikes) != 1:
+    windows = {dataclasses.replace(runner.checkpoint.spikes, steps=1) for runner in runners}
+    if len(windows) != 1:
         raise ConfigError(
-            f'the checkpoints were trained on different windows ({sorted(map(str, spikes))}): '
-            'compare those that share one'
+            f'the checkpoints were trained on different windows ({sorted(map(str, windows))}): '
+            'compare those that share one, in however many steps'
         )
     images = any(isinstance(runner, ImageContestant) for runner in runners)
-    clips = open_clips(data.name, data.test, spikes.pop(), data.clip_windows, images)
-    chosen = spread(len(clips), data.clips)
-    everybody: list[Contestant] = [*runners, *_trivial(data, runners[0], progress)]
-    results, shown = evaluate(everybody, clips, chosen, cap_m, alignment, progress=progress)
+    trivial = _trivial(data, runners[0], progress)
+    results: list[Result] = []
+    shown: list[Shown] = []
+    extra: dict[str, dict[str, Any]] = {}
+    for spikes in dict.fromkeys(runner.checkpoint.spikes for runner in runners):
+        clips = open_clips(data.name, data.test, spikes, data.clip_windows, images)
+        chosen = spread(len(clips), data.clips)
+        group = [runner for runner in runners if runner.checkpoint.spikes == spikes]
+        everybody: list[Contestant] = [*group, *trivial]
+        found, pictured = evaluate(everybody, clips, chosen, cap_m, alignment, progress=progress)
+        results += found
+        shown = _side_by_side(shown, pictured)
+        trivial = []  # they see no events: once is enough
+        extra |= {
+            runner.name: energy_columns(
+                mean_energy(runner.checkpoint, clips, spread(len(clips), ENERGY_CLIPS))
+            )
+            for runner in group
+            if isinstance(runner, CheckpointContestant)
+        }
     facts = {
         'data': f'{data.name} {data.test}',
         'clips': len(chosen),
@@ -85,16 +108,19 @@ def run(
         'engine': engine[0],
         'machine': f'{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}',
     }
-    extra: dict[str, dict[str, Any]] = {
-        runner.name: energy_columns(
-            mean_energy(runner.checkpoint, clips, spread(len(clips), ENERGY_CLIPS))
-        )
-        for runner in runners
-        if isinstance(runner, CheckpointContestant)
-    }
     title = 'Evaluation' if len(checkpoints) == 1 else 'Comparison'
     page = write_report(out, title, facts, results, shown, extra)
     return page, markdown(main_table(results, extra))
+
+
+def _side_by_side(before: list[Shown], more: list[Shown]) -> list[Shown]:
+    """The same clips with the answers of both."""
+    if not before:
+        return more
+    return [
+        Shown(one.sample, [*one.answers, *two.answers])
+        for one, two in zip(before, more, strict=True)
+    ]
 
 
 def distinct_names(checkpoints: Sequence[str]) -> list[str]:

@@ -246,10 +246,10 @@ def train(config: TrainConfig, folder: Path) -> Path:
     lightning.seed_everything(config.schedule.seed, verbose=False)
     student = make_student(config)
     claim(folder, config, student)
-    teacher = make_teacher(config.teacher)
-    module = DepthTraining(config, student, teacher)
     reads_images = getattr(student, 'reads', 'spikes') == 'image'
-    clips = ClipsOfRun(config, reads_images, teacher is not None)
+    clips = ClipsOfRun(config, reads_images, bool(config.teacher.name))
+    teacher = make_teacher(config.teacher)  # after the data, for it may have to be downloaded
+    module = DepthTraining(config, student, teacher)
     log.info(
         '%s: %s parameters, %s training clips, %s validation clips; %s',
         config.model.name, f'{sum(p.numel() for p in student.parameters()):,}',
