@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 
+import numpy as np
 import pytest
 
 from spike_depth_ros.ros.queues import MAX_FAULTS, TOGETHER, AgingQueue, Worker
@@ -46,6 +47,23 @@ def test_age_drops_the_oldest():
     queue.max_age_s = 30.0
     assert queue.get().item == 'new'
     assert (queue.dropped, queue.age_s) == (2, 0.0)
+
+
+def test_a_queue_that_stands_gives_its_newest_until_it_is_empty(monkeypatch):
+    clock = iter(np.arange(0.0, 100.0, 0.25))  # each look at the clock is a quarter of a second
+    monkeypatch.setattr('spike_depth_ros.ros.queues.time.monotonic', lambda: next(clock))
+    queue, taken = AgingQueue(3, math.inf, patience_s=1.0), []
+    for round_of_two in range(20):  # two come for each that is taken
+        for item in (2 * round_of_two, 2 * round_of_two + 1):
+            queue.put(item, float(item))
+        taken.append(queue.get().item)
+    assert taken[:2] == [0, 1], 'in order at first'
+    assert taken[-10:] == list(range(21, 40, 2)), 'then the newest'
+    assert queue.dropped + len(taken) + len(queue) == 40
+    queue.put('next', 41.0)
+    assert queue.get().item == 'next'
+    threading.Timer(0.05, lambda: [queue.put(item, 50.0 + item) for item in range(3)]).start()
+    assert [queue.get().item for _ in range(3)] == [0, 1, 2], 'it has caught up: in order again'
 
 
 def test_clear_is_no_drop_and_close_ends_the_waiting():

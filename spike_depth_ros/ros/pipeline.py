@@ -3,8 +3,9 @@
     messages -> [decode, cut windows] -> windows -> [inference, depth] -> frames -> [pictures]
 
 Callbacks only enqueue. Each queue is bounded by count and age and drops its oldest, so that the
-node is late by a bounded time, never more and more. The last queue holds one frame: pictures and
-clouds are made of the newest one and never slow the depth image.
+node is late by a bounded time, never more and more; where inference does not keep up for longer, it
+takes the newest window. The last queue holds one frame: pictures and clouds are made of the newest
+one and never slow the depth image.
 """
 
 from __future__ import annotations
@@ -41,6 +42,9 @@ MESSAGE_AGE_S = 2.0
 """Messages wait longer than windows may: a backlog of them is decoded at once, hundreds of times
 faster than it came, and what is too old is then dropped as whole windows. A dropped message leaves
 a hole in the stream."""
+
+PATIENCE_S = 1.0
+"""Inference may catch up with waiting windows for so long; then it takes the newest."""
 
 LIVE_MS = 60_000.0
 """Stamps that are farther from ROS time than this are of a recording: their age says nothing."""
@@ -130,7 +134,7 @@ class Pipeline:
         self.last: Result | None = None
         self.messages: AgingQueue[bytes] = AgingQueue(parameters.message_queue, MESSAGE_AGE_S)
         self.windows: AgingQueue[Job] = AgingQueue(
-            parameters.window_queue, parameters.max_latency_ms / 1e3
+            parameters.window_queue, parameters.max_latency_ms / 1e3, PATIENCE_S
         )
         self.frames: AgingQueue[Result] = AgingQueue(1, math.inf)
         self.workers: tuple[Worker, ...] = (

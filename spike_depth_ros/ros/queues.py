@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import sys
 import threading
@@ -40,14 +41,19 @@ class AgingQueue(Generic[T]):
     Args:
         max_count: most items that wait, but for `TOGETHER` that came at once.
         max_age_s: items that arrived longer ago are dropped.
+        patience_s: once something has been waiting at every `get` for longer than this, `get`
+            takes the newest and drops the others, until it finds the queue empty. A queue that
+            outlasts a hiccup is one of too much work: it saves no item and delays them all.
 
     Attributes:
         dropped: number of items dropped so far.
         closed: True from `close` on.
     """
 
-    def __init__(self, max_count: int, max_age_s: float) -> None:
+    def __init__(self, max_count: int, max_age_s: float, patience_s: float = math.inf) -> None:
         self.max_age_s = max_age_s
+        self._patience_s = patience_s
+        self._behind_since_s: float | None = None
         self.dropped = 0
         self._max_count = max_count
         self._items: deque[Arrived[T]] = deque()
@@ -67,6 +73,13 @@ class AgingQueue(Generic[T]):
     def get(self) -> Arrived[T] | None:
         """Waits for an item that is not too old; None once the queue is closed."""
         with self._changed:
+            if not self._items:
+                self._behind_since_s = None
+            elif self._behind_since_s is None:
+                self._behind_since_s = time.monotonic()
+            elif time.monotonic() - self._behind_since_s > self._patience_s:
+                while len(self._items) > 1:
+                    self._drop()
             while True:
                 while not self._items and not self.closed:
                     self._changed.wait()
