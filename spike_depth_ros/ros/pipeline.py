@@ -3,7 +3,7 @@
     messages -> [decode, cut windows] -> windows -> [inference, depth] -> frames -> [pictures]
 
 Callbacks only enqueue. Each queue is bounded by count and age and drops its oldest, so that the
-node is late by a bounded time, never more and more; where inference does not keep up for longer, it
+node is late by a bounded time, never more and more; where inference cannot keep up for long, it
 takes the newest window. The last queue holds one frame: pictures and clouds are made of the newest
 one and never slow the depth image.
 """
