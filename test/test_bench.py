@@ -55,6 +55,11 @@ def test_ingest_prints_one_json_object(capsys):
         assert row['value'] > 0
 
 
+def test_ingest_wants_a_folder_of_recordings(tmp_path):
+    with pytest.raises(NotADirectoryError, match=r'recordings is .*none'):
+        bench_ingest.ingest(recordings=tmp_path / 'none')
+
+
 def test_ingest_reads_the_recordings(real_events):
     packets = bench_ingest._recorded(real_events, 'test_events_1')
     assert len(packets) == 517

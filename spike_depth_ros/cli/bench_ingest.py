@@ -39,6 +39,8 @@ def ingest(json: bool = False, recordings: Path | None = None, rounds: int = 15)
             event_camera_py; without it, streams made by this package's encoders are decoded.
         rounds: the best of so many runs counts.
     """
+    if recordings is not None and not recordings.is_dir():
+        raise NotADirectoryError(f'recordings is {str(recordings)!r}, expected a folder')
     print_bench(list(ingest_rows(recordings, rounds)), json)
 
 
