@@ -170,13 +170,13 @@ def _override(node: LifecycleNode, topic: str, qos: QoSProfile) -> None:
     """
     for policy, convert in OVERRIDES.items():
         name = f'qos_overrides.{node.resolve_topic_name(topic)}.publisher.{policy}'
+        if name not in node._parameter_overrides:  # nothing public tells
+            continue
         if not node.has_parameter(name):
-            text = f'{policy} of {topic}; not set: as the parameters of the outputs say'
+            text = f'{policy} of {topic}'
             descriptor = ParameterDescriptor(description=text, read_only=True, dynamic_typing=True)
             node.declare_parameter(name, descriptor=descriptor)
         value = node.get_parameter(name).value
-        if value is None:
-            continue
         try:
             setattr(qos, policy, convert(value))
         except (KeyError, TypeError, AttributeError, AssertionError, ValueError) as error:
