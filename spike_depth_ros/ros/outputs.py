@@ -19,7 +19,7 @@ from spike_depth_ros.camera import Camera
 from spike_depth_ros.ros import messages
 from spike_depth_ros.ros.depth_parameters import DepthParameters
 from spike_depth_ros.ros.inputs import full_name, qos_conflict
-from spike_depth_ros.ros.params import RELIABILITY
+from spike_depth_ros.ros.params import RELIABILITY, given_names
 from spike_depth_ros.ros.pipeline import Result
 from spike_depth_ros.ros.process import NO_PUBLISHER_EVENTS
 
@@ -170,7 +170,7 @@ def _override(node: LifecycleNode, topic: str, qos: QoSProfile) -> None:
     """
     for policy, convert in OVERRIDES.items():
         name = f'qos_overrides.{node.resolve_topic_name(topic)}.publisher.{policy}'
-        if name not in node._parameter_overrides:  # nothing public tells
+        if name not in given_names(node):
             continue
         if not node.has_parameter(name):
             text = f'{policy} of {topic}'

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any, NamedTuple, TypeVar
 
 from rcl_interfaces.msg import (
@@ -98,12 +98,17 @@ def declare(node: Node, table: type) -> None:
         _declare_one(node, table, name)
 
 
+def given_names(node: Node) -> Collection[str]:
+    """Names of all parameters of the command line and the params file, declared or not."""
+    return node._parameter_overrides.keys()  # nothing public tells
+
+
 def warn_of_unknown(node: Node, table: type) -> None:
     """Says which parameters of the command line or the params file the node does not have.
 
     rclpy takes them in silence; a misspelt one would seem to be set.
     """
-    for name in node._parameter_overrides:  # nothing public tells
+    for name in given_names(node):
         if not node.has_parameter(name) and not name.startswith('qos_overrides.'):
             near = difflib.get_close_matches(name, specs(table), 1)
             hint = f': is it {near[0]}?' if near else ''
