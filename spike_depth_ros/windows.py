@@ -179,7 +179,9 @@ class CountWindower:
                 self.jumps += 1
                 self.reset()
             for start in range(0, len(piece.events), self._window_events):
-                part = self._in_time(piece.events[start : start + self._window_events])
+                part = piece.events[start : start + self._window_events]
+                if self._start_ns is not None and piece.first_ns < self._start_ns:
+                    part = self._in_time(part, self._start_ns)
                 if not len(part):
                     continue
                 last = _time_range_ns(part)[1]
@@ -191,13 +193,9 @@ class CountWindower:
                 while (window := self._cut()) is not None:
                     yield window
 
-    def _in_time(self, events: np.ndarray) -> np.ndarray:
+    def _in_time(self, events: np.ndarray, start_ns: int) -> np.ndarray:
         """Those that the open window may still take; the others are counted."""
-        if self._start_ns is None:
-            return events
-        late = events['t_ns'] < self._start_ns
-        if not late.any():
-            return events
+        late = events['t_ns'] < start_ns
         self.late_events += int(np.count_nonzero(late))
         return read_only(events[~late])
 
