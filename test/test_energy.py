@@ -1,6 +1,8 @@
 """Energy: counted by hand, and as spikingjelly's operation counters count."""
 
 import dataclasses
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -62,6 +64,18 @@ def test_a_convolution_by_hand():
     assert not layer.spiking
     assert (layer.acs, layer.macs) == (0, 1440)
     assert layer.compute_pj == pytest.approx(1440 * 4.6)
+
+
+def test_a_measurement_does_not_wait_for_pytorchs_compiler():
+    """In a live node it would stop the stream for seconds."""
+    code = (
+        'import sys, torch; from spike_depth_ros.energy import measure_energy; '
+        'from spike_depth_ros.model.registry import build; '
+        'measure_energy(build("tiny"), torch.zeros(1, 1, 2, 32, 32)); '
+        'print("torch._dynamo" in sys.modules)'
+    )
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, check=True, text=True)
+    assert done.stdout == 'False\n'
 
 
 def test_convolutions_agree_with_spikingjelly():
