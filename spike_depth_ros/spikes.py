@@ -78,10 +78,14 @@ def pixel_map(
                 f'rectification map has shape {rectified_xy.shape}, '
                 f'expected {(sensor_height, sensor_width, 2)}'
             )
-        blocks = np.floor((np.nan_to_num(rectified_xy, nan=-1e6) + 0.5) / factor)
-        columns, rows = np.moveaxis(np.clip(blocks, -1, 1e6).astype(np.int64), 2, 0)
+        columns, rows = (
+            np.floor((pixels + 0.5) / factor) for pixels in np.moveaxis(rectified_xy, 2, 0)
+        )
+        # false for NaN
         inside = (columns >= 0) & (columns < image_width) & (rows >= 0) & (rows < image_height)
-    table = np.where(inside, rows * width + columns, DROPPED).astype(np.int32)
+    with np.errstate(invalid='ignore'):  # of pixels that are not inside
+        places = rows * width + columns
+    table = np.where(inside, places, DROPPED).astype(np.int32)
     table.flags.writeable = False
     return PixelMap(table, height, width, image_height, image_width, factor)
 
@@ -151,8 +155,11 @@ def _rectified_coordinates(camera: Camera) -> np.ndarray | None:
     """(H, W, 2) columns and rows in the rectified image, or None if nothing moves."""
     if not camera.is_distorted:
         return None
-    rays = camera.rays()[..., :2]
-    return read_only(rays * (camera.fx, camera.fy) + (camera.cx, camera.cy))
+    x, y = np.moveaxis(camera.rays()[..., :2], 2, 0)
+    # one after the other: numpy is slow where the last axis is short
+    columns = np.multiply(x, camera.fx, dtype=np.float64) + camera.cx
+    rows = np.multiply(y, camera.fy, dtype=np.float64) + camera.cy
+    return read_only(np.stack([columns, rows], axis=-1))
 
 
 @functools.lru_cache(maxsize=256)
