@@ -175,6 +175,13 @@ def _per_map(layer: LayerEnergy, batch: int) -> LayerEnergy:
     return dataclasses.replace(layer, **counts)
 
 
+Count = tuple[float, bool, float, float]
+"""Of a product: rate of its input, whether that is spikes only, dense MACs, ACs."""
+
+SpikesOf = Callable[[Tensor], Tensor | None]
+"""Gives back an operand that holds nothing but whole spikes, and None for any other."""
+
+
 class _Counter(TorchDispatchMode):
     """Sees every product that runs, and knows the module that it runs in."""
 
@@ -202,14 +209,26 @@ class _Counter(TorchDispatchMode):
         result = func(*args, **(kwargs or {}))
         rule = _RULES.get(func)
         if rule is not None:
-            self.layers.append(self._layer(rule.tally(args, result, self._levels)))
+            spikes_of = self._looking_once()
+            self.layers.append(self._layer(rule.tally(args, result, spikes_of)))
             operands = (args[place] for place in rule.operands)
-            self.activation_bytes += sum(_bytes(x, self._levels) for x in operands)
+            self.activation_bytes += sum(_bytes(x, spikes_of) for x in operands)
             made = result if isinstance(result, Tensor) else result[0]
             self.activation_bytes += FLOAT_BYTES * made.numel()
         return result
 
-    def _layer(self, count: tuple[float, bool, float, float]) -> LayerEnergy:
+    def _looking_once(self) -> SpikesOf:
+        """`_spikes_of` for the operands of one product, each of which is looked at once."""
+        seen: dict[int, Tensor | None] = {}
+
+        def spikes_of(x: Tensor) -> Tensor | None:
+            if id(x) not in seen:
+                seen[id(x)] = _spikes_of(x, self._levels)
+            return seen[id(x)]
+
+        return spikes_of
+
+    def _layer(self, count: Count) -> LayerEnergy:
         rate, spiking, dense, acs = count
         name = self._stack[-1] if self._stack else ''
         calls = self._calls[name] = self._calls.get(name, 0) + 1
@@ -233,16 +252,16 @@ def _spikes_of(x: Tensor, levels: int) -> Tensor | None:
     return x if low >= 0 and high <= levels and torch.equal(x, x.round()) else None
 
 
-def _bytes(x: Tensor, levels: int) -> float:
+def _bytes(x: Tensor, spikes_of: SpikesOf) -> float:
     """Of an operand: a bit for each that may be a spike, else a float."""
-    return x.numel() / 8 if _spikes_of(x, levels) is not None else float(FLOAT_BYTES * x.numel())
+    return x.numel() / 8 if spikes_of(x) is not None else float(FLOAT_BYTES * x.numel())
 
 
-def _convolution(args: tuple, result: Tensor, levels: int) -> tuple[float, bool, float, float]:
+def _convolution(args: tuple, result: Tensor, spikes_of: SpikesOf) -> Count:
     x, weight, _, stride, padding, dilation, transposed = args[:7]
     positions = x[:, 0].numel() if transposed else result[:, 0].numel()
     dense = float(weight.numel()) * positions
-    spikes = None if transposed else _spikes_of(x, levels)
+    spikes = None if transposed else spikes_of(x)
     rate = float(x.float().mean()) if spikes is not None else float((x != 0).float().mean())
     if spikes is None:
         return rate, False, dense, 0.0
@@ -267,10 +286,10 @@ def _covering(
     return torch.bincount(inside, minlength=inputs).double()
 
 
-def _product(a: Tensor, b: Tensor, levels: int) -> tuple[float, bool, float, float]:
+def _product(a: Tensor, b: Tensor, spikes_of: SpikesOf) -> Count:
     """(..., m, k) @ (..., k, n); of two spiking operands the sparser one decides."""
     dense = float(a.numel()) * b.shape[-1]
-    left, right = _spikes_of(a, levels), _spikes_of(b, levels)
+    left, right = spikes_of(a), spikes_of(b)
     costs = []
     if left is not None:
         costs.append(float(left.sum()) * b.shape[-1])
@@ -280,7 +299,7 @@ def _product(a: Tensor, b: Tensor, levels: int) -> tuple[float, bool, float, flo
     return rate, bool(costs), dense, min(costs, default=0.0)
 
 
-def _attention(args: tuple, result: Any, levels: int) -> tuple[float, bool, float, float]:
+def _attention(args: tuple, result: Any, spikes_of: SpikesOf) -> Count:
     """Q K^T and its product with V, inside one fused operator."""
     q, k = args[:2]
     dense = 2.0 * q.numel() * k.shape[-2]
@@ -290,18 +309,18 @@ def _attention(args: tuple, result: Any, levels: int) -> tuple[float, bool, floa
 class _Rule(NamedTuple):
     """How to count an operator."""
 
-    tally: Callable[[tuple, Any, int], tuple[float, bool, float, float]]
-    """(rate, spiking, dense MACs, ACs) from its arguments, its result and the levels of spikes."""
+    tally: Callable[[tuple, Any, SpikesOf], Count]
+    """From its arguments, its result and what says which of them are spikes."""
     operands: tuple[int, ...]
     """Places of the arguments that are no weights."""
 
 
-def _first(args: tuple, result: Any, levels: int) -> tuple[float, bool, float, float]:
-    return _product(args[0], args[1], levels)
+def _first(args: tuple, result: Any, spikes_of: SpikesOf) -> Count:
+    return _product(args[0], args[1], spikes_of)
 
 
-def _second(args: tuple, result: Any, levels: int) -> tuple[float, bool, float, float]:
-    return _product(args[1], args[2], levels)
+def _second(args: tuple, result: Any, spikes_of: SpikesOf) -> Count:
+    return _product(args[1], args[2], spikes_of)
 
 
 _ATEN = torch.ops.aten
