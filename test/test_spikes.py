@@ -95,12 +95,14 @@ def test_binning_is_the_sum_over_blocks():
     assert (found == blocks).all()
 
 
+@pytest.mark.filterwarnings('error::RuntimeWarning')
 def test_rectification_moves_events_and_drops_those_that_leave():
     xy = np.stack(np.meshgrid(np.arange(WIDTH), np.arange(HEIGHT)), axis=2).astype(float)
     xy[..., 0] += 1  # everything one column to the right: the last column leaves
     xy[0, 0] = np.nan
+    xy[1, 1] = np.inf, -np.inf  # as a map that was divided by nothing may hold
     pixels = pixel_map(HEIGHT, WIDTH, SpikeConfig(multiple_px=1), rectified_xy=xy)
-    events = events_of([(0, 0, 0, 1), (0, 1, 0, 1), (0, WIDTH - 1, 2, 1)])
+    events = events_of([(0, 0, 0, 1), (0, 1, 0, 1), (0, 1, 1, 1), (0, WIDTH - 1, 2, 1)])
     found = accumulate(events, 0, 1, 1, HEIGHT, WIDTH, pixels)
     assert np.argwhere(found).tolist() == [[0, ON, 0, 2]]
 
