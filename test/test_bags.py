@@ -12,6 +12,7 @@ from backports import zstd
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from mcap.reader import make_reader
+from mcap.writer import Writer as McapWriter
 from recordings import (
     EPOCH_NS,
     EVENT_PACKET,
@@ -413,6 +414,27 @@ def test_no_recording(tmp_path):
             (tmp_path / name).write_bytes(content)
             with pytest.raises(BagError, match=name):
                 open_source(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ('profile', 'encoding', 'says'),
+    [
+        ('ros1', 'ros1msg', r'not recorded by ROS 2; of ROS 1, the .bag'),
+        ('ros2', 'ros1msg', r'channels of ros1msg, .*mcap filter'),
+        ('ros2', 'jsonschema', r'channels of jsonschema, .*mcap filter'),
+        ('ros2', 'protobuf', r'channels of protobuf, .*mcap filter'),
+    ],
+)
+def test_whole_but_not_of_ros2(tmp_path, profile, encoding, says):
+    with (tmp_path / 'a.mcap').open('wb') as file:
+        writer = McapWriter(file)
+        writer.start(profile)
+        schema = writer.register_schema('std_msgs/String', encoding, b'{}')
+        channel = writer.register_channel('/said', 'json', schema)
+        writer.add_message(channel, 1, b'{}', 1)
+        writer.finish()
+    with pytest.raises(BagError, match=says):
+        open_source(tmp_path / 'a.mcap')
 
 
 @pytest.mark.parametrize('name', ['drive.mcap', 'drive.db3', 'drive.bag', 'events.h5'])

@@ -44,6 +44,15 @@ ZSTD_MAGIC = b'\x28\xb5\x2f\xfd'
 STORAGE_SUFFIXES = ('.mcap', '.db3')
 NOT_DAMAGE = (errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EMFILE)
 """What the system may say of a bag that is whole."""
+FOREIGN = {
+    'Profile is not ros2': 'was not recorded by ROS 2; of ROS 1, the .bag is read',
+    **{
+        f"'{kind}'": f'has channels of {kind}, which ROS 2 does not know; copy the others: '
+        'mcap filter IN --include-topic-regex TOPICS --output OUT'
+        for kind in ('flatbuffer', 'jsonschema', 'protobuf', 'ros1msg')
+    },
+}
+"""What the storage library says of an MCAP file that is whole but not of ROS 2 -> what it is."""
 _ROS1_EVENT = np.dtype(
     [('x', '<u2'), ('y', '<u2'), ('sec', '<u4'), ('nanosec', '<u4'), ('p', 'u1')]
 )  # ROS 1 packs without padding
@@ -226,6 +235,8 @@ def _damage(path: Path) -> Iterator[None]:
         first = error.__cause__ or error  # the libraries wrap what the system says
         if isinstance(first, MemoryError) or getattr(first, 'errno', None) in NOT_DAMAGE:
             raise BagError(f'{path} cannot be read: {reason}') from error
+        if reason in FOREIGN:
+            raise BagError(f'{path} {FOREIGN[reason]}') from error
         raise BagError(
             f'{path} is not a complete bag: {reason}. If the recorder '
             'was cut off, repair it (ros2 bag reindex, rosbag reindex, mcap recover)'
