@@ -9,6 +9,7 @@ remembered, and what goes into and comes out of every product.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -105,23 +106,45 @@ class EnergyReport:
 
 
 def measure_energy(model: nn.Module, spikes: Tensor) -> EnergyReport:
-    """Runs `model` once from rest and counts.
+    """Runs a copy of `model` once from rest and counts.
 
     Args:
-        model: any network of `MODELS` that sees events; it is left as it was.
+        model: any network of `MODELS` that sees events.
         spikes: (T, B, 2, H, W) windows of real or simulated events: firing rates, and thereby
             the result, are those of this input.
 
     Returns:
         Energy per depth map: the mean over the B windows.
     """
-    running, levels = model, 1
+    return count_energy(measurable(model), spikes)
+
+
+def measurable(model: nn.Module) -> nn.Module:
+    """A copy of `model` for `count_energy`: in evaluation, with its normalisations folded."""
     if isinstance(model, SpikingTransformer):
-        running = model.folded()
-        levels = model.config.levels if model.config.neuron == 'ilif' else 1
+        return model.folded()
+    return copy.deepcopy(model).eval()
+
+
+def count_energy(
+    model: nn.Module, spikes: Tensor, pause: Callable[[], None] = lambda: None
+) -> EnergyReport:
+    """Runs `model` once from rest and counts.
+
+    Args:
+        model: what `measurable` gave. Nobody else may run it meanwhile.
+        spikes: as of `measure_energy`.
+        pause: called before every operator, of which the longest are the products. What it
+            raises ends the measurement; the model is as before then.
+
+    Returns:
+        Energy per depth map, as `measure_energy`.
+    """
+    levels = 1
+    if isinstance(model, SpikingTransformer) and model.config.neuron == 'ilif':
+        levels = model.config.levels
     steps, batch = spikes.shape[:2]
-    was_training = model.training
-    counter = _Counter(running, levels)
+    counter = _Counter(model, levels, pause)
     remembered = 0
 
     def count_state(module: nn.Module, inputs: Any, output: Any) -> None:
@@ -130,20 +153,19 @@ def measure_energy(model: nn.Module, spikes: Tensor) -> EnergyReport:
 
     handles = [
         module.register_forward_hook(count_state)
-        for module in running.modules()
+        for module in model.modules()
         if type(module) in _STATES
     ]
     try:
         with torch.no_grad(), counter:
-            running.eval()(spikes)
+            model(spikes)
     finally:
         for handle in (*handles, *counter.handles):
             handle.remove()
-        model.train(was_training)
     layers = tuple(_per_map(layer, batch) for layer in counter.layers)
     return EnergyReport(
         layers,
-        _weight_bytes(running, steps),
+        _weight_bytes(model, steps),
         2.0 * FLOAT_BYTES * remembered / batch,
         counter.activation_bytes / batch,
     )
@@ -190,11 +212,11 @@ class _Counter(TorchDispatchMode):
         """Otherwise PyTorch loads its compiler, two seconds, only to leave this class alone."""
         return False
 
-    def __init__(self, model: nn.Module, levels: int) -> None:
+    def __init__(self, model: nn.Module, levels: int, pause: Callable[[], None]) -> None:
         super().__init__()
         self.layers: list[LayerEnergy] = []
         self.activation_bytes = 0.0
-        self._levels = levels
+        self._levels, self._pause = levels, pause
         self._stack: list[str] = []
         self._calls: dict[str, int] = {}
         self.handles: list[Any] = []
@@ -206,6 +228,7 @@ class _Counter(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None
     ) -> Any:
+        self._pause()
         result = func(*args, **(kwargs or {}))
         rule = _RULES.get(func)
         if rule is not None:

@@ -1,15 +1,24 @@
 """Energy: counted by hand, and as spikingjelly's operation counters count."""
 
 import dataclasses
+import itertools
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 from spikingjelly.activation_based import op_counter
 from torch import nn
 
-from spike_depth_ros.energy import E_AC_PJ, E_MAC_PJ, E_MEMORY_PJ_PER_BYTE, measure_energy
+from spike_depth_ros.energy import (
+    E_AC_PJ,
+    E_MAC_PJ,
+    E_MEMORY_PJ_PER_BYTE,
+    count_energy,
+    measurable,
+    measure_energy,
+)
 from spike_depth_ros.model.encoder import SpikingTransformerConfig
 from spike_depth_ros.model.registry import build
 from spike_depth_ros.model.spiking_transformer import SpikingTransformer
@@ -178,3 +187,64 @@ def test_rivals_multiply(rival):
     conv = torch.ops.aten.convolution.default
     counted = sum(layer.macs for layer in report.layers)
     assert counted >= macs.get_counts()['Global'][conv] > 0
+
+
+def four_steps() -> torch.Tensor:
+    generator = torch.Generator().manual_seed(3)
+    return torch.poisson(torch.full((4, 1, 2, 32, 40), 0.2), generator).to(torch.uint8)
+
+
+@pytest.mark.parametrize('name', ['tiny', 'unet_small', 'e2depth_small', 'spike_t_small'])
+def test_a_measurement_with_pauses_is_the_same(name):
+    torch.manual_seed(0)
+    model, spikes, seen = build(name), four_steps(), []
+    ready = measurable(model)
+    for layer in ready.modules():
+        if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
+            layer.register_forward_pre_hook(lambda *_: seen.append('product'))
+    report = count_energy(ready, spikes, lambda: seen.append('pause'))
+    assert report == measure_energy(model, spikes)
+    after_products = [now for last, now in itertools.pairwise(seen) if last == 'product']
+    assert len(after_products) > 1
+    assert set(after_products) == {'pause'}
+
+
+class EnoughError(Exception):
+    """What ends a measurement."""
+
+
+def test_a_measurement_that_is_abandoned_leaves_no_trace():
+    ready, spikes = measurable(network()), windows()
+    calls = []
+    whole = count_energy(ready, spikes, lambda: calls.append('pause'))
+    for end in (1, 2, len(calls) // 2, len(calls)):
+        left = iter(range(end - 1))
+
+        def pause(left=left):
+            if next(left, None) is None:
+                raise EnoughError
+
+        with pytest.raises(EnoughError):
+            count_energy(ready, spikes, pause)
+        assert not any(m._forward_hooks or m._forward_pre_hooks for m in ready.modules())
+        assert count_energy(ready, spikes) == whole
+
+
+def test_a_network_that_is_measured_runs_elsewhere_meanwhile():
+    torch.manual_seed(0)
+    model, spikes = build('e2depth_small').train(), four_steps()
+    alone, elsewhere = measure_energy(model, spikes), []
+
+    def run():
+        with torch.no_grad():
+            return model.training, model(spikes).log_depth
+
+    with ThreadPoolExecutor(1) as other:
+
+        def pause():
+            elsewhere.append(len(elsewhere) == 20 and other.submit(run).result())
+
+        assert count_energy(measurable(model), spikes, pause) == alone
+    training, answer = elsewhere[20]
+    assert training
+    assert answer.shape[-2:] == spikes.shape[-2:]
