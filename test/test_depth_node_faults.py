@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from depth_node_fixtures import WINDOW_MS
-from diagnostic_msgs.msg import DiagnosticArray
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from dvs_msgs.msg import EventArray
 from graph import (
     EPOCH_NS,
@@ -27,15 +27,16 @@ from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from rosgraph_msgs.msg import Clock
-from sensor_msgs.msg import CameraInfo, Image
+from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from std_srvs.srv import Trigger
 
 from spike_depth_ros.camera import Camera
 from spike_depth_ros.engine import EngineError
 from spike_depth_ros.model.checkpoint import save_checkpoint
-from spike_depth_ros.ros import depth_node, messages
+from spike_depth_ros.ros import depth_node, energy_meter, messages
 from spike_depth_ros.ros.inputs import InputError, message_class
 from spike_depth_ros.ros.probe import stamp_ns
+from spike_depth_ros.ros.queues import MAX_FAULTS
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 CAMERA = Camera(WIDTH, HEIGHT, 60.0, 60.0, 31.5, 23.5, 'plumb_bob', (0.05, 0.0, 0.0, 0.0, 0.0))
@@ -390,6 +391,63 @@ def test_shutdown_in_the_middle_of_inference(graph, start, monkeypatch):
     assert node.state == 'finalized'
     engine.go_on.set()
     assert all(worker.join(60.0) for worker in workers)
+
+
+def test_a_stop_in_the_middle_of_a_measurement_of_energy(graph, start, monkeypatch):
+    monkeypatch.setattr(depth_node, 'STOP_TIMEOUT_S', 60.0)
+    monkeypatch.setattr(energy_meter, 'STRETCH_S', 0.0)
+    monkeypatch.setattr(energy_meter, 'SHARE', 1e-9)  # the first pause would last for hours
+    begun, count_energy = threading.Event(), energy_meter.count_energy
+
+    def count(*args):
+        begun.set()
+        return count_energy(*args)
+
+    monkeypatch.setattr(energy_meter, 'count_energy', count)
+    node = start(energy_period_s=0.001, cloud_rate_hz=0.0)
+    graph.listen(DiagnosticArray, '/diagnostics')
+    depth = graph.listen(Image, '/depth_node/depth/image')
+    clouds = graph.listen(PointCloud2, '/depth_node/depth/points')
+    driver = Driver(graph)
+
+    def go_on():
+        driver.send(WINDOW_MS)
+        return begun.is_set()
+
+    assert graph.spin_until(go_on)
+    del depth[:], clouds[:]
+    driver.send(2 * WINDOW_MS)
+    assert graph.spin_until(lambda: depth and clouds), 'they do not wait for it'
+    workers = node.pipeline.workers
+    assert node.trigger_deactivate() == SUCCESS
+    assert all(worker.join(0.0) for worker in workers)
+    assert node.energy.report is None
+
+
+def test_energy_that_cannot_be_measured_costs_no_depth(graph, start, monkeypatch):
+    node = start()
+
+    def broken(*_):
+        raise RuntimeError('no scales')
+
+    monkeypatch.setattr(node.energy, 'look', broken)
+    reports = graph.listen(DiagnosticArray, '/diagnostics')
+    depth = graph.listen(Image, '/depth_node/depth/image')
+    driver = Driver(graph)
+
+    def are_counted():
+        driver.send(WINDOW_MS)
+        return node.pipeline.faults == MAX_FAULTS
+
+    assert graph.spin_until(are_counted)
+    *_, energy = node.pipeline.workers
+    assert energy.join(60.0)
+    assert 'no scales' in energy.given_up
+    del depth[:], reports[:]
+    driver.send(2 * WINDOW_MS)
+    assert graph.spin_until(lambda: depth and len(reports) >= 3)
+    assert node.state == 'active'
+    assert node.health.verdict()[0] == DiagnosticStatus.OK
 
 
 def test_a_slow_engine_drops_the_oldest_and_stays_bounded(graph, start):

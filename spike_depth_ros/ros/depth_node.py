@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import math
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable
@@ -231,7 +232,8 @@ class DepthNode(LifecycleNode):
             make_estimator=self._make_estimator,
             wanted=lambda: self.parameters.enabled and self._outputs().wanted(),
             publish=lambda result: self._outputs().publish(result, self.parameters),
-            show=self._show,
+            show=lambda result: self._outputs().show(result, self.parameters),
+            measure=self._measure,
             now_ns=lambda: self.get_clock().now().nanoseconds,
             say=self._say,
         )
@@ -278,10 +280,10 @@ class DepthNode(LifecycleNode):
             raise RuntimeError('the node was cleaned up while a thread was busy')
         return self.outputs
 
-    def _show(self, result: Result) -> None:
-        self._outputs().show(result, self.parameters)
-        if self.energy is not None and self.health.is_heard():
-            self.energy.look(result.job.window.spikes, self.parameters.energy_period_s)
+    def _measure(self, result: Result, stopped: threading.Event) -> None:
+        meter = self.energy
+        if meter is not None and self.health.is_heard():
+            meter.look(result.job.window.spikes, self.parameters.energy_period_s, stopped)
 
     def _say(self, sentence: str) -> None:
         self.get_logger().error(sentence, throttle_duration_sec=2.0)

@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from collections.abc import Callable
 
 import numpy as np
 import torch
 from torch import nn
 
-from spike_depth_ros.energy import EnergyReport, measure_energy
+from spike_depth_ros.energy import EnergyReport, count_energy, measurable
 
 FIRST_S = 3.0
 """The first measurement is this long after the first depth map."""
 
+SHARE = 0.1
+"""Of the time of one core, while it measures: inference goes on beside it."""
+
+STRETCH_S = 0.005
+"""It works for so long between two pauses; longer only where one operator does."""
+
+
+class _StoppedError(Exception):
+    """Nobody waits for the measurement any more."""
+
 
 class EnergyMeter:
-    """Measures the network on a window of the live stream, at most once per period.
+    """Measures the network on a window of the live stream, at most once per period, at leisure.
 
     Args:
-        model: the network; it is not touched.
+        model: the network; a copy of it is measured.
 
     Attributes:
         report: the last measurement; None before the first.
@@ -26,15 +38,17 @@ class EnergyMeter:
 
     def __init__(self, model: nn.Module) -> None:
         self.report: EnergyReport | None = None
-        self._model = model
+        self._model = measurable(model)
         self._next_s: float | None = None
 
-    def look(self, spikes: np.ndarray, period_s: float) -> None:
-        """Measures on this window if it is time to.
+    def look(self, spikes: np.ndarray, period_s: float, stopped: threading.Event) -> None:
+        """Measures on this window if it is time to: seconds, of which it works a few tenths.
 
         Args:
             spikes: (T, 2, H, W) uint8.
             period_s: time between two measurements; 0 for none.
+            stopped: once it is set the measurement ends without a report, and begins anew
+                `FIRST_S` after the next depth map.
         """
         now_s = time.monotonic()
         if self._next_s is None:
@@ -42,7 +56,10 @@ class EnergyMeter:
         if period_s > 0 and now_s >= self._next_s:
             self._next_s = now_s + period_s
             batch = torch.from_numpy(spikes)[:, None].float()  # (T, 1, 2, H, W)
-            self.report = measure_energy(self._model, batch)
+            try:
+                self.report = count_energy(self._model, batch, _pacing(stopped))
+            except _StoppedError:
+                self._next_s = None
 
     def summary(self) -> dict[str, str]:
         """Energy and firing rate for /diagnostics; empty before the first measurement."""
@@ -58,3 +75,18 @@ class EnergyMeter:
             ),
             'spike rate in the network': f'{rate:.4f}',
         }
+
+
+def _pacing(stopped: threading.Event) -> Callable[[], None]:
+    """What waits, between two stretches of work, so long that they take no more than `SHARE`."""
+    resumed_s = time.thread_time()
+
+    def pause() -> None:
+        nonlocal resumed_s
+        worked_s = time.thread_time() - resumed_s
+        if worked_s >= STRETCH_S:
+            if stopped.wait(worked_s * (1 / SHARE - 1)):
+                raise _StoppedError
+            resumed_s = time.thread_time()
+
+    return pause

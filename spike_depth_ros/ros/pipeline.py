@@ -1,16 +1,18 @@
-"""The work behind the node's callbacks: three threads between four ends.
+"""The work behind the node's callbacks: four threads, each with its queue.
 
     messages -> [decode, cut windows] -> windows -> [inference, depth] -> frames -> [pictures]
+                                                                       -> samples -> [energy]
 
 Callbacks only enqueue. Each queue is bounded by count and age and drops its oldest, so that the
 node is late by a bounded time, never more and more; where inference cannot keep up for long, it
-takes the newest window. The last queue holds one frame: pictures and clouds are made of the newest
-one and never slow the depth image.
+takes the newest window. The last two queues hold one frame each: pictures and clouds are made, and
+energy is measured, of the newest one, and never slow the depth image.
 """
 
 from __future__ import annotations
 
 import math
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -92,6 +94,7 @@ class Wiring(NamedTuple):
         wanted: True if anybody would see a result.
         publish: called with each result, in order.
         show: called with the newest result, when there is time.
+        measure: likewise, and may take its time: until the event is set.
         now_ns: ROS time.
         say: takes the sentence of a fault.
     """
@@ -102,6 +105,7 @@ class Wiring(NamedTuple):
     wanted: Callable[[], bool]
     publish: Callable[[Result], None]
     show: Callable[[Result], None]
+    measure: Callable[[Result, threading.Event], None]
     now_ns: Callable[[], int]
     say: Callable[[str], None]
 
@@ -137,11 +141,15 @@ class Pipeline:
             parameters.window_queue, parameters.max_latency_ms / 1e3, PATIENCE_S
         )
         self.frames: AgingQueue[Result] = AgingQueue(1, math.inf)
-        self.workers: tuple[Worker, ...] = (
+        self.samples: AgingQueue[Result] = AgingQueue(1, math.inf)
+        self._needed: tuple[Worker, ...] = (
             Worker('decode', self.messages, self._decode, wiring.say),
             Worker('inference', self.windows, self._infer, wiring.say),
             Worker('pictures', self.frames, self._show, wiring.say, niceness=10),
         )
+        energy = Worker('energy', self.samples, self._measure, wiring.say, niceness=10)
+        self.workers: tuple[Worker, ...] = (*self._needed, energy)
+        self._stopped = threading.Event()
         self._wiring = wiring
         self._estimator: Estimator | None = None
         self._built_for: tuple | None = None
@@ -155,7 +163,8 @@ class Pipeline:
 
     def stop(self, timeout_s: float) -> bool:
         """Ends the threads; False if one is still busy after `timeout_s` seconds."""
-        for queue in (self.messages, self.windows, self.frames):
+        self._stopped.set()
+        for queue in (self.messages, self.windows, self.frames, self.samples):
             queue.close()
         until = time.monotonic() + timeout_s
         ended = [worker.join(max(0.0, until - time.monotonic())) for worker in self.workers]
@@ -175,8 +184,8 @@ class Pipeline:
 
     @property
     def given_up(self) -> str:
-        """Why a thread has stopped for good; empty while all work."""
-        return next((w.given_up for w in self.workers if w.given_up), '')
+        """Why a thread has stopped for good; empty while all work that the outputs need."""
+        return next((w.given_up for w in self._needed if w.given_up), '')
 
     @property
     def faults(self) -> int:
@@ -281,8 +290,12 @@ class Pipeline:
         if abs(age_ms) < LIVE_MS:
             self.meters.add_ms('age', age_ms)
         self.frames.put(self.last, arrived_s)
+        self.samples.put(self.last, arrived_s)
 
     def _show(self, result: Result, arrived_s: float) -> None:
         start_s = time.perf_counter()
         self._wiring.show(result)
         self.meters.took('pictures', start_s)
+
+    def _measure(self, result: Result, arrived_s: float) -> None:
+        self._wiring.measure(result, self._stopped)
