@@ -52,6 +52,7 @@ __all__ = [
     'CODECS',
     'MAX_EVENTS',
     'MAX_SENSOR_PX',
+    'SMALL_BYTES',
     'DecodeCounts',
     'Decoder',
     'EncodeError',

@@ -215,7 +215,7 @@ class DepthNode(LifecycleNode):
         ready = prepare(parameters, self.camera, self.get_logger())
         self.checkpoint_path, self.checkpoint, self.engine, _ = ready
         self._steps = window_steps(self.checkpoint.spikes, parameters.estimator_options())
-        self.energy = EnergyMeter(self.checkpoint.model)
+        self.energy = EnergyMeter(self.checkpoint.model, self.checkpoint.spikes)
 
     def _tell_what_is_loaded(self) -> None:
         log = self.get_logger()

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from spike_depth_ros.config import SpikeConfig
 from spike_depth_ros.energy import EnergyReport, count_energy, measurable
 
 FIRST_S = 3.0
@@ -30,15 +31,19 @@ class EnergyMeter:
     """Measures the network on a window of the live stream, at most once per period, at leisure.
 
     Args:
-        model: the network; a copy of it is measured.
+        model: the network; a copy of it is measured, here on nothing, so that kernels which are
+            compiled for that do not take the processor from the first depth maps.
+        spikes: what the network sees.
 
     Attributes:
         report: the last measurement; None before the first.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, spikes: SpikeConfig) -> None:
         self.report: EnergyReport | None = None
         self._model = measurable(model)
+        side_px = 4 * spikes.multiple_px
+        count_energy(self._model, torch.zeros(spikes.steps, 1, 2, side_px, side_px))
         self._next_s: float | None = None
 
     def look(self, spikes: np.ndarray, period_s: float, stopped: threading.Event) -> None:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from spike_depth_ros.camera import Camera
-from spike_depth_ros.codecs import CODECS
+from spike_depth_ros.codecs import CODECS, SMALL_BYTES
 from spike_depth_ros.config import shipped
 from spike_depth_ros.engine import ENGINES, Engine
 from spike_depth_ros.estimator import Estimator, EstimatorOptions, cut_times_ns, window_steps
@@ -25,7 +25,8 @@ MOST_BUSY = 0.6
 """Share of the time from window to window that inference may take, alone on an idle machine: the
 rest of the node and its neighbours want the processor and the interpreter too."""
 
-WARM_UP_BYTES = 64
+WARM_UP_BYTES = 2 * SMALL_BYTES
+"""Decoders count first what a payload of so many may hold: that is a kernel too."""
 
 USUAL_SENSOR = (480, 640)
 """Rows and columns of what is prepared for where nothing is known of the camera."""
