@@ -15,6 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import numba
+from llvmlite import ir
+from numba.core import cgutils
+from numba.extending import intrinsic
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +43,26 @@ def compiled(**options: Any) -> Callable[[Callable], Any]:
         return kernel
 
     return decorate
+
+
+def _prefetch(_typing: Any, array: Any, index: Any) -> Any:
+    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        kind = signature.args[0]
+        data = context.make_array(kind)(context, builder, arguments[0])
+        place = cgutils.get_item_pointer(context, builder, kind, data, [arguments[1]])
+        byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
+        form = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
+        function = cgutils.get_or_insert_function(builder.module, form, 'llvm.prefetch.p0')
+        to_read, keep, data_cache = number(0), number(3), number(1)
+        builder.call(function, [builder.bitcast(place, byte), to_read, keep, data_cache])
+        return context.get_dummy_value()
+
+    return numba.types.void(array, index), build
+
+
+prefetch: Any = intrinsic(_prefetch)
+"""In kernels, of an array and an index: starts to bring an element into the cache, without waiting
+for it. The index may lie beyond the end."""
 
 
 @functools.cache

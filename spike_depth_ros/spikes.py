@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from spike_depth_ros.camera import CalibrationError, Camera
-from spike_depth_ros.compiled import compiled
+from spike_depth_ros.compiled import compiled, prefetch
 from spike_depth_ros.config import SpikeConfig
 from spike_depth_ros.events import EVENT_DTYPE, read_only
 
@@ -20,6 +20,9 @@ OFF, ON = 0, 1
 """Channel order of every spike tensor: the channel is the polarity."""
 
 DROPPED = -1
+
+BLOCK_EVENTS = 128
+"""Events that are prepared before they are counted: what they need fits into the first cache."""
 
 
 class PixelMap(NamedTuple):
@@ -132,15 +135,16 @@ def accumulate(
         out = np.zeros(shape, np.uint8)
     elif out.shape != shape or out.dtype != np.uint8 or not out.flags.c_contiguous:
         raise ValueError(f'out is {out.dtype} {out.shape}, expected contiguous uint8 {shape}')
-    edges_ns, flat = _bin_edges_ns(t0_ns, t1_ns, steps), out.reshape(-1)
-    if pixels is None:
-        stray = _accumulate_direct(events, edges_ns, height, width, flat)
-    else:
+    sensor_height, sensor_width, table = height, width, None
+    if pixels is not None:
         if (pixels.height, pixels.width) != (height, width):
             raise ValueError(
                 f'pixels map to {pixels.height}x{pixels.width}, expected {height}x{width}'
             )
-        stray = _accumulate_mapped(events, edges_ns, pixels.table, height * width, flat)
+        table = pixels.table
+        sensor_height, sensor_width = table.shape
+    stray = _accumulate(events, _bin_edges_ns(t0_ns, t1_ns, steps), sensor_height, sensor_width,
+                        table, height * width, out.reshape(-1))  # fmt: skip
     if stray:
         raise ValueError(f'{stray} events lie outside the sensor: check its geometry')
     return out
@@ -183,54 +187,56 @@ def _bin_of(t_ns, edges_ns):
 
 
 @compiled()
-def _accumulate_direct(events, edges_ns, height, width, out):
-    area = height * width
+def _accumulate(events, edges_ns, height, width, table, area, out):
+    """Adds events to `out`, a flat tensor; returns how many lie off the sensor.
+
+    It would mostly wait for memory: the counts are scattered, and their addresses keep the
+    processor from seeing that the events lie in a row. So it asks for both in advance: for the
+    events a block ahead, for the counts of a block before it goes through them.
+
+    Args:
+        events: (N,) events.
+        edges_ns: edges of the T bins.
+        height: sensor rows.
+        width: sensor columns.
+        table: (height, width) where each sensor pixel lands, or None if right there.
+        area: pixels of the grid.
+        out: (T * 2 * area,) uint8.
+    """
     first_ns, end_ns = edges_ns[0], edges_ns[-1]
-    low, high, base, stray = (
-        first_ns,
-        first_ns,
-        0,
-        0,
-    )  # an empty bin: the first event opens its own
-    for i in range(events.shape[0]):
-        event = events[i]
-        t_ns = event['t_ns']
-        if t_ns < low or t_ns >= high:
+    indices = np.empty(BLOCK_EVENTS, np.uintp)
+    i, size, stray = 0, events.shape[0], 0
+    while i < size:
+        stop, count = min(i + BLOCK_EVENTS, size), np.uintp(0)
+        while i < stop:
+            t_ns = events[np.uintp(i)]['t_ns']
             if t_ns < first_ns or t_ns >= end_ns:
+                i += 1
                 continue
             step = _bin_of(t_ns, edges_ns)
             low, high, base = edges_ns[step], edges_ns[step + 1], step * 2 * area
-        x, y = np.int64(event['x']), np.int64(event['y'])
-        if x >= width or y >= height:
-            stray += 1
-            continue
-        index = np.uintp(base + np.int64(event['p'] != 0) * area + y * width + x)
-        if out[index] < 255:
-            out[index] += 1
-    return stray
-
-
-@compiled()
-def _accumulate_mapped(events, edges_ns, table, area, out):
-    sensor_height, sensor_width = table.shape
-    places = table.reshape(-1)
-    first_ns, end_ns = edges_ns[0], edges_ns[-1]
-    low, high, base, stray = first_ns, first_ns, 0, 0
-    for i in range(events.shape[0]):
-        event = events[i]
-        t_ns = event['t_ns']
-        if t_ns < low or t_ns >= high:
-            if t_ns < first_ns or t_ns >= end_ns:
-                continue
-            step = _bin_of(t_ns, edges_ns)
-            low, high, base = edges_ns[step], edges_ns[step + 1], step * 2 * area
-        x, y = np.int64(event['x']), np.int64(event['y'])
-        if x >= sensor_width or y >= sensor_height:
-            stray += 1
-            continue
-        place = np.int64(places[np.uintp(y * sensor_width + x)])
-        if place >= 0:
-            index = np.uintp(base + np.int64(event['p'] != 0) * area + place)
+            while i < stop:  # as long as it is the same bin
+                event = events[np.uintp(i)]
+                t_ns = event['t_ns']
+                if t_ns < low or t_ns >= high:
+                    break
+                i += 1
+                prefetch(events, np.uintp(i + BLOCK_EVENTS))
+                x, y = np.int64(event['x']), np.int64(event['y'])
+                if (x >= width) | (y >= height):
+                    stray += 1
+                    continue
+                place = y * width + x
+                if table is not None:
+                    place = np.int64(table[np.uintp(y), np.uintp(x)])
+                    if place < 0:
+                        continue
+                index = np.uintp(base + np.int64(event['p'] != 0) * area + place)
+                prefetch(out, index)
+                indices[count] = index
+                count += np.uintp(1)
+        for k in range(count):
+            index = indices[np.uintp(k)]
             if out[index] < 255:
                 out[index] += 1
     return stray

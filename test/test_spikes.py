@@ -10,7 +10,14 @@ from hypothesis import strategies as st
 from spike_depth_ros.camera import CalibrationError, Camera
 from spike_depth_ros.config import SpikeConfig
 from spike_depth_ros.events import empty_events, make_events
-from spike_depth_ros.spikes import OFF, ON, accumulate, binning_factor, pixel_map
+from spike_depth_ros.spikes import (
+    BLOCK_EVENTS,
+    OFF,
+    ON,
+    accumulate,
+    binning_factor,
+    pixel_map,
+)
 
 HEIGHT, WIDTH = 5, 15
 CONFIG = SpikeConfig(max_width_px=8, multiple_px=4)
@@ -61,6 +68,25 @@ def test_bins_are_exact_whatever_the_times(t0_ns, span_ns, steps, data):
     events = events_of([(t, 0, 0, ON) for t in times])
     found = accumulate(events, t0_ns, t0_ns + span_ns, steps, 1, 1)
     assert (found == oracle(events, t0_ns, t0_ns + span_ns, steps, 1, 1)).all()
+
+
+@pytest.mark.parametrize('mapped', [False, True])
+@pytest.mark.parametrize('ordered', [False, True])
+@pytest.mark.parametrize('count', [BLOCK_EVENTS, 5 * BLOCK_EVENTS + 3])
+def test_blocks_of_events_change_nothing(count, ordered, mapped):
+    rng = np.random.default_rng(count)
+    t, x, y, p = (rng.integers(low, high, count) for low, high in
+                  ((-20, 130), (0, WIDTH), (0, HEIGHT), (0, 2)))  # fmt: skip
+    events = make_events(np.sort(t) if ordered else t, x, y, p)
+    pixels = pixel_map(HEIGHT, WIDTH, SpikeConfig(multiple_px=1)) if mapped else None
+    found = accumulate(events, 0, 110, 7, HEIGHT, WIDTH, pixels)
+    assert (found == oracle(events, 0, 110, 7, HEIGHT, WIDTH)).all()
+
+
+def test_events_off_the_sensor_are_counted_in_all_blocks():
+    rows = [(k, WIDTH if k % 3 else 0, 0, 1) for k in range(3 * BLOCK_EVENTS)]
+    with pytest.raises(ValueError, match=f'^{2 * BLOCK_EVENTS} events lie outside'):
+        accumulate(events_of(rows), 0, len(rows), 2, HEIGHT, WIDTH)
 
 
 def test_bins_are_half_open_and_channel_is_polarity():
