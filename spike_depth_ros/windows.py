@@ -302,9 +302,16 @@ def _cuts(events, newest_ns):
 
 @compiled()
 def _time_range_ns(events):
-    """Earliest and latest time of some events, in one pass."""
+    """Earliest and latest time of some events, in one pass.
+
+    Branches that almost always go one way: `min` and `max` become vector instructions that
+    gather the times one by one, which takes twice as long.
+    """
     first = last = events[0]['t_ns']
     for i in range(1, events.shape[0]):
-        t_ns = events[i]['t_ns']
-        first, last = min(first, t_ns), max(last, t_ns)
+        t_ns = events[np.uintp(i)]['t_ns']
+        if t_ns >= last:
+            last = t_ns
+        elif t_ns < first:
+            first = t_ns
     return first, last
