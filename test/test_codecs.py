@@ -342,6 +342,14 @@ def test_evt3_by_hand():
     assert decoder.counts == DecodeCounts(events=4, on=4, triggers=1, before_time=1)
 
 
+def test_evt3_vectors_go_on_from_a_base_in_packets_before():
+    decoder = CODECS['evt3'](HEIGHT, WIDTH)
+    words = [(8, 1), (6, 2), (0, 7)], [(3, 0x800 | 20), (2, 9)], [(2, 8)], [(5, 0b10)], [(4, 1)]
+    packets = [np.array([c << 12 | v for c, v in part], '<u2').tobytes() for part in words]
+    found = [decoder.decode(packet).events[['x', 'p']].tolist() for packet in packets]
+    assert found == [[], [(9, 0)], [(8, 0)], [(21, 1)], [(28, 1)]]
+
+
 def test_evt3_low_steps_back_without_wrap_and_high_wraps():
     def at(high, low):
         return [8 << 12 | high, 6 << 12 | low, 0, 2 << 12]

@@ -67,8 +67,9 @@ ODD = int(np.iinfo(np.int64).min)
 """Marks a pixel when something else than events on the sensor may come of a word."""
 OFF_SENSOR, NO_EVENT = -1, -2
 """What stands for a pixel where there is none."""
-HEAD_X, HEAD_12, HEAD_8, HEAD_TRIGGER, HEAD_HIGH = (
-    np.uint16(code << 12) for code in (ADDR_X, VECT_12, VECT_8, EXT_TRIGGER, TIME_HIGH)
+HEAD_X, HEAD_BASE, HEAD_12, HEAD_8, HEAD_TRIGGER, HEAD_HIGH = (
+    np.uint16(code << 12)
+    for code in (ADDR_X, VECT_BASE_X, VECT_12, VECT_8, EXT_TRIGGER, TIME_HIGH)
 )
 LAST_HIGH = np.uint16(TIME_HIGH << 12 | 0xFFF)
 COUNT_BLOCK = 4096
@@ -122,6 +123,23 @@ FLIP = _table(
     }
 )
 """What to flip in that: the code falls away, and vector words get what they move the base by."""
+
+SINGLE_LOW_AT, SINGLE_HIGH_AT, SINGLE_WORD_AT = 16, 32, 48
+"""Fields of the register where there are no vector words, behind the row: without a base there is
+room for whole words, so that nothing is to be flipped."""
+SINGLE_KEEP = ~_table(
+    {
+        ADDR_Y: 0xFFFF,
+        TIME_LOW: 0xFFFF << SINGLE_LOW_AT,
+        TIME_HIGH: 0xFFFF << SINGLE_HIGH_AT,
+    }
+    | dict.fromkeys(EMITTING, -1 << SINGLE_WORD_AT)
+)
+SINGLE_PLACE = _table(
+    {ADDR_Y: 1, TIME_LOW: 1 << SINGLE_LOW_AT, TIME_HIGH: 1 << SINGLE_HIGH_AT}
+    | dict.fromkeys(EMITTING, 1 << SINGLE_WORD_AT)
+)
+
 SIX_BITS = [[k for k in range(6) if mask >> k & 1] for mask in range(64)]
 BIT_COUNT = np.array([len(bits) for bits in SIX_BITS], np.int64)
 BIT_AT = np.array([bits + [0] * (6 - len(bits)) for bits in SIX_BITS], np.int64) << X_AT
@@ -168,12 +186,11 @@ def decode(payload, time_base_ns, events, triggers, memory):
         if not is_calm:
             i = _walk(words, i, stop, False, height, width, events, triggers, memory)
             continue
-        count = _gather(words[i:stop], memory)
-        if has_vectors or not _prepare_singles(count, height, width, memory):
+        block = words[i:stop]
+        if has_vectors or not _decode_singles(block, height, width, events, triggers, memory):
+            count = _gather(block, memory)
             _prepare(count, height, width, memory)
             _write(count, height, width, events, triggers, memory)
-        else:
-            _write_singles(count, events, triggers, memory)
         i = stop
     memory[TRUNCATED_BYTES] += payload.shape[0] % 2
     memory[EVENTS] += memory[EVENT_END] - event_start
@@ -183,7 +200,7 @@ def decode(payload, time_base_ns, events, triggers, memory):
 
 @compiled(_nrt=False)
 def _survey(words, memory):
-    """Whether no TIME_HIGH in the block can be a wrap, and whether there are vector words.
+    """Whether no TIME_HIGH in the block can be a wrap, and whether vectors or bases are there.
 
     Counts unknown codes if there is no wrap.
     """
@@ -195,8 +212,7 @@ def _survey(words, memory):
         lowest = min(lowest, word if is_high else LAST_HIGH)
         highest = max(highest, word if is_high else NONE)
         unknown = np.uint16(unknown + (UNKNOWN_16 >> (word >> TWELVE) & ONE))
-        vectors = max(vectors, ONE if head == HEAD_12 else NONE)
-        vectors = max(vectors, ONE if head == HEAD_8 else NONE)
+        vectors = max(vectors, ONE if HEAD_BASE <= head <= HEAD_8 else NONE)
     before = (memory[CLOCK] >> HIGH_AT) & 0xFFF
     fall = max(np.int64(highest) & 0xFFF, before) - (np.int64(lowest) & 0xFFF)
     is_calm = highest == 0 or fall <= GLITCH
@@ -226,8 +242,39 @@ def _gather(words, memory):
 
 
 @compiled(_nrt=False)
+def _decode_singles(words, height, width, events, triggers, memory):
+    """Decodes a block without vector words, unless times fall in it: then does nothing.
+
+    Returns whether it did.
+    """
+    count, clock = _gather_singles(words, memory)
+    if not _prepare_singles(count, height, width, memory):
+        return False
+    _write_singles(count, events, triggers, memory)
+    memory[CLOCK] = clock
+    return True
+
+
+@compiled(_nrt=False)
+def _gather_singles(words, memory):
+    """Does as `_gather`, where there are no vector words, but returns the clock with the count."""
+    clock, n = memory[CLOCK], np.uintp(0)
+    low, high = (clock >> LOW_AT) & 0xFFF, (clock >> HIGH_AT) & 0xFFF
+    register = (clock & 0xFFF) | low << SINGLE_LOW_AT | high << SINGLE_HIGH_AT
+    scratch = memory[SCRATCH:]
+    for i in range(words.shape[0]):
+        code = words[i] >> 12
+        register = (register & SINGLE_KEEP[code]) + np.int64(words[i]) * SINGLE_PLACE[code]
+        scratch[n] = register
+        n += np.uintp(EMITS[code])
+    low, high = (register >> SINGLE_LOW_AT) & 0xFFF, (register >> SINGLE_HIGH_AT) & 0xFFF
+    clock = (clock >> WORD_AT << WORD_AT) | high << HIGH_AT | low << LOW_AT | (register & 0xFFF)
+    return np.int64(n), clock
+
+
+@compiled(_nrt=False)
 def _prepare_singles(count, height, width, memory):
-    """Turns registers into times and pixels where none is of a vector word.
+    """Turns registers of `_gather_singles` into times and pixels.
 
     Returns whether `_write_singles` may write them: it does not look whether times fall.
     """
@@ -236,8 +283,9 @@ def _prepare_singles(count, height, width, memory):
     epoch_ns, falls = memory[EPOCH_US] * 1000, 0
     for i in range(count):
         register = registers[i]
-        times_ns[i] = epoch_ns + ((register >> LOW_AT) & 0xFFFFFF) * 1000
-        word = register >> WORD_AT
+        low, high = (register >> SINGLE_LOW_AT) & 0xFFF, (register >> SINGLE_HIGH_AT) & 0xFFF
+        times_ns[i] = epoch_ns + (high << 12 | low) * 1000
+        word = register >> SINGLE_WORD_AT
         x, y, p = word & 0x7FF, register & 0x7FF, (word >> 11) & 1
         pixel = pixel_bits(x, y, p) if (x < width) & (y < height) else OFF_SENSOR
         pixels[i] = pixel if (word >> 12) & 0xF == ADDR_X else NO_EVENT
@@ -260,7 +308,7 @@ def _write_singles(count, events, triggers, memory):
         elif pixel == OFF_SENSOR:
             out += 1
         else:
-            m = _put_trigger(triggers, m, times_ns[i], memory[SCRATCH + i] >> WORD_AT)
+            m = _put_trigger(triggers, m, times_ns[i], memory[SCRATCH + i] >> SINGLE_WORD_AT)
     if n > memory[EVENT_END]:
         memory[LAST_NS] = events[n - 1]['t_ns']
     memory[EVENT_END], memory[TRIGGER_END] = n, m
