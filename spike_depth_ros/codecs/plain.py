@@ -152,41 +152,45 @@ def libcaer_cmp(payload, time_base_ns, events, triggers, memory):
     memory[TRUNCATED_BYTES] += payload.shape[0] % 2
     last_ns = memory[LAST_NS]
     high = low = x = base_y = base_p = np.int64(0)
-    t_ns = time_base_ns
     n, on, out = memory[EVENT_END], 0, 0
     for i in range(words.shape[0]):
         word = np.int64(words[i])
         code = word >> 12
-        if code in (TIME_LOW, TIME_HIGH):
-            if code == TIME_LOW:
-                low = word & 0xFFF
-            else:
-                high = word & 0xFFF
+        # without branches: which of the two comes next cannot be predicted
+        low = word & 0xFFF if code == TIME_LOW else low
+        x = word & 0x7FF if code == ADDR_X else x
+        if code == ADDR_Y:  # nearly all events: they do without the loop over a mask
             t_ns = time_base_ns + ((high << 12) | low) * 1000
-        elif code == ADDR_X:
-            x = word & 0x7FF
-        elif code in (ADDR_Y, VECT_8):
-            if code == ADDR_Y:
-                y, p, mask = word & 0x7FF, (word >> 11) & 1, 1
-            else:
-                y, p, mask = base_y, base_p, word & 0xFF
-                base_y += 8
-            while mask != 0:
-                if mask & 1:
-                    if x >= width or y >= height:
-                        out += 1
-                    else:
-                        if t_ns < last_ns:
-                            note_backward(memory, last_ns, t_ns)
-                        last_ns = t_ns
-                        put(events, n, t_ns, x, y, p)
-                        n += 1
-                        on += p
-                mask >>= 1
-                y += 1
+            y, p = word & 0x7FF, (word >> 11) & 1
+            if x >= width or y >= height:
+                out += 1
+                continue
+            if t_ns < last_ns:
+                note_backward(memory, last_ns, t_ns)
+            last_ns = t_ns
+            put(events, n, t_ns, x, y, p)
+            n += 1
+            on += p
+        elif code == VECT_8:
+            t_ns = time_base_ns + ((high << 12) | low) * 1000
+            for y in range(base_y, base_y + 8):
+                if not word >> (y - base_y) & 1:
+                    continue
+                if x >= width or y >= height:
+                    out += 1
+                    continue
+                if t_ns < last_ns:
+                    note_backward(memory, last_ns, t_ns)
+                last_ns = t_ns
+                put(events, n, t_ns, x, y, base_p)
+                n += 1
+                on += base_p
+            base_y += 8
+        elif code == TIME_HIGH:
+            high = word & 0xFFF
         elif code == VECT_BASE_Y:
             base_y, base_p = word & 0x7FF, (word >> 11) & 1
-        else:
+        elif code > VECT_8:
             memory[UNKNOWN_CODES] += 1
     return end_packet(memory, n, memory[TRIGGER_END], on, out, last_ns)
 
