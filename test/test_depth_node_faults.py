@@ -366,7 +366,7 @@ def test_a_publisher_that_dies_and_returns(graph, start):
 
 
 class SlowEngine:
-    """An engine that is busy until it is let go."""
+    """An engine that is busy with events until it is let go."""
 
     device = 'slow'
 
@@ -374,9 +374,33 @@ class SlowEngine:
         self.busy, self.go_on = threading.Event(), threading.Event()
 
     def infer(self, spikes, state):
-        self.busy.set()
-        self.go_on.wait(60.0)
+        if spikes.any():
+            self.busy.set()
+            self.go_on.wait(60.0)
         return np.zeros((3, *spikes.shape[2:]), np.float32), None
+
+
+def test_the_thread_of_inference_runs_an_empty_window_before_the_first(graph, start):
+    node, seen = start(), []
+
+    class Engine:
+        device = 'here'
+
+        def infer(self, spikes, state):
+            seen.append((threading.current_thread().name, int(spikes.sum())))
+            return np.zeros((3, *spikes.shape[2:]), np.float32), None
+
+    node.engine = Engine()
+    graph.listen(Image, '/depth_node/depth/image')
+    driver = Driver(graph)
+
+    def has_answered():
+        driver.send(WINDOW_MS)
+        return len(seen) > 1
+
+    assert graph.spin_until(has_answered)
+    assert seen[0] == ('inference', 0)
+    assert seen[1][1] > 0
 
 
 def test_shutdown_in_the_middle_of_inference(graph, start, monkeypatch):

@@ -155,6 +155,25 @@ def test_a_worker_of_a_process_that_stands_further_back_works(monkeypatch):
     assert (done, worker.given_up) == (['a'], '')
 
 
+def test_what_a_worker_begins_with_comes_first_in_its_thread_and_may_fail():
+    queue, done, said = AgingQueue(1, math.inf), [], []
+
+    def begin():
+        done.append(threading.current_thread().name)
+        raise RuntimeError('cold')
+
+    def work(item, arrived_s):
+        done.append(item)
+        queue.close()
+
+    worker = Worker('work', queue, work, said.append, begin=begin)
+    queue.put('a', 0.0)
+    worker.start()
+    assert worker.join(SOON_S)
+    assert (done, worker.faults, worker.given_up) == (['work', 'a'], 1, '')
+    assert said == ['work: RuntimeError: cold']
+
+
 def test_join_tells_that_a_worker_is_busy():
     queue, go_on = AgingQueue(1, math.inf), threading.Event()
     worker = Worker('work', queue, lambda item, arrived_s: go_on.wait(SOON_S), print)

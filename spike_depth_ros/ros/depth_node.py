@@ -41,7 +41,7 @@ from spike_depth_ros.ros.messages import assumed_camera, camera_from_info
 from spike_depth_ros.ros.outputs import Outputs
 from spike_depth_ros.ros.params import ParameterError
 from spike_depth_ros.ros.pipeline import Pipeline, Result, Wiring
-from spike_depth_ros.ros.preparation import prepare
+from spike_depth_ros.ros.preparation import prepare, window_s
 from spike_depth_ros.ros.process import NO_SUBSCRIPTION_EVENTS, quick_executor, run_node
 from spike_depth_ros.ros.snapshot import write_snapshot
 from spike_depth_ros.spikes import binning_factor
@@ -230,6 +230,13 @@ class DepthNode(LifecycleNode):
             parameters=lambda: self.parameters,
             camera=self._camera_for,
             make_estimator=self._make_estimator,
+            prepare=functools.partial(
+                window_s,
+                self.checkpoint,
+                self.engine,
+                self.parameters.estimator_options(),
+                self.camera,
+            ),
             wanted=lambda: self.parameters.enabled and self._outputs().wanted(),
             publish=lambda result: self._outputs().publish(result, self.parameters),
             show=lambda result: self._outputs().show(result, self.parameters),

@@ -91,6 +91,7 @@ class Wiring(NamedTuple):
         camera: calibration of a sensor of that height and width; None for the training's lens.
             Raises CalibrationError while there is to be no depth.
         make_estimator: builds an estimator for (height, width, camera, options).
+        prepare: called in the thread of inference before the first window.
         wanted: True if anybody would see a result.
         publish: called with each result, in order.
         show: called with the newest result, when there is time.
@@ -102,6 +103,7 @@ class Wiring(NamedTuple):
     parameters: Callable[[], DepthParameters]
     camera: Callable[[int, int], Camera | None]
     make_estimator: Callable[[int, int, Camera | None, EstimatorOptions], Estimator]
+    prepare: Callable[[], object]
     wanted: Callable[[], bool]
     publish: Callable[[Result], None]
     show: Callable[[Result], None]
@@ -144,7 +146,7 @@ class Pipeline:
         self.samples: AgingQueue[Result] = AgingQueue(1, math.inf)
         self._needed: tuple[Worker, ...] = (
             Worker('decode', self.messages, self._decode, wiring.say),
-            Worker('inference', self.windows, self._infer, wiring.say),
+            Worker('inference', self.windows, self._infer, wiring.say, begin=wiring.prepare),
             Worker('pictures', self.frames, self._show, wiring.say, niceness=10),
         )
         energy = Worker('energy', self.samples, self._measure, wiring.say, niceness=10)

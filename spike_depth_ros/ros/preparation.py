@@ -101,9 +101,18 @@ def warm_up(
     # one step below the full width: shows whether the network takes any multiple it claims to
     odd = checkpoint.spikes.max_width_px - checkpoint.spikes.multiple_px
     _window_s(Estimator(checkpoint, 3 * odd // 4, odd, None, options, engine))
+    return min(window_s(checkpoint, engine, options, camera) for _ in range(TRIALS))
+
+
+def window_s(
+    checkpoint: Checkpoint, engine: Engine, options: EstimatorOptions, camera: Camera | None
+) -> float:
+    """Runs an empty window as `warm_up` does: how long it took [s].
+
+    The first in a thread takes longer, for libraries keep some of their work for each.
+    """
     sensor = (camera.height, camera.width) if camera else USUAL_SENSOR
-    estimator = Estimator(checkpoint, *sensor, camera, options, engine)
-    return min(_window_s(estimator) for _ in range(TRIALS))
+    return _window_s(Estimator(checkpoint, *sensor, camera, options, engine))
 
 
 def _window_s(estimator: Estimator) -> float:

@@ -11,7 +11,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 T = TypeVar('T')
 
@@ -132,6 +132,7 @@ class Worker(Generic[T]):
         work: called with each item and its time of arrival.
         on_fault: called with a sentence for each item that failed.
         niceness: how far the thread steps back behind the others when cores are few (Linux).
+        begin: called first, in the thread; may fail as the work on an item may.
 
     Attributes:
         faults: number of items that failed.
@@ -145,10 +146,12 @@ class Worker(Generic[T]):
         work: Callable[[T, float], None],
         on_fault: Callable[[str], None],
         niceness: int = 0,
+        begin: Callable[[], object] = lambda: None,
     ) -> None:
         self.faults = 0
         self.given_up = ''
-        self._queue, self._work, self._on_fault = queue, work, on_fault
+        self._faults_in_a_row = 0
+        self._queue, self._work, self._on_fault, self._begin = queue, work, on_fault, begin
         self._niceness = niceness
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
@@ -174,17 +177,19 @@ class Worker(Generic[T]):
             self.given_up = reason
 
     def _loop(self) -> None:
-        in_a_row = 0
-        while (arrival := self._queue.get()) is not None:
-            try:
-                self._work(arrival.item, arrival.arrived_s)
-                in_a_row = 0
-            except FAULTS as error:
-                _log.debug('fault in %s', self._thread.name, exc_info=True)
-                self.faults += 1
-                in_a_row += 1
-                sentence = f'{self._thread.name}: {type(error).__name__}: {error}'
-                self._on_fault(sentence)
-                if in_a_row >= MAX_FAULTS:
-                    self.given_up = f'{in_a_row} faults in a row, the last was {sentence}'
-                    return
+        self._survive(self._begin)
+        while not self.given_up and (arrival := self._queue.get()) is not None:
+            self._survive(self._work, *arrival)
+
+    def _survive(self, work: Callable[..., object], *given: Any) -> None:
+        try:
+            work(*given)
+            self._faults_in_a_row = 0
+        except FAULTS as error:
+            _log.debug('fault in %s', self._thread.name, exc_info=True)
+            self.faults += 1
+            self._faults_in_a_row += 1
+            sentence = f'{self._thread.name}: {type(error).__name__}: {error}'
+            self._on_fault(sentence)
+            if self._faults_in_a_row >= MAX_FAULTS:
+                self.given_up = f'{self._faults_in_a_row} faults in a row, the last was {sentence}'
