@@ -41,7 +41,7 @@ from spike_depth_ros.ros.messages import assumed_camera, camera_from_info
 from spike_depth_ros.ros.outputs import Outputs
 from spike_depth_ros.ros.params import ParameterError
 from spike_depth_ros.ros.pipeline import Pipeline, Result, Wiring
-from spike_depth_ros.ros.preparation import prepare, window_s
+from spike_depth_ros.ros.preparation import empty_window_s, prepare
 from spike_depth_ros.ros.process import NO_SUBSCRIPTION_EVENTS, quick_executor, run_node
 from spike_depth_ros.ros.snapshot import write_snapshot
 from spike_depth_ros.spikes import binning_factor
@@ -231,7 +231,7 @@ class DepthNode(LifecycleNode):
             camera=self._camera_for,
             make_estimator=self._make_estimator,
             prepare=functools.partial(
-                window_s,
+                empty_window_s,
                 self.checkpoint,
                 self.engine,
                 self.parameters.estimator_options(),

@@ -100,11 +100,11 @@ def warm_up(
         decoder(8, 8).decode(np.zeros(WARM_UP_BYTES, np.uint8))
     # one step below the full width: shows whether the network takes any multiple it claims to
     odd = checkpoint.spikes.max_width_px - checkpoint.spikes.multiple_px
-    _window_s(Estimator(checkpoint, 3 * odd // 4, odd, None, options, engine))
-    return min(window_s(checkpoint, engine, options, camera) for _ in range(TRIALS))
+    _run_s(Estimator(checkpoint, 3 * odd // 4, odd, None, options, engine))
+    return min(empty_window_s(checkpoint, engine, options, camera) for _ in range(TRIALS))
 
 
-def window_s(
+def empty_window_s(
     checkpoint: Checkpoint, engine: Engine, options: EstimatorOptions, camera: Camera | None
 ) -> float:
     """Runs an empty window as `warm_up` does: how long it took [s].
@@ -112,10 +112,10 @@ def window_s(
     The first in a thread takes longer, for libraries keep some of their work for each.
     """
     sensor = (camera.height, camera.width) if camera else USUAL_SENSOR
-    return _window_s(Estimator(checkpoint, *sensor, camera, options, engine))
+    return _run_s(Estimator(checkpoint, *sensor, camera, options, engine))
 
 
-def _window_s(estimator: Estimator) -> float:
+def _run_s(estimator: Estimator) -> float:
     """Has one event accumulated and runs an empty window: how long the latter took [s]."""
     for _ in estimator.windower.push(make_events([0], [0], [0], [1])):
         pass
