@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from spike_depth_ros.codecs import plain
-from spike_depth_ros.codecs.evt3 import (
+from spike_depth_ros.codecs.evt3_words import (
     ADDR_X,
     ADDR_Y,
     GLITCH,

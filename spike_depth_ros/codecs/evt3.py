@@ -8,9 +8,9 @@ with a branch per word spends its time on mispredicted branches. Blocks of words
 decoded in loops without such branches: `_gather` folds every word into one 64-bit register (row,
 clock, vector base) by table and keeps the register only after words that emit something;
 `_prepare` computes what they emit, in vector instructions; `_write` makes records of it. Blocks
-without vector words, all that a VGA camera sends, have loops of their own that do less. Blocks
-in which the clock may have wrapped, and the words before the stream is in sync, take `_walk`:
-one word after the other.
+without vector words have loops of their own that do less, in `evt3_singles`. Blocks in which the
+clock may have wrapped, and the words before the stream is in sync, take `_walk`: one word after
+the other.
 """
 
 # mypy: no-check-untyped-defs
@@ -20,6 +20,28 @@ from __future__ import annotations
 
 import numpy as np
 
+from spike_depth_ros.codecs.evt3_singles import decode_singles
+from spike_depth_ros.codecs.evt3_words import (
+    ADDR_X,
+    ADDR_Y,
+    BASE_AT,
+    EMITS,
+    EMITTING,
+    EXT_TRIGGER,
+    GLITCH,
+    HIGH_AT,
+    LOW_AT,
+    ROW_AT,
+    TIME_HIGH,
+    TIME_LOW,
+    UNKNOWN,
+    VECT_8,
+    VECT_12,
+    VECT_BASE_X,
+    WORD_AT,
+    by_code,
+    put_trigger_word,
+)
 from spike_depth_ros.codecs.memory import (
     BEFORE_TIME,
     CLOCK,
@@ -51,22 +73,12 @@ from spike_depth_ros.codecs.memory import (
     pixel_bits,
     put,
     put_pixel,
-    put_trigger,
 )
 from spike_depth_ros.compiled import compiled
-
-ADDR_Y, ADDR_X, VECT_BASE_X, VECT_12, VECT_8, TIME_LOW, CONTINUED_4, TIME_HIGH = (
-    0, 2, 3, 4, 5, 6, 7, 8,
-)  # fmt: skip
-EXT_TRIGGER, OTHERS, CONTINUED_12 = 10, 14, 15
-UNKNOWN = 0b0011_1010_0000_0010
-"""Bit k is set if code k is not defined."""
 
 NONE, ONE, EIGHT, TWELVE, UNKNOWN_16 = (np.uint16(n) for n in (0, 1, 8, 12, UNKNOWN))
 ODD = int(np.iinfo(np.int64).min)
 """Marks a pixel when something else than events on the sensor may come of a word."""
-OFF_SENSOR, NO_EVENT = -1, -2
-"""What stands for a pixel where there is none."""
 HEAD_X, HEAD_BASE, HEAD_12, HEAD_8, HEAD_TRIGGER, HEAD_HIGH = (
     np.uint16(code << 12)
     for code in (ADDR_X, VECT_BASE_X, VECT_12, VECT_8, EXT_TRIGGER, TIME_HIGH)
@@ -75,25 +87,10 @@ LAST_HIGH = np.uint16(TIME_HIGH << 12 | 0xFFF)
 COUNT_BLOCK = 4096
 """Words whose most events, 12 each, still fit 16 bits."""
 
-GLITCH = 10
-"""A TIME_HIGH that falls by more than this has wrapped; a smaller fall is a glitch."""
-
 HAS_HIGH, HAS_TIME, HAS_ROW = 1, 2, 4
 IN_SYNC = HAS_HIGH | HAS_TIME | HAS_ROW
 
-ROW_AT, LOW_AT, HIGH_AT, WORD_AT, BASE_AT = 0, 12, 24, 36, 52
-"""Fields of the register: row, time low and high, last emitting word, vector base. The base has
-its polarity on top, as in its word; past 2047, where no sensor is, it runs over into that."""
-
-
-def _table(entries: dict[int, int]) -> np.ndarray:
-    """A (16,) table by code, 0 where `entries` says nothing."""
-    return np.array([entries.get(code, 0) for code in range(16)], np.int64)
-
-
-EMITTING = (ADDR_X, VECT_12, VECT_8, EXT_TRIGGER)
-EMITS = _table(dict.fromkeys(EMITTING, 1))
-FIELD = _table(
+FIELD = by_code(
     {
         ADDR_Y: 0xFFF << ROW_AT,
         TIME_LOW: 0xFFF << LOW_AT,
@@ -104,7 +101,7 @@ FIELD = _table(
 )
 KEEP = ~FIELD
 """What a word of each code leaves of the register."""
-PLACE = _table(
+PLACE = by_code(
     {
         ADDR_Y: 1 << ROW_AT,
         TIME_LOW: 1 << LOW_AT,
@@ -114,7 +111,7 @@ PLACE = _table(
     | dict.fromkeys(EMITTING, 1 << WORD_AT)
 )
 """What to multiply a word by to bring its value into its field."""
-FLIP = _table(
+FLIP = by_code(
     {
         TIME_LOW: TIME_LOW << 12 << LOW_AT,
         TIME_HIGH: TIME_HIGH << 12 << HIGH_AT,
@@ -123,22 +120,6 @@ FLIP = _table(
     }
 )
 """What to flip in that: the code falls away, and vector words get what they move the base by."""
-
-SINGLE_LOW_AT, SINGLE_HIGH_AT, SINGLE_WORD_AT = 16, 32, 48
-"""Fields of the register where there are no vector words, behind the row: without a base there is
-room for whole words, so that nothing is to be flipped."""
-SINGLE_KEEP = ~_table(
-    {
-        ADDR_Y: 0xFFFF,
-        TIME_LOW: 0xFFFF << SINGLE_LOW_AT,
-        TIME_HIGH: 0xFFFF << SINGLE_HIGH_AT,
-    }
-    | dict.fromkeys(EMITTING, -1 << SINGLE_WORD_AT)
-)
-SINGLE_PLACE = _table(
-    {ADDR_Y: 1, TIME_LOW: 1 << SINGLE_LOW_AT, TIME_HIGH: 1 << SINGLE_HIGH_AT}
-    | dict.fromkeys(EMITTING, 1 << SINGLE_WORD_AT)
-)
 
 SIX_BITS = [[k for k in range(6) if mask >> k & 1] for mask in range(64)]
 BIT_COUNT = np.array([len(bits) for bits in SIX_BITS], np.int64)
@@ -187,7 +168,7 @@ def decode(payload, time_base_ns, events, triggers, memory):
             i = _walk(words, i, stop, False, height, width, events, triggers, memory)
             continue
         block = words[i:stop]
-        if has_vectors or not _decode_singles(block, height, width, events, triggers, memory):
+        if has_vectors or not decode_singles(block, height, width, events, triggers, memory):
             count = _gather(block, memory)
             _prepare(count, height, width, memory)
             _write(count, height, width, events, triggers, memory)
@@ -239,81 +220,6 @@ def _gather(words, memory):
         n += np.uintp(EMITS[code])
     memory[CLOCK] = register
     return np.int64(n)
-
-
-@compiled(_nrt=False)
-def _decode_singles(words, height, width, events, triggers, memory):
-    """Decodes a block without vector words, unless times fall in it: then does nothing.
-
-    Returns whether it did.
-    """
-    count, clock = _gather_singles(words, memory)
-    if not _prepare_singles(count, height, width, memory):
-        return False
-    _write_singles(count, events, triggers, memory)
-    memory[CLOCK] = clock
-    return True
-
-
-@compiled(_nrt=False)
-def _gather_singles(words, memory):
-    """Does as `_gather`, where there are no vector words, but returns the clock with the count."""
-    clock, n = memory[CLOCK], np.uintp(0)
-    low, high = (clock >> LOW_AT) & 0xFFF, (clock >> HIGH_AT) & 0xFFF
-    register = (clock & 0xFFF) | low << SINGLE_LOW_AT | high << SINGLE_HIGH_AT
-    scratch = memory[SCRATCH:]
-    for i in range(words.shape[0]):
-        code = words[i] >> 12
-        register = (register & SINGLE_KEEP[code]) + np.int64(words[i]) * SINGLE_PLACE[code]
-        scratch[n] = register
-        n += np.uintp(EMITS[code])
-    low, high = (register >> SINGLE_LOW_AT) & 0xFFF, (register >> SINGLE_HIGH_AT) & 0xFFF
-    clock = (clock >> WORD_AT << WORD_AT) | high << HIGH_AT | low << LOW_AT | (register & 0xFFF)
-    return np.int64(n), clock
-
-
-@compiled(_nrt=False)
-def _prepare_singles(count, height, width, memory):
-    """Turns registers of `_gather_singles` into times and pixels.
-
-    Returns whether `_write_singles` may write them: it does not look whether times fall.
-    """
-    registers = memory[SCRATCH : SCRATCH + count]
-    times_ns, pixels = memory[TIMES : TIMES + count], memory[PIXELS : PIXELS + count]
-    epoch_ns, falls = memory[EPOCH_US] * 1000, 0
-    for i in range(count):
-        register = registers[i]
-        low, high = (register >> SINGLE_LOW_AT) & 0xFFF, (register >> SINGLE_HIGH_AT) & 0xFFF
-        times_ns[i] = epoch_ns + (high << 12 | low) * 1000
-        word = register >> SINGLE_WORD_AT
-        x, y, p = word & 0x7FF, register & 0x7FF, (word >> 11) & 1
-        pixel = pixel_bits(x, y, p) if (x < width) & (y < height) else OFF_SENSOR
-        pixels[i] = pixel if (word >> 12) & 0xF == ADDR_X else NO_EVENT
-    for i in range(1, count):
-        falls += times_ns[i] < times_ns[i - 1]
-    return falls == 0 and (count == 0 or times_ns[0] >= memory[LAST_NS])
-
-
-@compiled(_nrt=False)
-def _write_singles(count, events, triggers, memory):
-    """Writes the events and triggers that `_prepare_singles` prepared."""
-    times_ns, pixels = memory[TIMES : TIMES + count], memory[PIXELS : PIXELS + count]
-    n, m, on, out = memory[EVENT_END], memory[TRIGGER_END], 0, 0
-    for i in range(count):
-        pixel = pixels[i]
-        if pixel >= 0:
-            put_pixel(events, n, times_ns[i], pixel)
-            n += 1
-            on += pixel >> P_AT
-        elif pixel == OFF_SENSOR:
-            out += 1
-        else:
-            m = _put_trigger(triggers, m, times_ns[i], memory[SCRATCH + i] >> SINGLE_WORD_AT)
-    if n > memory[EVENT_END]:
-        memory[LAST_NS] = events[n - 1]['t_ns']
-    memory[EVENT_END], memory[TRIGGER_END] = n, m
-    memory[ON] += on
-    memory[OUT_OF_BOUNDS] += out
 
 
 @compiled(_nrt=False)
@@ -377,7 +283,7 @@ def _write_odd(i, n, height, width, events, triggers, memory):
     t_ns, pixel, mask = memory[TIMES + i], memory[PIXELS + i], memory[MASKS + i]
     if mask == 0:
         word = memory[SCRATCH + i] >> WORD_AT
-        memory[TRIGGER_END] = _put_trigger(triggers, memory[TRIGGER_END], t_ns, word)
+        memory[TRIGGER_END] = put_trigger_word(triggers, memory[TRIGGER_END], t_ns, word)
     x, y, p = (pixel >> 24) & 0xFFFF, (pixel >> 40) & 0xFFFF, (pixel >> P_AT) & 1
     return _put_bits(events, n, t_ns, x, y, p, mask, height, width, memory)
 
@@ -399,15 +305,6 @@ def _put_bits(events, n, t_ns, x, y, p, mask, height, width, memory):
         memory[LAST_NS] = t_ns
         memory[ON] += p * (n - before)
     return n
-
-
-@compiled(_nrt=False)
-def _put_trigger(triggers, m, t_ns, word):
-    """Writes trigger m if the word is one, and returns how many there are then."""
-    if (word >> 12) & 0xF == EXT_TRIGGER:
-        put_trigger(triggers, m, t_ns, (word >> 8) & 0xF, word & 1)
-        m += 1
-    return m
 
 
 @compiled(_nrt=False)
@@ -436,7 +333,7 @@ def _walk(words, i, stop, until_sync, height, width, events, triggers, memory):
         t_ns = (memory[EPOCH_US] + ((register >> LOW_AT) & 0xFFFFFF)) * 1000
         if code == EXT_TRIGGER:
             if memory[SYNC] & HAS_TIME:
-                memory[TRIGGER_END] = _put_trigger(triggers, memory[TRIGGER_END], t_ns, word)
+                memory[TRIGGER_END] = put_trigger_word(triggers, memory[TRIGGER_END], t_ns, word)
             else:
                 memory[BEFORE_TIME] += 1
             continue
