@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
+from numpy import ndarray
 
 from spike_depth_ros.codecs import evt2, evt3, plain
 from spike_depth_ros.codecs.encoders import (
@@ -71,7 +72,9 @@ SMALL_BYTES = 1 << 14
 """Payloads up to this size get room for the worst case; in larger ones it is counted first."""
 BLOCK_SIZE = 1 << 17
 """Records in a block of memory that packets share (1.7 MB of events)."""
-NOTHING = Decoded(empty_events(), empty_triggers())
+NO_TRIGGERS = empty_triggers()
+NOTHING = Decoded(empty_events(), NO_TRIGGERS)
+_decoded = functools.partial(tuple.__new__, Decoded)  # of a pair; half the price of Decoded(...)
 
 
 class Encoding(NamedTuple):
@@ -113,7 +116,7 @@ class Decoder:
         self._memory[[HEIGHT, WIDTH]] = height, width
         self._events, self._shown_events = _block(0, EVENT_DTYPE)
         self._triggers, self._shown_triggers = _block(0, TRIGGER_DTYPE)
-        self._event_end = self._trigger_end = 0
+        self._event_end = self._trigger_end = self._event_room = self._trigger_room = 0
         self.reset()
 
     def decode(self, payload: np.ndarray | memoryview | bytes, time_base_ns: int = 0) -> Decoded:
@@ -127,7 +130,7 @@ class Decoder:
             Events and triggers in stream order, read-only. The arrays of packets that follow
             each other are slices of one block of memory, which lives as long as any of them.
         """
-        if not isinstance(payload, np.ndarray) or payload.flags.writeable:
+        if not isinstance(payload, ndarray) or payload.flags.writeable:
             payload = np.frombuffer(memoryview(payload).toreadonly(), np.uint8)  # type: ignore[arg-type]
         size = payload.size
         if size > SMALL_BYTES:
@@ -137,20 +140,22 @@ class Decoder:
                 return NOTHING
         else:
             most_events, most_triggers = size * self._expansion + SLACK, size
-        if self._event_end + most_events > self._shown_events.size:
-            self._events, self._shown_events = _block(most_events, EVENT_DTYPE)
-            self._memory[EVENT_END] = self._event_end = 0
-        if self._trigger_end + most_triggers > self._shown_triggers.size:
-            self._triggers, self._shown_triggers = _block(most_triggers, TRIGGER_DTYPE)
-            self._memory[TRIGGER_END] = self._trigger_end = 0
         event_start, trigger_start = self._event_end, self._trigger_end
+        if event_start + most_events > self._event_room:
+            self._events, self._shown_events = _block(most_events, EVENT_DTYPE)
+            self._event_room = self._shown_events.size
+            self._memory[EVENT_END] = event_start = 0
+        if trigger_start + most_triggers > self._trigger_room:
+            self._triggers, self._shown_triggers = _block(most_triggers, TRIGGER_DTYPE)
+            self._trigger_room = self._shown_triggers.size
+            self._memory[TRIGGER_END] = trigger_start = 0
         self._event_end, self._trigger_end = event_end, trigger_end = self._kernel(
             payload, time_base_ns, self._events, self._triggers, self._memory
         )
-        events, triggers = self._shown_events[event_start:event_end], NOTHING.triggers
+        triggers = NO_TRIGGERS
         if trigger_end > trigger_start:  # they are rare, and a slice is a tenth of the work here
             triggers = self._shown_triggers[trigger_start:trigger_end]
-        return Decoded(events, triggers)
+        return _decoded((self._shown_events[event_start:event_end], triggers))
 
     @property
     def counts(self) -> DecodeCounts:
