@@ -141,8 +141,8 @@ def accumulate(
             raise ValueError(
                 f'pixels map to {pixels.height}x{pixels.width}, expected {height}x{width}'
             )
-        table = pixels.table
-        sensor_height, sensor_width = table.shape
+        sensor_height, sensor_width = pixels.table.shape
+        table = pixels.table.reshape(-1)
     stray = _accumulate(events, _bin_edges_ns(t0_ns, t1_ns, steps), sensor_height, sensor_width,
                         table, height * width, out.reshape(-1))  # fmt: skip
     if stray:
@@ -187,24 +187,38 @@ def _bin_of(t_ns, edges_ns):
 
 
 @compiled()
+def _look_up(indices, count, table, out):
+    """Turns pixels and their channels into indices of `out`; returns how many are not dropped."""
+    kept = np.uintp(0)
+    for k in range(count):
+        place = np.int64(table[indices[np.uintp(k)]])
+        index = indices[np.uintp(k + BLOCK_EVENTS)] + np.uintp(place)
+        prefetch(out, index)
+        indices[kept] = index
+        kept += np.uintp(place >= 0)
+    return kept
+
+
+@compiled()
 def _accumulate(events, edges_ns, height, width, table, area, out):
     """Adds events to `out`, a flat tensor; returns how many lie off the sensor.
 
     It would mostly wait for memory: the counts are scattered, and their addresses keep the
-    processor from seeing that the events lie in a row. So it asks for both in advance: for the
-    events a block ahead, for the counts of a block before it goes through them.
+    processor from seeing that the events lie in a row. So a block of events goes through one
+    step at a time, and each step asks in advance for what the next one needs: the events of the
+    next block, what the table says of a pixel, the count.
 
     Args:
         events: (N,) events.
         edges_ns: edges of the T bins.
         height: sensor rows.
         width: sensor columns.
-        table: (height, width) where each sensor pixel lands, or None if right there.
+        table: (height * width,) where each sensor pixel lands, or None if right there.
         area: pixels of the grid.
         out: (T * 2 * area,) uint8.
     """
     first_ns, end_ns = edges_ns[0], edges_ns[-1]
-    indices = np.empty(BLOCK_EVENTS, np.uintp)
+    indices = np.empty(2 * BLOCK_EVENTS, np.uintp)  # with a table: pixels, then channels
     i, size, stray = 0, events.shape[0], 0
     while i < size:
         stop, count = min(i + BLOCK_EVENTS, size), np.uintp(0)
@@ -226,15 +240,19 @@ def _accumulate(events, edges_ns, height, width, table, area, out):
                 if (x >= width) | (y >= height):
                     stray += 1
                     continue
-                place = y * width + x
-                if table is not None:
-                    place = np.int64(table[np.uintp(y), np.uintp(x)])
-                    if place < 0:
-                        continue
-                index = np.uintp(base + np.int64(event['p'] != 0) * area + place)
-                prefetch(out, index)
-                indices[count] = index
+                pixel = y * width + x
+                channel = base + np.int64(event['p'] != 0) * area
+                if table is None:
+                    index = np.uintp(channel + pixel)
+                    prefetch(out, index)
+                    indices[count] = index
+                else:
+                    prefetch(table, np.uintp(pixel))
+                    indices[count] = np.uintp(pixel)
+                    indices[count + np.uintp(BLOCK_EVENTS)] = np.uintp(channel)
                 count += np.uintp(1)
+        if table is not None:
+            count = _look_up(indices, count, table, out)
         for k in range(count):
             index = indices[np.uintp(k)]
             if out[index] < 255:
