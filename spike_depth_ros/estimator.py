@@ -7,6 +7,7 @@ sensor time, an `Estimator` turns each into a `DepthFrame`. `Estimator.push` is 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from typing import Any, NamedTuple
 
@@ -93,6 +94,7 @@ class EstimatorOptions:
         if self.streaming and self.window_mode == 'count':
             raise ConfigError("streaming needs window_mode 'time': its steps are of equal length")
 
+    @functools.cached_property
     def without_limits(self) -> EstimatorOptions:
         """The same with every answer shown."""
         return dataclasses.replace(self, min_depth_m=0.0, max_depth_m=math.inf, min_confidence=0.0)

@@ -157,8 +157,8 @@ def test_changes_that_contradict_each_other_are_refused():
 
 
 def test_only_windows_of_time_stream():
-    assert DepthParameters().estimator_options().streaming
-    assert not DepthParameters(window_mode='count').estimator_options().streaming
+    assert DepthParameters().estimator_options.streaming
+    assert not DepthParameters(window_mode='count').estimator_options.streaming
 
 
 def test_every_float_is_a_float():

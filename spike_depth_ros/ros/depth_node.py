@@ -214,7 +214,7 @@ class DepthNode(LifecycleNode):
             self.camera = read_calibration(local_path(parameters.camera_info_url))
         ready = prepare(parameters, self.camera, self.get_logger())
         self.checkpoint_path, self.checkpoint, self.engine, _ = ready
-        self._steps = window_steps(self.checkpoint.spikes, parameters.estimator_options())
+        self._steps = window_steps(self.checkpoint.spikes, parameters.estimator_options)
         self.energy = EnergyMeter(self.checkpoint.model, self.checkpoint.spikes)
 
     def _tell_what_is_loaded(self) -> None:
@@ -234,7 +234,7 @@ class DepthNode(LifecycleNode):
                 empty_window_s,
                 self.checkpoint,
                 self.engine,
-                self.parameters.estimator_options(),
+                self.parameters.estimator_options,
                 self.camera,
             ),
             wanted=lambda: self.parameters.enabled and self._outputs().wanted(),
@@ -413,7 +413,7 @@ class DepthNode(LifecycleNode):
     def _check(self, parameters: DepthParameters) -> None:
         parameters.check()
         if self.checkpoint is not None:
-            cut_times_ns(self.checkpoint.spikes, parameters.estimator_options())
+            cut_times_ns(self.checkpoint.spikes, parameters.estimator_options)
 
     def _take_parameters(self, changes: list[Parameter]) -> None:
         self.parameters = params.read(self, DepthParameters)

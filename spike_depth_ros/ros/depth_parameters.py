@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 
 from spike_depth_ros.engine import ENGINES
@@ -196,6 +197,7 @@ class DepthParameters:
         '~/.ros/spike_depth', 'Folder that ~/snapshot writes into.', live=True
     )
 
+    @functools.cached_property
     def estimator_options(self) -> EstimatorOptions:
         """What the estimator is asked for.
 
@@ -216,7 +218,7 @@ class DepthParameters:
 
     def check(self) -> None:
         """Raises a ValueError if parameters contradict each other."""
-        self.estimator_options()
+        _ = self.estimator_options
         if self.color_min_m >= self.color_max_m:
             raise ParameterError(
                 f'color_min_m is {self.color_min_m:g}, '

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from rclpy.publisher import Publisher
 
 from spike_depth_ros.ros.diagnostics import (
@@ -78,7 +79,7 @@ class Health:
             state=node.state,
             last_error=node.last_error,
             enabled=node.parameters.enabled,
-            publishers=len(events.publishers()) if events else 0,
+            publishers=len(events.peers) if events else 0,
             topic=events.topic if events else '',
             subscribed=bool(events and events.type_name),
             topic_problem=events.problem if events else '',
@@ -178,7 +179,7 @@ class Health:
             'clock jumps': clock.jumps,
             **counts,
         }
-        publishers = len(self._node.events.publishers()) if self._node.events else 0
+        publishers = len(self._node.events.peers) if self._node.events else 0
         skipping = per_second.get('skipped', 0) > 0
         strays = per_second.get('off the sensor', 0)
         reasons = (
@@ -215,7 +216,7 @@ class Health:
         if last is not None:
             spikes = last.job.window.spikes
             values['events in last window'] = last.job.window.event_count
-            values['input spike rate'] = f'{float((spikes > 0).mean()):.4f}'
+            values['input spike rate'] = f'{np.count_nonzero(spikes) / spikes.size:.4f}'
         if per_second.get('faults', 0) > 0:
             return Report('work', ERROR, 'the processing of an item failed, see the log', values)
         if per_second.get('dropped', 0) > 0:

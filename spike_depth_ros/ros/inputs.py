@@ -115,6 +115,7 @@ class EventInput:
         topic: full name, after remapping.
         type_name: of the present subscription; empty without one.
         problem: why there is no subscription.
+        peers: what the graph knew of the topic's publishers at the last look.
     """
 
     def __init__(
@@ -127,13 +128,15 @@ class EventInput:
         self.topic = node.resolve_topic_name('events')
         self.type_name = ''
         self.problem = 'waiting for a publisher'
+        self.peers: list[TopicEndpointInfo] = []
         self._node, self._event_type = node, event_type
         self._on_type, self._on_message = on_type, on_message
         self._subscription: Subscription | None = None
 
     def look(self) -> None:
         """Looks at the graph: to be called now and then, while the node is active."""
-        offered = {info.topic_type for info in self.publishers()}
+        self.peers = self._node.get_publishers_info_by_topic(self.topic)
+        offered = {peer.topic_type for peer in self.peers}
         if self.type_name and (not offered or self.type_name in offered):
             return
         accepted = set(EVENT_TYPES) if self._event_type == 'auto' else {self._event_type}
@@ -147,14 +150,10 @@ class EventInput:
                 f'expected {" or ".join(sorted(accepted))}'
             )
 
-    def publishers(self) -> list:
-        """What the graph knows of the topic's publishers."""
-        return self._node.get_publishers_info_by_topic(self.topic)
-
     def unheard(self) -> Iterator[str]:
         """Whose events do not come because of their QoS, one sentence each."""
         if self._subscription is not None:
-            for peer in self.publishers():
+            for peer in self.peers:
                 reason = qos_conflict(peer.qos_profile, self._subscription.qos_profile)
                 if reason:
                     yield f'{self.topic} is not heard from {full_name(peer)}: {reason}'

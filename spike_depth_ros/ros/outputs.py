@@ -96,10 +96,13 @@ class Outputs:
     def unreached(self) -> Iterator[str]:
         """Who asks for an output by a QoS that it does not have, one sentence each."""
         for publisher in list(self.publishers.values()):
-            for peer in self._node.get_subscriptions_info_by_topic(publisher.topic_name):
+            topic = publisher.topic_name
+            if self._node.count_subscribers(topic) <= publisher.get_subscription_count():
+                continue  # all are reached: to ask who they are takes ten times as long
+            for peer in self._node.get_subscriptions_info_by_topic(topic):
                 reason = qos_conflict(publisher.qos_profile, peer.qos_profile)
                 if reason:
-                    yield f'{publisher.topic_name} does not reach {full_name(peer)}: {reason}'
+                    yield f'{topic} does not reach {full_name(peer)}: {reason}'
 
     def publish(self, result: Result, parameters: DepthParameters) -> None:
         """Publishes what belongs to every depth frame: depth, camera_info, confidence."""

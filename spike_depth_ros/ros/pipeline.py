@@ -258,11 +258,11 @@ class Pipeline:
             if self._estimator is not None:
                 self._estimator.windower.reset()
             return None
-        options = self._wiring.parameters().estimator_options()
+        options = self._wiring.parameters().estimator_options
         try:
             camera = self._wiring.camera(packet.height, packet.width)
             # limits are looked at with every answer: they may change without building anew
-            needs = (packet.height, packet.width, camera, options.without_limits())
+            needs = (packet.height, packet.width, camera, options.without_limits)
             if needs != self._built_for:
                 self._estimator = self._wiring.make_estimator(*needs)
                 self._built_for = needs

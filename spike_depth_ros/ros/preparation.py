@@ -59,7 +59,7 @@ def prepare(parameters: DepthParameters, camera: Camera | None, log: Any) -> Pre
     paths = [Path(given)] if given else [shipped(path) for path in CHECKPOINTS]
     for path in paths[:-1]:
         ready = _prepare(path, parameters, camera, log)
-        options = parameters.estimator_options()
+        options = parameters.estimator_options
         stride_s = 1e-9 * cut_times_ns(ready.checkpoint.spikes, options)[1]
         if ready.window_s <= MOST_BUSY * stride_s:
             return ready
@@ -72,7 +72,7 @@ def prepare(parameters: DepthParameters, camera: Camera | None, log: Any) -> Pre
 
 def _prepare(path: Path, parameters: DepthParameters, camera: Camera | None, log: Any) -> Prepared:
     path = path.expanduser()
-    checkpoint, options = load_checkpoint(path), parameters.estimator_options()
+    checkpoint, options = load_checkpoint(path), parameters.estimator_options
     cut_times_ns(checkpoint.spikes, options)  # raises before the long work, not after it
     log.info(f'preparing engine {parameters.engine} and kernels; the first time takes a while')
     engine = ENGINES[parameters.engine](checkpoint, parameters.device, parameters.num_threads)

@@ -93,8 +93,9 @@ def _spin(
 ) -> None:
     executor = make_executor(node)
     executor.add_node(node)
+    context = node.context
     try:
-        while rclpy.ok() and not is_over():
+        while context.ok() and not is_over():
             executor.spin_once(timeout_sec=WAKE_S)
     except ExternalShutdownException:
         return
