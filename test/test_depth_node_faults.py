@@ -114,7 +114,7 @@ def test_a_calibration_of_another_size_gives_no_depth_until_the_right_one_comes(
     assert node.camera == CAMERA
 
 
-def test_without_a_calibration(graph, start):
+def test_without_a_calibration(graph, start, capfd):
     node = start(require_calibration=True)
     depth = graph.listen(Image, '/depth_node/depth/image')
     infos = graph.listen(CameraInfo, '/depth_node/depth/camera_info')
@@ -127,6 +127,9 @@ def test_without_a_calibration(graph, start):
     uncalibrated.publish(CameraInfo(width=WIDTH, height=HEIGHT))
     driver.send(2 * WINDOW_MS)
     assert says(graph, node, 'no calibration yet: focal length is (0.0, 0.0) px')
+    log = capfd.readouterr().err  # each reason once, however soon one follows the other
+    assert log.count('no calibration yet: nothing came') == 1
+    assert log.count('no calibration yet: focal length is (0.0, 0.0) px') == 1
     graph.camera.destroy_publisher(uncalibrated)
     assert graph.spin_until(lambda: node.count_publishers('camera_info') == 0)
     node.set_parameters(overrides({'require_calibration': False, 'assumed_hfov_deg': 90.0}))

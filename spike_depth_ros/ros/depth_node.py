@@ -51,6 +51,8 @@ SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FA
 SETTLED = 'is read when the node is configured: bring it to unconfigured (cleanup) first'
 WATCH_PERIOD_S = 0.2
 STOP_TIMEOUT_S = 5.0
+SAY_AGAIN_S, MAX_SAID = 2.0, 5
+"""A fault is logged again after so long, and so many different ones within that time."""
 
 CALIBRATION_GRACE_S = 2.0
 """If somebody publishes camera_info, a message of it is awaited this long after activation."""
@@ -108,6 +110,7 @@ class DepthNode(LifecycleNode):
         self.energy: EnergyMeter | None = None
         self.camera: Camera | None = None
         self._camera_problem = ''
+        self._said: dict[str, float] = {}  # faults, and when the log had them
         self._active_since_s = math.inf
         self._set_up_parameters()
         self.create_service(Trigger, '~/reset', self._on_reset)
@@ -293,7 +296,13 @@ class DepthNode(LifecycleNode):
             meter.look(result.job.window.spikes, self.parameters.energy_period_s, stopped)
 
     def _say(self, sentence: str) -> None:
-        self.get_logger().error(sentence, throttle_duration_sec=2.0)
+        """Logs a fault: the same again only after a while, and not too many of them."""
+        now_s = time.monotonic()
+        recent = {said: s for said, s in self._said.items() if now_s - s < SAY_AGAIN_S}
+        if sentence not in recent and len(recent) < MAX_SAID:
+            recent[sentence] = now_s
+            self.get_logger().error(sentence)
+        self._said = recent
 
     def _camera_for(self, height: int, width: int) -> Camera | None:
         """The calibration to use for events of that sensor; raises while there is none."""
