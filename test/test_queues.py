@@ -6,7 +6,6 @@ import sys
 import threading
 import time
 
-import numpy as np
 import pytest
 
 from spike_depth_ros.ros.queues import MAX_FAULTS, TOGETHER, AgingQueue, Worker
@@ -49,21 +48,36 @@ def test_age_drops_the_oldest():
     assert (queue.dropped, queue.age_s) == (2, 0.0)
 
 
-def test_a_queue_that_stands_gives_its_newest_until_it_is_empty(monkeypatch):
-    clock = iter(np.arange(0.0, 100.0, 0.25))  # each look at the clock is a quarter of a second
-    monkeypatch.setattr('spike_depth_ros.ros.queues.time.monotonic', lambda: next(clock))
-    queue, taken = AgingQueue(3, math.inf, patience_s=1.0), []
-    for round_of_two in range(20):  # two come for each that is taken
-        for item in (2 * round_of_two, 2 * round_of_two + 1):
-            queue.put(item, float(item))
-        taken.append(queue.get().item)
-    assert taken[:2] == [0, 1], 'in order at first'
-    assert taken[-10:] == list(range(21, 40, 2)), 'then the newest'
-    assert queue.dropped + len(taken) + len(queue) == 40
-    queue.put('next', 41.0)
-    assert queue.get().item == 'next'
-    threading.Timer(0.05, lambda: [queue.put(item, 50.0 + item) for item in range(3)]).start()
-    assert [queue.get().item for _ in range(3)] == [0, 1, 2], 'it has caught up: in order again'
+def test_a_queue_that_stands_gives_its_newest_until_it_keeps_up(monkeypatch):
+    now_s = 0.0
+    monkeypatch.setattr('spike_depth_ros.ros.queues.time.monotonic', lambda: now_s)
+    queue = AgingQueue(3, math.inf, patience_s=1.0)
+
+    def taken(*items):
+        for item in items:
+            queue.put(item, now_s)
+        return queue.get().item
+
+    def taken_after_a_wait(item):
+        threading.Timer(0.05, lambda: queue.put(item, now_s)).start()
+        return queue.get().item
+
+    assert taken('a', 'b') == 'a'
+    now_s = 1.0
+    assert taken('c', 'd') == 'b', 'in order at first'
+    now_s = 1.5
+    assert taken('e') == 'e', 'something has waited for more than a second'
+    assert queue.dropped == 2
+    assert taken_after_a_wait('f') == 'f', 'for once it was empty'
+    now_s = 2.0
+    assert taken('g', 'h') == 'h', 'but it stood until just now'
+    assert taken_after_a_wait('i') == 'i'
+    now_s = 2.9
+    assert taken('j', 'k') == 'k'
+    assert taken_after_a_wait('l') == 'l'
+    now_s = 3.95
+    assert [taken('m', 'n'), queue.get().item] == ['m', 'n'], 'no others for a second: in order'
+    assert queue.dropped == 4
 
 
 def test_clear_is_no_drop_and_close_ends_the_waiting():

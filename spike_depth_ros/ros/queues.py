@@ -42,8 +42,8 @@ class AgingQueue(Generic[T]):
         max_count: most items that wait, but for `TOGETHER` that came at once.
         max_age_s: items that arrived longer ago are dropped.
         patience_s: once something has been waiting at every `get` for longer than this, `get`
-            takes the newest and drops the others, until it finds the queue empty. A queue that
-            outlasts a hiccup is one of too much work: it saves no item and delays them all.
+            takes the newest and drops the others, until for as long there were no others. A queue
+            that outlasts a hiccup is one of too much work: it saves no item and delays them all.
 
     Attributes:
         dropped: number of items dropped so far.
@@ -54,6 +54,7 @@ class AgingQueue(Generic[T]):
         self.max_age_s = max_age_s
         self._patience_s = patience_s
         self._behind_since_s: float | None = None
+        self._hurried_until_s = -math.inf
         self.dropped = 0
         self._max_count = max_count
         self._items: deque[Arrived[T]] = deque()
@@ -73,13 +74,7 @@ class AgingQueue(Generic[T]):
     def get(self) -> Arrived[T] | None:
         """Waits for an item that is not too old; None once the queue is closed."""
         with self._changed:
-            if not self._items:
-                self._behind_since_s = None
-            elif self._behind_since_s is None:
-                self._behind_since_s = time.monotonic()
-            elif time.monotonic() - self._behind_since_s > self._patience_s:
-                while len(self._items) > 1:
-                    self._drop()
+            self._hurry()
             while True:
                 while not self._items and not self.closed:
                     self._changed.wait()
@@ -117,6 +112,20 @@ class AgingQueue(Generic[T]):
         count = len(self._items)
         at_once = count > 0 and self._items[0].arrived_s == self._items[-1].arrived_s
         return count > (max(TOGETHER, self._max_count) if at_once else self._max_count)
+
+    def _hurry(self) -> None:
+        """Drops all but the newest, if the queue stands or has stood until just now."""
+        if not self._items:
+            self._behind_since_s = None
+            return
+        now_s = time.monotonic()
+        if self._behind_since_s is None:
+            self._behind_since_s = now_s
+        stands = now_s - self._behind_since_s > self._patience_s
+        if stands or (now_s < self._hurried_until_s and len(self._items) > 1):
+            self._hurried_until_s = now_s + self._patience_s
+            while len(self._items) > 1:
+                self._drop()
 
     def _drop(self) -> None:
         self._items.popleft()
