@@ -37,7 +37,8 @@ def ingest(json: bool = False, recordings: Path | None = None, rounds: int = 100
         json: print one JSON object instead of a table.
         recordings: folder with the bags test_events_1 (evt3) and test_events_2 (libcaer_cmp) of
             event_camera_py; without it, streams made by this package's encoders are decoded.
-        rounds: the best of so many runs counts; each takes milliseconds, and hosts have busy moments.
+        rounds: the best of so many runs counts. They take milliseconds: of many, some meet a
+            host that has nothing else to do.
     """
     if recordings is not None and not recordings.is_dir():
         raise NotADirectoryError(f'recordings is {str(recordings)!r}, expected a folder')

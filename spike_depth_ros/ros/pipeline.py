@@ -46,8 +46,8 @@ faster than it came, and what is too old is then dropped as whole windows. A dro
 a hole in the stream."""
 
 PATIENCE_S = 1.0
-"""Inference may catch up with waiting windows for so long; then it takes the newest, until it has kept
-up for as long."""
+"""Inference may catch up with waiting windows for so long; then it takes the newest, until it has
+kept up for as long."""
 
 LIVE_MS = 60_000.0
 """Stamps that are farther from ROS time than this are of a recording: their age says nothing."""
