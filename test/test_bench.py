@@ -48,7 +48,7 @@ def test_ingest_prints_one_json_object(capsys):
     printed = json.loads(capsys.readouterr().out)
     assert set(printed) == {'machine', 'rows'}
     names = [row['name'] for row in printed['rows']]
-    assert len(names) == 6
+    assert len(names) == 7
     assert sum('(made)' in name for name in names) == 5
     for row in printed['rows']:
         assert set(row) == {'name', 'value', 'unit', 'peer', 'peer_value', 'ratio'}

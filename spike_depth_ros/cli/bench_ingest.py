@@ -58,7 +58,7 @@ def ingest_rows(recordings: Path | None, rounds: int) -> Iterator[dict[str, Any]
     yield _windows_row(f'evt3 to spike tensors, per message ({_origin(evt3)})', evt3, rounds)
     yield _decoding_row(f'libcaer_cmp, per message ({_origin(compressed)})', compressed, rounds)
     yield _legacy_row(rounds)
-    yield _accumulate_row(rounds)
+    yield from _accumulate_rows(rounds)
 
 
 def _recorded(folder: Path | None, bag: str) -> list[Packet] | None:
@@ -201,15 +201,20 @@ def _legacy_row(rounds: int) -> dict[str, Any]:
     return bench_row(name, rate, UNIT, 'rclpy message objects', len(events) / peer_s / 1e6)
 
 
-def _accumulate_row(rounds: int) -> dict[str, Any]:
-    """A million events at random pixels, in the order of time, into a cleared tensor."""
+def _accumulate_rows(rounds: int) -> Iterator[dict[str, Any]]:
+    """A million events at random pixels, in the order of time, into a cleared tensor.
+
+    Pixel by pixel, and by the table that bins them 2x2, as the node does.
+    """
     rng, count, steps, height, width = np.random.default_rng(0), 1_000_000, 8, 480, 640
     window_ns = 50_000_000
     t_ns = np.sort(rng.integers(0, window_ns, count))
     x, y = rng.integers(0, width, count), rng.integers(0, height, count)
     p = rng.integers(0, 2, count)
     events = make_events(t_ns, x, y, p)
+    pixels = pixel_map(height, width, SpikeConfig())
     out = np.zeros((steps, 2, height, width), np.uint8)
+    binned = np.zeros((steps, 2, pixels.height, pixels.width), np.uint8)
 
     def job() -> None:
         out.fill(0)
@@ -220,6 +225,11 @@ def _accumulate_row(rounds: int) -> dict[str, Any]:
         step = events['t_ns'] * steps // window_ns
         np.add.at(out, (step, events['p'], events['y'], events['x']), 1)
 
-    times_s = fastest_s([job, numpy_job], max(3, rounds // 5))
-    rates = [count / time_s / 1e6 for time_s in times_s]
-    return bench_row('accumulate to (8, 2, 480, 640)', rates[0], UNIT, 'numpy.add.at', rates[1])
+    def binned_job() -> None:
+        binned.fill(0)
+        accumulate(events, 0, window_ns, steps, pixels.height, pixels.width, pixels, out=binned)
+
+    jobs = [job, numpy_job, binned_job]
+    ours, numpys, by_table = (count / s / 1e6 for s in fastest_s(jobs, max(3, rounds // 5)))
+    yield bench_row('accumulate to (8, 2, 480, 640)', ours, UNIT, 'numpy.add.at', numpys)
+    yield bench_row('accumulate to (8, 2, 240, 320), binned 2x2', by_table, UNIT)
