@@ -98,7 +98,7 @@ class Outputs:
         for publisher in list(self.publishers.values()):
             topic = publisher.topic_name
             if self._node.count_subscribers(topic) <= publisher.get_subscription_count():
-                continue  # all are reached: to ask who they are takes ten times as long
+                continue  # all are reached; to ask who they are takes several times as long
             for peer in self._node.get_subscriptions_info_by_topic(topic):
                 reason = qos_conflict(publisher.qos_profile, peer.qos_profile)
                 if reason:
