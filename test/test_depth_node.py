@@ -65,7 +65,7 @@ def test_outputs_of_one_frame_belong_together_and_equal_the_estimators(graph, st
               'image/compressedDepth': CompressedImage}  # fmt: skip
     got = {name: graph.listen(kind, f'/depth_node/depth/{name}') for name, kind in topics.items()}
     got['events'] = graph.listen(Image, '/depth_node/events/image')
-    node.camera = CAMERA
+    node.calibration.camera = CAMERA
     assert graph.spin_until(lambda: all(p.get_subscription_count() for p in
                                         node.outputs.publishers.values()))  # fmt: skip
     events = Driver(graph).send(3 * WINDOW_MS + 5)

@@ -33,7 +33,7 @@ from std_srvs.srv import Trigger
 from spike_depth_ros.camera import Camera
 from spike_depth_ros.engine import EngineError
 from spike_depth_ros.model.checkpoint import save_checkpoint
-from spike_depth_ros.ros import depth_node, energy_meter, messages
+from spike_depth_ros.ros import calibration, depth_node, energy_meter, messages
 from spike_depth_ros.ros.inputs import InputError, message_class
 from spike_depth_ros.ros.probe import stamp_ns
 from spike_depth_ros.ros.queues import MAX_FAULTS
@@ -101,17 +101,17 @@ def test_a_calibration_of_another_size_gives_no_depth_until_the_right_one_comes(
     driver = Driver(graph)
     assert graph.spin_until(lambda: infos.get_subscription_count() > 0)
     infos.publish(messages.camera_info(header, wrong))
-    assert graph.spin_until(lambda: node.camera == wrong)
+    assert graph.spin_until(lambda: node.calibration.camera == wrong)
     driver.send(2 * WINDOW_MS)
     assert says(graph, node, 'calibration is for 128x48, the events come from a 64x48 sensor')
     assert not depth
     infos.publish(messages.camera_info(header, CAMERA))
-    assert graph.spin_until(lambda: node.camera == CAMERA)
+    assert graph.spin_until(lambda: node.calibration.camera == CAMERA)
     driver.send(2 * WINDOW_MS)
     assert graph.spin_until(lambda: depth)
     infos.publish(CameraInfo())  # uncalibrated: said, and the good one stays
     graph.spin_for(0.1)
-    assert node.camera == CAMERA
+    assert node.calibration.camera == CAMERA
 
 
 def test_without_a_calibration(graph, start, capfd):
@@ -139,7 +139,7 @@ def test_without_a_calibration(graph, start, capfd):
 
 
 def test_a_calibration_that_is_announced_is_awaited(graph, start, monkeypatch):
-    monkeypatch.setattr(depth_node, 'CALIBRATION_GRACE_S', 60.0)
+    monkeypatch.setattr(calibration, 'GRACE_S', 60.0)
     graph.camera.create_publisher(CameraInfo, '/eye/info', RELIABLE)
     node = start(cli_args=['--ros-args', '-r', 'camera_info:=/eye/info'])
     assert graph.spin_until(lambda: node.count_publishers('/eye/info') > 0)
@@ -153,7 +153,7 @@ def test_a_calibration_that_was_published_once_before(graph, start):
     infos = graph.camera.create_publisher(CameraInfo, 'camera_info', latched)
     infos.publish(messages.camera_info(messages.make_header(0, FRAME), CAMERA))
     node = start()
-    assert graph.spin_until(lambda: node.camera == CAMERA)
+    assert graph.spin_until(lambda: node.calibration.camera == CAMERA)
 
 
 def test_publishers_that_cannot_be_made_leave_none(graph, start):

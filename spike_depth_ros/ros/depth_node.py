@@ -7,7 +7,6 @@ asked for a snapshot, write; the work is in `pipeline`.
 from __future__ import annotations
 
 import functools
-import math
 import sys
 import threading
 import time
@@ -24,27 +23,23 @@ from rclpy.exceptions import ParameterException
 from rclpy.executors import Executor, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
-from rclpy.qos import DurabilityPolicy, QoSProfile, qos_profile_sensor_data
 from rclpy.qos_overriding_options import InvalidQosOverridesError
-from rclpy.subscription import Subscription
-from sensor_msgs.msg import CameraInfo
 from std_srvs.srv import SetBool, Trigger
 
-from spike_depth_ros.camera import CalibrationError, Camera, read_calibration
+from spike_depth_ros.camera import Camera
 from spike_depth_ros.estimator import Estimator, EstimatorOptions, cut_times_ns, window_steps
 from spike_depth_ros.ros import params
+from spike_depth_ros.ros.calibration import Calibration
 from spike_depth_ros.ros.depth_parameters import DepthParameters
 from spike_depth_ros.ros.energy_meter import EnergyMeter
 from spike_depth_ros.ros.health import UNTRAINED, Health
-from spike_depth_ros.ros.inputs import EventInput, local_path, message_class
-from spike_depth_ros.ros.messages import assumed_camera, camera_from_info
+from spike_depth_ros.ros.inputs import EventInput, message_class
 from spike_depth_ros.ros.outputs import Outputs
 from spike_depth_ros.ros.params import ParameterError
 from spike_depth_ros.ros.pipeline import Pipeline, Result, Wiring
 from spike_depth_ros.ros.preparation import empty_window_s, prepare
-from spike_depth_ros.ros.process import NO_SUBSCRIPTION_EVENTS, quick_executor, run_node
+from spike_depth_ros.ros.process import quick_executor, run_node
 from spike_depth_ros.ros.snapshot import write_snapshot
-from spike_depth_ros.spikes import binning_factor
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 
@@ -53,13 +48,6 @@ WATCH_PERIOD_S = 0.2
 STOP_TIMEOUT_S = 5.0
 SAY_AGAIN_S, MAX_SAID = 2.0, 5
 """A fault is logged again after so long, and so many different ones within that time."""
-
-CALIBRATION_GRACE_S = 2.0
-"""If somebody publishes camera_info, a message of it is awaited this long after activation."""
-
-LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-"""Of a calibration that is published once, maybe before this node came; reliable, for DDS gives
-what came before to no other."""
 
 CONFIGURE_ERRORS = (
     ValueError, OSError, RuntimeError, MemoryError, ImportError, InvalidQosOverridesError,
@@ -95,8 +83,7 @@ class DepthNode(LifecycleNode):
         self.pipeline: Pipeline | None = None
         self.outputs: Outputs | None = None
         self.events: EventInput | None = None
-        self._calibration: Subscription | None = None
-        self._latched_calibration: Subscription | None = None
+        self.calibration = Calibration(self)
         self._state_machine: Any = None
         super().__init__('depth_node', **options)
         params.declare(self, DepthParameters)
@@ -108,10 +95,7 @@ class DepthNode(LifecycleNode):
         self.engine: Any = None
         self._steps = 0
         self.energy: EnergyMeter | None = None
-        self.camera: Camera | None = None
-        self._camera_problem = ''
         self._said: dict[str, float] = {}  # faults, and when the log had them
-        self._active_since_s = math.inf
         self._set_up_parameters()
         self.create_service(Trigger, '~/reset', self._on_reset)
         self.create_service(SetBool, '~/set_enabled', self._on_set_enabled)
@@ -157,12 +141,10 @@ class DepthNode(LifecycleNode):
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Begins to listen."""
         self.last_error = ''
-        self._active_since_s = time.monotonic()
         self.events = EventInput(
             self, self.parameters.event_type, self._start_pipeline, self._on_message
         )
-        if not self.parameters.camera_info_url:
-            self._calibration = self._hear_calibration(qos_profile_sensor_data)
+        self.calibration.open()
         result = super().on_activate(state)
         self.events.look()
         return result
@@ -212,10 +194,8 @@ class DepthNode(LifecycleNode):
         parameters = self.parameters
         if parameters.event_type != 'auto':
             message_class(parameters.event_type)
-        self.camera = None
-        if parameters.camera_info_url:
-            self.camera = read_calibration(local_path(parameters.camera_info_url))
-        ready = prepare(parameters, self.camera, self.get_logger())
+        self.calibration.load()
+        ready = prepare(parameters, self.calibration.camera, self.get_logger())
         self.checkpoint_path, self.checkpoint, self.engine, _ = ready
         self._steps = window_steps(self.checkpoint.spikes, parameters.estimator_options)
         self.energy = EnergyMeter(self.checkpoint.model, self.checkpoint.spikes)
@@ -231,14 +211,14 @@ class DepthNode(LifecycleNode):
         self._stop_pipeline()
         wiring = Wiring(
             parameters=lambda: self.parameters,
-            camera=self._camera_for,
+            camera=self.calibration.camera_for,
             make_estimator=self._make_estimator,
             prepare=functools.partial(
                 empty_window_s,
                 self.checkpoint,
                 self.engine,
                 self.parameters.estimator_options,
-                self.camera,
+                self.calibration.camera,
             ),
             wanted=lambda: self.parameters.enabled and self._outputs().wanted(),
             publish=lambda result: self._outputs().publish(result, self.parameters),
@@ -255,29 +235,11 @@ class DepthNode(LifecycleNode):
             self.get_logger().warning(f'inference is still busy after {STOP_TIMEOUT_S:g} s')
         self.pipeline = None
 
-    def _hear_calibration(self, qos: QoSProfile) -> Subscription:
-        return self.create_subscription(
-            CameraInfo, 'camera_info', self._on_camera_info, qos,
-            event_callbacks=NO_SUBSCRIPTION_EVENTS,
-        )  # fmt: skip
-
-    def _look_for_latched_calibration(self) -> None:
-        """Asks those for their last calibration who keep it; the others would warn of the wish."""
-        if self._calibration is None or self._latched_calibration is not None:
-            return
-        offered = self.get_publishers_info_by_topic(self._calibration.topic_name)
-        if any(o.qos_profile.durability == DurabilityPolicy.TRANSIENT_LOCAL for o in offered):
-            self._latched_calibration = self._hear_calibration(LATCHED)
-
     def _stop(self) -> None:
-        self._active_since_s = math.inf
         if self.events is not None:
             self.events.close()
         self.events = None
-        for subscription in (self._calibration, self._latched_calibration):
-            if subscription is not None:
-                self.destroy_subscription(subscription)
-        self._calibration = self._latched_calibration = None
+        self.calibration.close()
         self._stop_pipeline()
 
     def _release(self) -> None:
@@ -304,30 +266,10 @@ class DepthNode(LifecycleNode):
             self.get_logger().error(sentence)
         self._said = recent
 
-    def _camera_for(self, height: int, width: int) -> Camera | None:
-        """The calibration to use for events of that sensor; raises while there is none."""
-        if self.camera is not None:
-            return self.camera
-        topic = self.resolve_topic_name('camera_info')
-        awaited = time.monotonic() - self._active_since_s < CALIBRATION_GRACE_S
-        if self.parameters.require_calibration or (awaited and self.count_publishers(topic) > 0):
-            problem = self._camera_problem or 'nothing came'
-            raise CalibrationError(
-                f'no calibration yet: {problem} on {topic}, and camera_info_url is '
-                f'{self.parameters.camera_info_url!r}'
-            )
-        return assumed_camera(width, height, self._assumed_focal_px(width))
-
-    def _assumed_focal_px(self, width: int) -> float:
-        if self.parameters.assumed_hfov_deg > 0:
-            return 0.5 * width / math.tan(math.radians(self.parameters.assumed_hfov_deg) / 2)
-        factor = binning_factor(width, self.checkpoint.spikes)
-        return self.checkpoint.depth_range.focal_px * factor
-
     def _make_estimator(
         self, height: int, width: int, camera: Camera | None, options: EstimatorOptions
     ) -> Estimator:
-        if self.camera is None:
+        if self.calibration.camera is None:
             self.get_logger().warning(
                 f'no calibration: depth is scaled as for a lens of {camera.fx:.0f} px; '  # type: ignore[union-attr]
                 'give camera_info_url or publish camera_info'
@@ -343,19 +285,6 @@ class DepthNode(LifecycleNode):
     def _on_message(self, cdr: bytes) -> None:
         if self.pipeline is not None:
             self.pipeline.put(cdr)
-
-    def _on_camera_info(self, message: CameraInfo) -> None:
-        try:
-            camera = camera_from_info(message)
-        except CalibrationError as error:
-            self._camera_problem = str(error)
-            self.get_logger().error(f'camera_info: {error}', throttle_duration_sec=10.0)
-            return
-        self._camera_problem = ''
-        if camera != self.camera:
-            size = f'{camera.width}x{camera.height}'
-            self.get_logger().info(f'calibration of {size} px, focal length {camera.fx:.1f} px')
-        self.camera = camera
 
     def _on_clock_jump(self, jump: TimeJump) -> None:
         if jump.clock_change == ClockChange.ROS_TIME_NO_CHANGE:
@@ -401,7 +330,7 @@ class DepthNode(LifecycleNode):
         if self.state != 'active' or self.events is None:
             return
         self.events.look()
-        self._look_for_latched_calibration()
+        self.calibration.look()
         if self.pipeline is not None and self.pipeline.given_up:
             error = f'deactivated: {self.pipeline.given_up}'
             self.get_logger().error(error)

@@ -140,7 +140,7 @@ class Health:
         estimator = None if node.pipeline is None else node.pipeline.estimator
         hfov_deg = node.parameters.assumed_hfov_deg
         lens = f'{hfov_deg:g} deg across' if hfov_deg else 'lens of the training'
-        calibration = f'assumed: {lens}' if node.camera is None else 'given'
+        calibration = f'assumed: {lens}' if node.calibration.camera is None else 'given'
         values: dict[str, Any] = {
             'checkpoint': node.checkpoint_path,
             'engine': node.parameters.engine,
@@ -155,7 +155,7 @@ class Health:
             values |= node.energy.summary()
         if not node.checkpoint.trained:
             return Report('engine', WARN, UNTRAINED, values)
-        if node.camera is None:
+        if node.calibration.camera is None:
             return Report('engine', WARN, 'no calibration: the scale of depth is assumed', values)
         where = f'{node.checkpoint_path.name}: {node.parameters.engine} on {node.engine.device}'
         return Report('engine', OK, where, values)
