@@ -34,7 +34,7 @@ setup(
     maintainer='spike_depth_ros maintainers',
     maintainer_email='maintainers@users.noreply.r-seed-22cb36c3.example',
     packages=find_packages(include=[PACKAGE, f'{PACKAGE}.*']),
-    package_data={PACKAGE: ['py.typed', 'data/splits/*.txt']},
+    package_data={PACKAGE: ['py.typed', 'learning/datasets/splits/*.txt']},
     python_requires='>=3.11',
     install_requires=[
         'setuptools',

@@ -12,8 +12,8 @@ def checkpoint():
     """Untrained, for windows of 20 ms; sensors of 64 columns are binned 2x2."""
     import torch
 
-    from spike_depth_ros.config import SpikeConfig
-    from spike_depth_ros.model.checkpoint import untrained_checkpoint
+    from spike_depth_ros.events.config import SpikeConfig
+    from spike_depth_ros.network.checkpoint import untrained_checkpoint
 
     torch.set_num_threads(1)
     spikes = SpikeConfig(window_ms=WINDOW_MS, steps=2, max_width_px=32)
@@ -22,7 +22,7 @@ def checkpoint():
 
 @pytest.fixture(scope='session')
 def checkpoint_file(checkpoint, tmp_path_factory):
-    from spike_depth_ros.model.checkpoint import save_checkpoint
+    from spike_depth_ros.network.checkpoint import save_checkpoint
 
     path = tmp_path_factory.mktemp('models') / 'tiny.safetensors'
     save_checkpoint(path, checkpoint)

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from spike_depth_ros.model.encoder import SpikingTransformerConfig
-from spike_depth_ros.model.neurons import Neuron
-from spike_depth_ros.model.spiking_transformer import SpikingTransformer
+from spike_depth_ros.network.encoder import SpikingTransformerConfig
+from spike_depth_ros.network.neurons import Neuron
+from spike_depth_ros.network.spiking_transformer import SpikingTransformer
 
 CONFIG = SpikingTransformerConfig(dim=32, depth=2, heads=2, head_dim=16)
 HEIGHT_PX = WIDTH_PX = 64

@@ -9,10 +9,10 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 
-from spike_depth_ros.codecs import encode_event_array, encode_mono
-from spike_depth_ros.events import make_events
+from spike_depth_ros.events.arrays import make_events
+from spike_depth_ros.events.codecs import encode_event_array, encode_mono
+from spike_depth_ros.events.wire import Packet, pack_event_array, pack_event_packet
 from spike_depth_ros.ros.process import quick_executor
-from spike_depth_ros.wire import Packet, pack_event_array, pack_event_packet
 
 HEIGHT, WIDTH = 48, 64
 FRAME = 'camera_optical_frame'

@@ -11,10 +11,10 @@ from rosbags.highlevel import AnyReader
 from rosbags.rosbag1 import Writer as Ros1Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
-from spike_depth_ros.bags import BagWriter, EventsH5Writer, open_source
-from spike_depth_ros.bags.packets import with_epoch
-from spike_depth_ros.events import EVENT_DTYPE, make_events
-from spike_depth_ros.wire import EventStream
+from spike_depth_ros.events.arrays import EVENT_DTYPE, make_events
+from spike_depth_ros.events.wire import EventStream
+from spike_depth_ros.recordings import BagWriter, EventsH5Writer, open_source
+from spike_depth_ros.recordings.packets import with_epoch
 
 H, W = 12, 40
 EPOCH_NS = 1_700_000_000_123_456_000

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from spike_depth_ros.cli.ablate import settings
-from spike_depth_ros.config import ConfigError
-from spike_depth_ros.train import ablation
-from spike_depth_ros.train.settings import EvaluationData
+from spike_depth_ros.events.config import ConfigError
+from spike_depth_ros.learning import ablation
+from spike_depth_ros.learning.settings import EvaluationData
 
 ROOT = Path(__file__).resolve().parents[1]
 BASE = ROOT / 'config' / 'train' / 'synthetic.yaml'

@@ -5,8 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from spike_depth_ros.config import ConfigError
-from spike_depth_ros.data.augment import (
+from spike_depth_ros.events.config import ConfigError
+from spike_depth_ros.learning.datasets.augment import (
     NO_AUGMENTATION,
     AugmentConfig,
     add_flash,
@@ -19,7 +19,7 @@ from spike_depth_ros.data.augment import (
     scale,
     swap_polarity,
 )
-from spike_depth_ros.data.sample import Sample
+from spike_depth_ros.learning.datasets.sample import Sample
 
 HEIGHT, WIDTH, PADDED = 20, 30, (24, 32)
 FOCAL_PX, CX_PX, CY_PX = 25.0, 14.2, 9.7

@@ -35,7 +35,10 @@ from rosbags.rosbag2 import CompressionFormat, CompressionMode, ReaderError, Sto
 from rosbags.rosbag2 import Writer as Ros2Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
-from spike_depth_ros.bags import (
+from spike_depth_ros.events.arrays import make_events
+from spike_depth_ros.events.camera import Camera
+from spike_depth_ros.events.wire import EVENT_TYPES, EventStream, Packet
+from spike_depth_ros.recordings import (
     BagError,
     BagWriter,
     EventsH5Writer,
@@ -43,13 +46,10 @@ from spike_depth_ros.bags import (
     open_source,
     rosbag,
 )
-from spike_depth_ros.bags.messages import DEFINITIONS, quaternion
-from spike_depth_ros.bags.packets import Packetiser, with_epoch
-from spike_depth_ros.bags.rosbag import ros1_event_array
-from spike_depth_ros.bags.source import Topic, choose_event_topic
-from spike_depth_ros.camera import Camera
-from spike_depth_ros.events import make_events
-from spike_depth_ros.wire import EVENT_TYPES, EventStream, Packet
+from spike_depth_ros.recordings.messages import DEFINITIONS, quaternion
+from spike_depth_ros.recordings.packets import Packetiser, with_epoch
+from spike_depth_ros.recordings.rosbag import ros1_event_array
+from spike_depth_ros.recordings.source import Topic, choose_event_topic
 
 
 @pytest.mark.parametrize('encoding', ['evt3', 'mono'])

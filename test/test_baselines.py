@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from spike_depth_ros.config import ConfigError
-from spike_depth_ros.model.baselines import UNet, UNetConfig, bins_as_channels
-from spike_depth_ros.model.registry import MODELS, PRESETS, build
-from spike_depth_ros.model.spike_t import SwinBlock, _merge, _partition
+from spike_depth_ros.events.config import ConfigError
+from spike_depth_ros.network.baselines import UNet, UNetConfig, bins_as_channels
+from spike_depth_ros.network.registry import MODELS, PRESETS, build
+from spike_depth_ros.network.spike_t import SwinBlock, _merge, _partition
 
 torch.set_num_threads(1)
 RIVALS = ('unet', 'e2depth', 'spike_t')

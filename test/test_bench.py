@@ -5,9 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from spike_depth_ros import report
-from spike_depth_ros.cli import bench_ingest, main
-from spike_depth_ros.codecs import CODECS
+from spike_depth_ros.cli import bench_ingest, main, report
+from spike_depth_ros.events.codecs import CODECS
 
 
 def test_ratio_says_how_many_times_better():
@@ -80,9 +79,9 @@ def test_made_streams_hold_what_they_should(encoding):
 def test_peers_decode_the_same():
     pytest.importorskip('dvs_msgs.msg')
     pytest.importorskip('rclpy')
-    from spike_depth_ros.codecs import encode_event_array
+    from spike_depth_ros.events.codecs import encode_event_array
+    from spike_depth_ros.events.wire import Packet, pack_event_array
     from spike_depth_ros.ros.peers import deserialise_event_array
-    from spike_depth_ros.wire import Packet, pack_event_array
 
     events = bench_ingest._dense_events()[:50]
     payload = np.frombuffer(encode_event_array(events), np.uint8)

@@ -2,7 +2,7 @@ import cv2
 import numpy as np
 import pytest
 
-from spike_depth_ros.camera import (
+from spike_depth_ros.events.camera import (
     CalibrationError,
     Camera,
     camera_from_calibration,

@@ -11,15 +11,15 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from spike_depth_ros.config import ConfigError, DepthRange, SpikeConfig
-from spike_depth_ros.model.checkpoint import (
+from spike_depth_ros.events.config import ConfigError, DepthRange, SpikeConfig
+from spike_depth_ros.network.checkpoint import (
     Checkpoint,
     CheckpointError,
     load_checkpoint,
     save_checkpoint,
     untrained_checkpoint,
 )
-from spike_depth_ros.model.registry import build
+from spike_depth_ros.network.registry import build
 
 ROOT = Path(__file__).resolve().parents[1]
 SHIPPED = sorted((ROOT / 'models').glob('*.safetensors'))
@@ -46,7 +46,7 @@ def rewritten(saved: Path, path: Path, tensors: dict | None = None, **header: st
 
 def test_reading_does_not_wait_for_pytorchs_compiler(saved):
     code = (
-        'import sys; from spike_depth_ros.model.checkpoint import load_checkpoint; '
+        'import sys; from spike_depth_ros.network.checkpoint import load_checkpoint; '
         f'load_checkpoint({str(saved)!r}); print("torch._dynamo" in sys.modules)'
     )
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, check=True, text=True)

@@ -7,14 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spike_depth_ros.codecs import (
+from spike_depth_ros.events.arrays import make_events
+from spike_depth_ros.events.codecs import (
     CODECS,
     MAX_SENSOR_PX,
     add_counts,
     encode_mono,
 )
-from spike_depth_ros.codecs.memory import DecodeCounts
-from spike_depth_ros.events import make_events
+from spike_depth_ros.events.codecs.memory import DecodeCounts
 
 HEIGHT, WIDTH = 48, 64
 BASE_NS = 1_700_000_000_000_000_000

@@ -50,7 +50,7 @@ def test_colcon_builds_and_installs_the_package(tmp_path):
     assert marker.exists()
     assert not (tmp_path / 'install' / 'event_camera_msgs').exists(), 'interfaces are not ours'
     where = next(prefix.glob('lib/python*/site-packages'))
-    asked = ('import spike_depth_ros.config as c; print(c.__file__); '
+    asked = ('import spike_depth_ros.events.config as c; print(c.__file__); '
              "print(c.shipped('config/depth.yaml'))")  # fmt: skip
     told = subprocess.run(
         [sys.executable, '-c', asked], cwd=tmp_path, env={**os.environ, 'PYTHONPATH': str(where)},

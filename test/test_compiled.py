@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1] / 'spike_depth_ros'
 INNER = """
-from spike_depth_ros.compiled import compiled
+from spike_depth_ros.events.compiled import compiled
 
 
 @compiled()
@@ -20,7 +20,7 @@ def inner(x):
 OUTER = """
 from inner import inner
 
-from spike_depth_ros.compiled import compiled
+from spike_depth_ros.events.compiled import compiled
 
 
 @compiled()

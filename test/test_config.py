@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spike_depth_ros.config import (
+from spike_depth_ros.events.config import (
     ConfigError,
     DepthRange,
     SpikeConfig,

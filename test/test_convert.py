@@ -27,9 +27,9 @@ from recordings import (
     young,
 )
 
-from spike_depth_ros.bags import BagError, BagWriter, convert_to, open_source
-from spike_depth_ros.bags.packets import Packetiser
 from spike_depth_ros.cli import main
+from spike_depth_ros.recordings import BagError, BagWriter, convert_to, open_source
+from spike_depth_ros.recordings.packets import Packetiser
 
 
 def convert(source, target, topic=None, **options):
@@ -287,7 +287,7 @@ def test_targets_refused(tmp_path):
 
 @pytest.mark.parametrize('target', ['copy', 'copy.h5'])
 def test_source_damaged_half_way_leaves_no_target(tmp_path, target, monkeypatch):
-    monkeypatch.setattr('spike_depth_ros.bags.h5_file.READ_EVENTS', 1 << 16)
+    monkeypatch.setattr('spike_depth_ros.recordings.h5_file.READ_EVENTS', 1 << 16)
     path = write_h5(tmp_path / 'events.h5', some_events(200_000))
     with h5py.File(path) as file:
         third_chunk = file['events/x'].id.get_chunk_info(2)

@@ -24,11 +24,11 @@ from recordings import (
 from rosbags.rosbag1 import Writer as Ros1Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
-from spike_depth_ros.bags import BagError, BagWriter, convert_to, open_source
-from spike_depth_ros.bags.messages import CAMERA_INFO, IMAGE
-from spike_depth_ros.bags.packets import Packetiser
-from spike_depth_ros.codecs import encode_event_array
-from spike_depth_ros.wire import Packet, pack_event_array
+from spike_depth_ros.events.codecs import encode_event_array
+from spike_depth_ros.events.wire import Packet, pack_event_array
+from spike_depth_ros.recordings import BagError, BagWriter, convert_to, open_source
+from spike_depth_ros.recordings.messages import CAMERA_INFO, IMAGE
+from spike_depth_ros.recordings.packets import Packetiser
 
 EVENTS = young(some_events(900))
 DVS = 'dvs_msgs/msg/EventArray'

@@ -161,8 +161,8 @@ def test_the_demo_on_a_bag_end_to_end(checkpoint_file, tmp_path):
     """Both nodes as processes, over DDS, with the parameters of config/depth.yaml."""
     from graph import EPOCH_NS, FRAME, HEIGHT, MS, WIDTH, event_packet, some_events
 
-    from spike_depth_ros.bags import BagWriter
-    from spike_depth_ros.camera import Camera
+    from spike_depth_ros.events.camera import Camera
+    from spike_depth_ros.recordings import BagWriter
     from spike_depth_ros.ros.replay_node import EVENT_PACKET
 
     bag, out = tmp_path / 'bag', tmp_path / 'out'

@@ -7,16 +7,16 @@ import cv2
 import numpy as np
 import pytest
 
-from spike_depth_ros.config import ConfigError, SpikeConfig
-from spike_depth_ros.data.dense import (
+from spike_depth_ros.events.config import ConfigError, SpikeConfig
+from spike_depth_ros.events.spikes import pixel_map
+from spike_depth_ros.learning.datasets.dense import (
     DenseConfig,
     DenseSpikeConfig,
     group_frames,
     open_dense,
     open_dense_spike,
 )
-from spike_depth_ros.data.sample import DatasetError
-from spike_depth_ros.spikes import pixel_map
+from spike_depth_ros.learning.datasets.sample import DatasetError
 
 HEIGHT, WIDTH, MAPS = 260, 346, 5
 STAMPS_S = [k / 30 for k in range(MAPS)]

@@ -40,10 +40,10 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from std_srvs.srv import SetBool, Trigger
 
-from spike_depth_ros.bags import BagWriter
-from spike_depth_ros.camera import Camera
-from spike_depth_ros.config import shipped
-from spike_depth_ros.estimator import Estimator, EstimatorOptions
+from spike_depth_ros.estimation.estimator import Estimator, EstimatorOptions
+from spike_depth_ros.events.camera import Camera
+from spike_depth_ros.events.config import shipped
+from spike_depth_ros.recordings import BagWriter
 from spike_depth_ros.ros import depth_node
 from spike_depth_ros.ros.inputs import qos_conflict
 from spike_depth_ros.ros.probe import stamp_ns

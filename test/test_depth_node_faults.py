@@ -30,9 +30,9 @@ from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from std_srvs.srv import Trigger
 
-from spike_depth_ros.camera import Camera
-from spike_depth_ros.engine import EngineError
-from spike_depth_ros.model.checkpoint import save_checkpoint
+from spike_depth_ros.estimation.engine import EngineError
+from spike_depth_ros.events.camera import Camera
+from spike_depth_ros.network.checkpoint import save_checkpoint
 from spike_depth_ros.ros import calibration, depth_node, energy_meter, messages
 from spike_depth_ros.ros.inputs import InputError, message_class
 from spike_depth_ros.ros.probe import stamp_ns

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from spike_depth_ros.config import ConfigError
+from spike_depth_ros.events.config import ConfigError
 from spike_depth_ros.sim.drive import (
     WARMUP_NS,
     Drive,

@@ -12,15 +12,15 @@ import numpy as np
 import pytest
 import yaml
 
-from spike_depth_ros.config import SpikeConfig
-from spike_depth_ros.data.dsec import (
+from spike_depth_ros.events.config import SpikeConfig
+from spike_depth_ros.learning.datasets.dsec import (
     DsecConfig,
     EventsH5,
     open_dsec,
     read_dsec_calibration,
     read_split,
 )
-from spike_depth_ros.data.sample import DatasetError
+from spike_depth_ros.learning.datasets.sample import DatasetError
 
 HEIGHT, WIDTH = 48, 64
 OFFSET_US = 49_599_300_523  # of interlaken_00_c's size

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spike_depth_ros.codecs import (
+from spike_depth_ros.events.arrays import make_events
+from spike_depth_ros.events.codecs import (
     CODECS,
     EncodeError,
     encode_event_array,
@@ -14,7 +15,6 @@ from spike_depth_ros.codecs import (
     encode_mono,
     evt3_state,
 )
-from spike_depth_ros.events import make_events
 
 HEIGHT, WIDTH = 48, 64
 

@@ -11,7 +11,8 @@ import torch
 from spikingjelly.activation_based import op_counter
 from torch import nn
 
-from spike_depth_ros.energy import (
+from spike_depth_ros.network.encoder import SpikingTransformerConfig
+from spike_depth_ros.network.energy import (
     E_AC_PJ,
     E_MAC_PJ,
     E_MEMORY_PJ_PER_BYTE,
@@ -19,9 +20,8 @@ from spike_depth_ros.energy import (
     measurable,
     measure_energy,
 )
-from spike_depth_ros.model.encoder import SpikingTransformerConfig
-from spike_depth_ros.model.registry import build
-from spike_depth_ros.model.spiking_transformer import SpikingTransformer
+from spike_depth_ros.network.registry import build
+from spike_depth_ros.network.spiking_transformer import SpikingTransformer
 
 CONFIG = SpikingTransformerConfig(dim=32, depth=2, heads=2, head_dim=16)
 
@@ -78,8 +78,8 @@ def test_a_convolution_by_hand():
 def test_a_measurement_does_not_wait_for_pytorchs_compiler():
     """In a live node it would stop the stream for seconds."""
     code = (
-        'import sys, torch; from spike_depth_ros.energy import measure_energy; '
-        'from spike_depth_ros.model.registry import build; '
+        'import sys, torch; from spike_depth_ros.network.energy import measure_energy; '
+        'from spike_depth_ros.network.registry import build; '
         'measure_energy(build("tiny"), torch.zeros(1, 1, 2, 32, 32)); '
         'print("torch._dynamo" in sys.modules)'
     )

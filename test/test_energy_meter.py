@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from spike_depth_ros.config import SpikeConfig
-from spike_depth_ros.energy import measure_energy
-from spike_depth_ros.model.registry import build
+from spike_depth_ros.events.config import SpikeConfig
+from spike_depth_ros.network.energy import measure_energy
+from spike_depth_ros.network.registry import build
 from spike_depth_ros.ros import energy_meter
 from spike_depth_ros.ros.energy_meter import EnergyMeter
 

@@ -12,10 +12,9 @@ import pytest
 import torch
 from dyadic import exact_counts, exact_network
 
-from spike_depth_ros import engine as engine_module
 from spike_depth_ros.cli import bench_infer
-from spike_depth_ros.config import DepthRange, SpikeConfig
-from spike_depth_ros.engine import (
+from spike_depth_ros.estimation import engine as engine_module
+from spike_depth_ros.estimation.engine import (
     ENGINES,
     EngineError,
     TorchEngine,
@@ -23,11 +22,12 @@ from spike_depth_ros.engine import (
     fast_engines,
     thread_count,
 )
-from spike_depth_ros.model import runtimes
-from spike_depth_ros.model.checkpoint import Checkpoint, untrained_checkpoint
-from spike_depth_ros.model.inference_layers import SpikeConvolution
-from spike_depth_ros.model.neurons import Neuron
-from spike_depth_ros.model.spiking_transformer import SpikingTransformer
+from spike_depth_ros.events.config import DepthRange, SpikeConfig
+from spike_depth_ros.network import runtimes
+from spike_depth_ros.network.checkpoint import Checkpoint, untrained_checkpoint
+from spike_depth_ros.network.inference_layers import SpikeConvolution
+from spike_depth_ros.network.neurons import Neuron
+from spike_depth_ros.network.spiking_transformer import SpikingTransformer
 
 CHECKPOINT = Checkpoint(
     exact_network(), 'spiking_transformer', SpikeConfig(), DepthRange(), {'trained': False}

@@ -7,20 +7,20 @@ import numpy as np
 import pytest
 import torch
 
-from spike_depth_ros.camera import CalibrationError, Camera
-from spike_depth_ros.config import ConfigError, DepthRange, SpikeConfig
-from spike_depth_ros.engine import ENGINES
-from spike_depth_ros.estimator import (
+from spike_depth_ros.estimation.engine import ENGINES
+from spike_depth_ros.estimation.estimator import (
     Estimator,
     EstimatorOptions,
     Limits,
     interpret,
     make_windower,
 )
-from spike_depth_ros.events import make_events
-from spike_depth_ros.model.checkpoint import untrained_checkpoint
-from spike_depth_ros.spikes import accumulate, pixel_map
-from spike_depth_ros.windows import CountWindower, Window
+from spike_depth_ros.events.arrays import make_events
+from spike_depth_ros.events.camera import CalibrationError, Camera
+from spike_depth_ros.events.config import ConfigError, DepthRange, SpikeConfig
+from spike_depth_ros.events.spikes import accumulate, pixel_map
+from spike_depth_ros.events.windows import CountWindower, Window
+from spike_depth_ros.network.checkpoint import untrained_checkpoint
 
 NAN, INF, MS = np.nan, np.inf, 1_000_000
 NO_LIMITS = Limits(0.0, INF, 0.0)

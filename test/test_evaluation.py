@@ -7,22 +7,22 @@ import numpy as np
 import pytest
 import torch
 
-from spike_depth_ros.config import ConfigError, DepthRange, SpikeConfig
-from spike_depth_ros.data import DATASETS
-from spike_depth_ros.data.sample import Sample
-from spike_depth_ros.estimator import Limits, interpret
-from spike_depth_ros.model.checkpoint import Checkpoint, save_checkpoint, untrained_checkpoint
-from spike_depth_ros.model.registry import build
-from spike_depth_ros.train import comparison, evaluation, report_pages
-from spike_depth_ros.train.contestants import (
+from spike_depth_ros.estimation.estimator import Limits, interpret
+from spike_depth_ros.events.config import ConfigError, DepthRange, SpikeConfig
+from spike_depth_ros.learning import comparison, evaluation, report_pages
+from spike_depth_ros.learning.contestants import (
     Answer,
     CheckpointContestant,
     Constant,
     MeanMap,
     contestant,
 )
-from spike_depth_ros.train.evaluation import evaluate
-from spike_depth_ros.train.settings import EvaluationData
+from spike_depth_ros.learning.datasets import DATASETS
+from spike_depth_ros.learning.datasets.sample import Sample
+from spike_depth_ros.learning.evaluation import evaluate
+from spike_depth_ros.learning.settings import EvaluationData
+from spike_depth_ros.network.checkpoint import Checkpoint, save_checkpoint, untrained_checkpoint
+from spike_depth_ros.network.registry import build
 
 torch.set_num_threads(1)
 HEIGHT, WIDTH = 30, 45
@@ -265,8 +265,8 @@ def test_markdown_numbers():
 
 
 def test_energy_is_the_mean_over_windows_and_says_what_it_costs():
-    from spike_depth_ros.energy import E_AC_PJ, E_MAC_PJ, measure_energy
-    from spike_depth_ros.train.energies import energy_table, energy_totals, mean_energy
+    from spike_depth_ros.learning.energies import energy_table, energy_totals, mean_energy
+    from spike_depth_ros.network.energy import E_AC_PJ, E_MAC_PJ, measure_energy
 
     checkpoint = untrained_checkpoint('tiny')
     clips = [[sample(seed=0, rate=0.02)], [sample(seed=1, rate=0.5)]]

@@ -5,8 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from spike_depth_ros.config import ConfigError
-from spike_depth_ros.events import EVENT_DTYPE
+from spike_depth_ros.events.arrays import EVENT_DTYPE
+from spike_depth_ros.events.config import ConfigError
 from spike_depth_ros.sim.event_camera import EventCamera, sorted_by_time
 from spike_depth_ros.sim.sensors import SENSORS, EventCameraConfig, sensor_config
 from spike_depth_ros.sim.spike_camera import SpikeCamera

@@ -20,7 +20,7 @@ from recordings import (
     young,
 )
 
-from spike_depth_ros.bags import BagError, EventsH5Writer, open_source
+from spike_depth_ros.recordings import BagError, EventsH5Writer, open_source
 
 
 def test_h5_is_as_dsec_has_it(tmp_path):
@@ -76,7 +76,7 @@ def test_raw_files(tmp_path, header):
 
 
 def test_raw_words_are_untouched_and_wraps_counted(tmp_path, monkeypatch):
-    monkeypatch.setattr('spike_depth_ros.bags.raw_file.READ_BYTES', 1002)
+    monkeypatch.setattr('spike_depth_ros.recordings.raw_file.READ_BYTES', 1002)
     times_us = np.concatenate([np.arange(0, 40_000_000, 9_001), [40_000_000 - 5]])
     events = young(events_of(times_us))
     words = evt3_words(events)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from spike_depth_ros.events import EVENT_DTYPE, join_events, make_events
+from spike_depth_ros.events.arrays import EVENT_DTYPE, join_events, make_events
 
 
 def test_joined_events_are_those_of_the_parts_in_order():

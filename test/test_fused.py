@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from spike_depth_ros.model import fused
-from spike_depth_ros.model.encoder import SpikingSelfAttention, SpikingTransformerConfig
-from spike_depth_ros.model.layers import Readout
-from spike_depth_ros.model.neurons import Neuron, Tape, set_backend
+from spike_depth_ros.network import fused
+from spike_depth_ros.network.encoder import SpikingSelfAttention, SpikingTransformerConfig
+from spike_depth_ros.network.layers import Readout
+from spike_depth_ros.network.neurons import Neuron, Tape, set_backend
 
 SHAPE = (3, 2, 10, 7, 9)  # T, B, C, H, W; no multiple of any vector length
 

@@ -9,16 +9,16 @@ import torch
 import torch.nn.functional as F
 from dyadic import CONFIG, exact_counts, exact_network
 
-from spike_depth_ros.model import inference_kernels as kernels
-from spike_depth_ros.model import inference_layers
-from spike_depth_ros.model.inference import MAX_SHAPES, CpuInference, serves
-from spike_depth_ros.model.inference_head import _between
-from spike_depth_ros.model.inference_layers import (
+from spike_depth_ros.network import inference_kernels as kernels
+from spike_depth_ros.network import inference_layers
+from spike_depth_ros.network.inference import MAX_SHAPES, CpuInference, serves
+from spike_depth_ros.network.inference_head import _between
+from spike_depth_ros.network.inference_layers import (
     MAX_PACKED,
     Convolution,
     SpikeConvolution,
 )
-from spike_depth_ros.model.spiking_transformer import SpikingTransformer
+from spike_depth_ros.network.spiking_transformer import SpikingTransformer
 
 needs_bytes = pytest.mark.skipif(
     not SpikeConvolution.is_available(), reason='this torch has no 8-bit convolutions here'

@@ -20,12 +20,12 @@ from recordings import (
 )
 from safetensors.numpy import save_file
 
-from spike_depth_ros.bags import BagWriter, EventsH5Writer, open_source, summarise
 from spike_depth_ros.cli import flags_spelt_out, main
 from spike_depth_ros.cli.info import info
-from spike_depth_ros.codecs import encode_mono
-from spike_depth_ros.events import make_events
-from spike_depth_ros.wire import Packet, pack_event_packet
+from spike_depth_ros.events.arrays import make_events
+from spike_depth_ros.events.codecs import encode_mono
+from spike_depth_ros.events.wire import Packet, pack_event_packet
+from spike_depth_ros.recordings import BagWriter, EventsH5Writer, open_source, summarise
 
 
 def told(capsys, *arguments) -> dict:

@@ -5,10 +5,10 @@ import math
 import pytest
 import torch
 
-from spike_depth_ros.config import ConfigError, DepthRange
-from spike_depth_ros.model.head import Prediction
-from spike_depth_ros.train import losses
-from spike_depth_ros.train.settings import LossConfig
+from spike_depth_ros.events.config import ConfigError, DepthRange
+from spike_depth_ros.learning import losses
+from spike_depth_ros.learning.settings import LossConfig
+from spike_depth_ros.network.head import Prediction
 
 torch.set_num_threads(1)
 NAN, INF = math.nan, math.inf

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from sensor_msgs.msg import CameraInfo, PointField
 
-from spike_depth_ros.bags.data_folder import COLOUR_FRAME_ID, RECTIFIED_FRAME_ID
-from spike_depth_ros.bags.source import FRAME_ID
-from spike_depth_ros.camera import CalibrationError, Camera
+from spike_depth_ros.events.camera import CalibrationError, Camera
+from spike_depth_ros.recordings.data_folder import COLOUR_FRAME_ID, RECTIFIED_FRAME_ID
+from spike_depth_ros.recordings.source import FRAME_ID
 from spike_depth_ros.ros import messages
 from spike_depth_ros.ros.pipeline import DEFAULT_FRAME
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from spike_depth_ros.train.metrics import (
+from spike_depth_ros.learning.metrics import (
     SCALARS,
     DepthMetrics,
     align,

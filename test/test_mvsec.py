@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 import yaml
 
-from spike_depth_ros.config import SpikeConfig
-from spike_depth_ros.data.mvsec import MvsecConfig, open_mvsec, read_mvsec_calibration
-from spike_depth_ros.data.sample import DatasetError
+from spike_depth_ros.events.config import SpikeConfig
+from spike_depth_ros.learning.datasets.mvsec import MvsecConfig, open_mvsec, read_mvsec_calibration
+from spike_depth_ros.learning.datasets.sample import DatasetError
 
 HEIGHT, WIDTH = 260, 346
 START_S = 1_506_117_900.0  # as on the day: float64 seconds of UNIX time

@@ -5,8 +5,8 @@ import torch
 from spikingjelly.activation_based import functional, surrogate
 from spikingjelly.activation_based import neuron as reference
 
-from spike_depth_ros.config import ConfigError
-from spike_depth_ros.model.neurons import (
+from spike_depth_ros.events.config import ConfigError
+from spike_depth_ros.network.neurons import (
     BACKENDS,
     LEAK_GAIN,
     SURROGATES,

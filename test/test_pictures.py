@@ -4,8 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from spike_depth_ros import pages
-from spike_depth_ros.pictures import (
+from spike_depth_ros.estimation.pictures import (
     BEYOND_RGB,
     COLOR_MAPS,
     OFF_RGB,
@@ -18,6 +17,7 @@ from spike_depth_ros.pictures import (
     event_colors,
     write_picture,
 )
+from spike_depth_ros.learning import pages
 
 
 @pytest.mark.parametrize('color_map', COLOR_MAPS)

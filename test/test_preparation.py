@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from depth_node_fixtures import WINDOW_MS
 
-from spike_depth_ros.camera import Camera
-from spike_depth_ros.estimator import EstimatorOptions
-from spike_depth_ros.model.checkpoint import save_checkpoint
+from spike_depth_ros.estimation.estimator import EstimatorOptions
+from spike_depth_ros.events.camera import Camera
+from spike_depth_ros.network.checkpoint import save_checkpoint
 from spike_depth_ros.ros import preparation
 from spike_depth_ros.ros.depth_parameters import DepthParameters
 

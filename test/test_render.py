@@ -6,7 +6,7 @@ import itertools
 import numpy as np
 import pytest
 
-from spike_depth_ros.camera import Camera
+from spike_depth_ros.events.camera import Camera
 from spike_depth_ros.sim import geometry as geo
 from spike_depth_ros.sim import motion as mo
 from spike_depth_ros.sim import route, weather

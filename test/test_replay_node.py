@@ -12,8 +12,9 @@ from rclpy.serialization import serialize_message
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo
 
-from spike_depth_ros.bags import BagError, BagWriter, Topic
-from spike_depth_ros.camera import Camera
+from spike_depth_ros.events.camera import Camera
+from spike_depth_ros.events.wire import EventStream, parse
+from spike_depth_ros.recordings import BagError, BagWriter, Topic
 from spike_depth_ros.ros import replay_node
 from spike_depth_ros.ros.messages import make_time
 from spike_depth_ros.ros.pacing import (
@@ -30,7 +31,6 @@ from spike_depth_ros.ros.replay_node import (
     ReplayNode,
     camera_info_topic,
 )
-from spike_depth_ros.wire import EventStream, parse
 
 CAMERA = Camera(64, 48, 60.0, 60.0, 31.5, 23.5)
 COUNT = 10

@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 
-from spike_depth_ros.camera import Camera
-from spike_depth_ros.config import SpikeConfig
-from spike_depth_ros.data import DATASETS
-from spike_depth_ros.data.sample import (
+from spike_depth_ros.events.arrays import make_events
+from spike_depth_ros.events.camera import Camera
+from spike_depth_ros.events.config import SpikeConfig
+from spike_depth_ros.events.spikes import pixel_map
+from spike_depth_ros.learning.datasets import DATASETS
+from spike_depth_ros.learning.datasets.sample import (
     Clips,
     DatasetError,
     bin_depth,
@@ -15,8 +17,6 @@ from spike_depth_ros.data.sample import (
     nearest_stamp,
     spikes_of,
 )
-from spike_depth_ros.events import make_events
-from spike_depth_ros.spikes import pixel_map
 
 NAN, INF = np.nan, np.inf
 MS = 1_000_000

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spike_depth_ros.camera import CalibrationError, Camera
-from spike_depth_ros.config import SpikeConfig
-from spike_depth_ros.events import empty_events, make_events
-from spike_depth_ros.spikes import (
+from spike_depth_ros.events.arrays import empty_events, make_events
+from spike_depth_ros.events.camera import CalibrationError, Camera
+from spike_depth_ros.events.config import SpikeConfig
+from spike_depth_ros.events.spikes import (
     BLOCK_EVENTS,
     OFF,
     ON,

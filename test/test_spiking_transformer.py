@@ -7,13 +7,17 @@ import torch
 from dyadic import CONFIG, exact_counts, exact_network
 from torch import nn
 
-from spike_depth_ros.config import ConfigError
-from spike_depth_ros.model.encoder import SpikingSelfAttention, SpikingTransformerConfig, compress
-from spike_depth_ros.model.layers import ConvBN, Readout
-from spike_depth_ros.model.neurons import Neuron
-from spike_depth_ros.model.registry import PRESETS, build, preset_spikes
-from spike_depth_ros.model.spiking_transformer import SpikingTransformer, State
-from spike_depth_ros.train.module import carried
+from spike_depth_ros.events.config import ConfigError
+from spike_depth_ros.learning.module import carried
+from spike_depth_ros.network.encoder import (
+    SpikingSelfAttention,
+    SpikingTransformerConfig,
+    compress,
+)
+from spike_depth_ros.network.layers import ConvBN, Readout
+from spike_depth_ros.network.neurons import Neuron
+from spike_depth_ros.network.registry import PRESETS, build, preset_spikes
+from spike_depth_ros.network.spiking_transformer import SpikingTransformer, State
 
 VARIANTS = {
     'default': CONFIG,

@@ -11,7 +11,7 @@ import yaml
 
 from spike_depth_ros.cli import main
 from spike_depth_ros.cli.synth import synth
-from spike_depth_ros.config import ConfigError
+from spike_depth_ros.events.config import ConfigError
 from spike_depth_ros.sim import recorder
 from spike_depth_ros.sim.drive import exposed, world_of
 from spike_depth_ros.sim.layouts import (
@@ -225,7 +225,7 @@ def test_dense_is_for_one_sensor_only(tmp_path):
 def test_bag_holds_events_pictures_truth_and_motion(tmp_path):
     from rosbags.highlevel import AnyReader
 
-    from spike_depth_ros.wire import EventStream
+    from spike_depth_ros.events.wire import EventStream
 
     folder = make(tmp_path, 'bag', 0.3)
     world = world_of('street', SEED)

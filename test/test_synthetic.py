@@ -10,12 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spike_depth_ros.cli.demo import demo
-from spike_depth_ros.config import ConfigError, SpikeConfig
-from spike_depth_ros.data import DATASETS
-from spike_depth_ros.data.clip_file import merge_steps
-from spike_depth_ros.data.recipe import SPLITS, clip_keys, clip_path, plan_clip
-from spike_depth_ros.data.sample import DatasetError
-from spike_depth_ros.data.synthetic import (
+from spike_depth_ros.events.arrays import make_events
+from spike_depth_ros.events.config import ConfigError, SpikeConfig
+from spike_depth_ros.events.spikes import accumulate
+from spike_depth_ros.learning.datasets import DATASETS
+from spike_depth_ros.learning.datasets.clip_file import merge_steps
+from spike_depth_ros.learning.datasets.recipe import SPLITS, clip_keys, clip_path, plan_clip
+from spike_depth_ros.learning.datasets.sample import DatasetError
+from spike_depth_ros.learning.datasets.synthetic import (
     TRAIN_SEEDS,
     SyntheticConfig,
     generate,
@@ -23,10 +25,8 @@ from spike_depth_ros.data.synthetic import (
     open_synthetic,
     render_clip,
 )
-from spike_depth_ros.events import make_events
 from spike_depth_ros.sim.drive import clip
 from spike_depth_ros.sim.sensors import sensor_config
-from spike_depth_ros.spikes import accumulate
 
 CONFIG = SyntheticConfig(
     '.',

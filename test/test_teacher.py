@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from spike_depth_ros.model import teacher as teachers
-from spike_depth_ros.model.teacher import (
+from spike_depth_ros.network import teacher as teachers
+from spike_depth_ros.network.teacher import (
     CachedTeacher,
     DinoTeacher,
     RgbTeacher,

@@ -16,17 +16,14 @@ import numpy as np
 import pytest
 import torch
 
-from spike_depth_ros.config import ConfigError, DepthRange, SpikeConfig, from_dict
-from spike_depth_ros.data import DATASETS
-from spike_depth_ros.data.augment import NO_AUGMENTATION
-from spike_depth_ros.data.sample import Sample
-from spike_depth_ros.model.checkpoint import load_checkpoint
-from spike_depth_ros.model.registry import PRESETS, build
-from spike_depth_ros.model.teacher import TEACHERS
-from spike_depth_ros.train import run
-from spike_depth_ros.train.batches import DrawnBatches, collate, groups_by_size, loader, spread
-from spike_depth_ros.train.module import DepthTraining, FeatureTap, carried, norms
-from spike_depth_ros.train.optimizer import (
+from spike_depth_ros.events.config import ConfigError, DepthRange, SpikeConfig, from_dict
+from spike_depth_ros.learning import run
+from spike_depth_ros.learning.batches import DrawnBatches, collate, groups_by_size, loader, spread
+from spike_depth_ros.learning.datasets import DATASETS
+from spike_depth_ros.learning.datasets.augment import NO_AUGMENTATION
+from spike_depth_ros.learning.datasets.sample import Sample
+from spike_depth_ros.learning.module import DepthTraining, FeatureTap, carried, norms
+from spike_depth_ros.learning.optimizer import (
     METHODS,
     Muon,
     follow,
@@ -34,7 +31,7 @@ from spike_depth_ros.train.optimizer import (
     parameter_groups,
     rate,
 )
-from spike_depth_ros.train.settings import (
+from spike_depth_ros.learning.settings import (
     OPTIMIZERS,
     DataChoice,
     LossConfig,
@@ -45,6 +42,9 @@ from spike_depth_ros.train.settings import (
     TeacherChoice,
     TrainConfig,
 )
+from spike_depth_ros.network.checkpoint import load_checkpoint
+from spike_depth_ros.network.registry import PRESETS, build
+from spike_depth_ros.network.teacher import TEACHERS
 
 torch.set_num_threads(1)
 STEPS = 4
@@ -134,8 +134,8 @@ def test_the_checkpoint_is_the_average_that_was_validated(tmp_path):
     checkpoint = load_checkpoint(run.train(settings, tmp_path))
     clips = Planes.open(PlanesConfig(clips=4))
     chosen = [clips[i] for i in spread(4, 2)]
-    from spike_depth_ros.estimator import Limits, interpret
-    from spike_depth_ros.train.metrics import DepthMetrics, frame_metrics
+    from spike_depth_ros.estimation.estimator import Limits, interpret
+    from spike_depth_ros.learning.metrics import DepthMetrics, frame_metrics
 
     metrics = DepthMetrics()
     for (sample,) in chosen:
@@ -565,9 +565,9 @@ def job(tmp_path):
         from pathlib import Path
         sys.path.insert(0, {str(Path(__file__).parent)!r})
         import test_train
-        from spike_depth_ros.data import DATASETS
-        from spike_depth_ros.train import run
-        from spike_depth_ros.train.settings import Machine, ModelChoice
+        from spike_depth_ros.learning.datasets import DATASETS
+        from spike_depth_ros.learning import run
+        from spike_depth_ros.learning.settings import Machine, ModelChoice
 
         DATASETS['planes'] = test_train.PlanesEntry()
         devices = int(sys.argv[1])

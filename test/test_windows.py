@@ -3,10 +3,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spike_depth_ros.config import ConfigError, SpikeConfig
-from spike_depth_ros.events import make_events
-from spike_depth_ros.spikes import accumulate, pixel_map
-from spike_depth_ros.windows import (
+from spike_depth_ros.events.arrays import make_events
+from spike_depth_ros.events.config import ConfigError, SpikeConfig
+from spike_depth_ros.events.spikes import accumulate, pixel_map
+from spike_depth_ros.events.windows import (
     MAX_BACKWARD_NS,
     MAX_GAP_NS,
     CountWindower,

@@ -9,9 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spike_depth_ros.codecs import CODECS, encode_event_array, encode_evt3, encode_mono, evt3_state
-from spike_depth_ros.events import make_events
-from spike_depth_ros.wire import (
+from spike_depth_ros.events.arrays import make_events
+from spike_depth_ros.events.codecs import (
+    CODECS,
+    encode_event_array,
+    encode_evt3,
+    encode_mono,
+    evt3_state,
+)
+from spike_depth_ros.events.wire import (
     EVENT_TYPES,
     EventStream,
     Packet,

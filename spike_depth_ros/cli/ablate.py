@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from spike_depth_ros.train.settings import EvaluationData, TrainConfig
+from spike_depth_ros.learning.settings import EvaluationData, TrainConfig
 
 
 def ablate(
@@ -32,10 +32,10 @@ def ablate(
     """
     import json
 
-    from spike_depth_ros.config import ConfigError
-    from spike_depth_ros.train.ablation import Variant, replace_section
-    from spike_depth_ros.train.ablation import ablate as run
-    from spike_depth_ros.train.report_pages import markdown
+    from spike_depth_ros.events.config import ConfigError
+    from spike_depth_ros.learning.ablation import Variant, replace_section
+    from spike_depth_ros.learning.ablation import ablate as run
+    from spike_depth_ros.learning.report_pages import markdown
 
     if not variants or not seeds:
         raise ConfigError('variants and seeds are empty: see config/ablate/synthetic.yaml')
@@ -77,7 +77,7 @@ def settings(base: Path, options: list[str], seed: int) -> TrainConfig:
     from jsonargparse import ArgumentParser
 
     from spike_depth_ros.cli.train import train
-    from spike_depth_ros.config import ConfigError
+    from spike_depth_ros.events.config import ConfigError
 
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument('--config', action='config')

@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from spike_depth_ros.report import bench_row, fastest_s, print_bench
+from spike_depth_ros.cli.report import bench_row, fastest_s, print_bench
 
 SIZES_PX: dict[str, tuple[int, int]] = {
     '346x260 native': (264, 352),
@@ -54,7 +54,7 @@ def infer(
         threads: for inference; 0: all cores.
         rounds: the best of so many runs counts.
     """
-    from spike_depth_ros.model.checkpoint import load_checkpoint
+    from spike_depth_ros.network.checkpoint import load_checkpoint
 
     cores = threads or len(os.sched_getaffinity(0))
     print_bench(list(infer_rows(load_checkpoint(checkpoint), engines, cores, rounds)), json)
@@ -82,7 +82,7 @@ def infer_rows(
 
 def _start(checkpoint: Any, names: tuple[str, ...], threads: int) -> dict[str, Any]:
     """The engines of those names that can run here."""
-    from spike_depth_ros.engine import ENGINES, EngineError, has_bfloat16
+    from spike_depth_ros.estimation.engine import ENGINES, EngineError, has_bfloat16
 
     running = {}
     for name in names:
@@ -122,8 +122,8 @@ def _peer_rows(
     """Against E2Depth in the same engine, and the same network with spikingjelly's neurons."""
     import torch
 
-    from spike_depth_ros.engine import ENGINES
-    from spike_depth_ros.model.registry import build
+    from spike_depth_ros.estimation.engine import ENGINES
+    from spike_depth_ros.network.registry import build
 
     image, size = next(iter(SIZES_PX.items()))
     spikes = _spikes(checkpoint.spikes.steps, *size)
@@ -157,8 +157,8 @@ def _as_written(model: Any) -> Any:
     """A copy layer by layer: convolution, normalisation, spikingjelly's neuron, nothing folded."""
     from torch import nn
 
-    from spike_depth_ros.model.layers import ConvBN
-    from spike_depth_ros.model.neurons import set_backend
+    from spike_depth_ros.network.layers import ConvBN
+    from spike_depth_ros.network.neurons import set_backend
 
     plain = set_backend(copy.deepcopy(model), 'spikingjelly')
     for parent in list(plain.modules()):
@@ -182,7 +182,7 @@ def _roofline_row(name: str, checkpoint: Any, time_s: float, rounds: int) -> dic
     """Multiply-accumulates done per second, next to a large matrix product's."""
     import torch
 
-    from spike_depth_ros.energy import measure_energy
+    from spike_depth_ros.network.energy import measure_energy
 
     dtype, where = {
         'torch_bf16': (torch.bfloat16, 'cpu'),

@@ -9,19 +9,19 @@ from typing import Any
 
 import numpy as np
 
-from spike_depth_ros.codecs import (
+from spike_depth_ros.cli.report import bench_row, fastest_s, print_bench
+from spike_depth_ros.events.arrays import make_events
+from spike_depth_ros.events.codecs import (
     CODECS,
     encode_event_array,
     encode_evt3,
     encode_libcaer_cmp,
     evt3_state,
 )
-from spike_depth_ros.config import SpikeConfig
-from spike_depth_ros.events import make_events
-from spike_depth_ros.report import bench_row, fastest_s, print_bench
-from spike_depth_ros.spikes import accumulate, pixel_map
-from spike_depth_ros.windows import TimeWindower
-from spike_depth_ros.wire import EVENT_TYPES, EventStream, Packet, pack_event_array, parse
+from spike_depth_ros.events.config import SpikeConfig
+from spike_depth_ros.events.spikes import accumulate, pixel_map
+from spike_depth_ros.events.windows import TimeWindower
+from spike_depth_ros.events.wire import EVENT_TYPES, EventStream, Packet, pack_event_array, parse
 
 LEGACY = 'dvs_msgs/msg/EventArray'
 UNIT = 'Mev/s'
@@ -66,7 +66,7 @@ def _recorded(folder: Path | None, bag: str) -> list[Packet] | None:
     if folder is None or not (folder / bag).exists():
         log.info('no recording %s given; its row is of a stream made by our own encoder', bag)
         return None
-    from spike_depth_ros.bags import open_source
+    from spike_depth_ros.recordings import open_source
 
     with open_source(folder / bag) as source:
         messages = [m for m in source.messages() if m.type in EVENT_TYPES]

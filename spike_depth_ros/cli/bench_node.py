@@ -37,8 +37,8 @@ def node(
 
     from spike_depth_ros.cli.demo import synthetic_drive
     from spike_depth_ros.cli.demo_report import measure
-    from spike_depth_ros.config import shipped
-    from spike_depth_ros.report import bench_row, print_bench
+    from spike_depth_ros.cli.report import bench_row, print_bench
+    from spike_depth_ros.events.config import shipped
     from spike_depth_ros.ros.playback import Nodes, first_map_s, play
 
     folder = Path(out)

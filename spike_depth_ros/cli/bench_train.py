@@ -37,7 +37,7 @@ def train(
     """
     import torch
 
-    from spike_depth_ros.report import print_bench
+    from spike_depth_ros.cli.report import print_bench
 
     torch.set_num_threads(threads)
     shape = (steps, batch_size, 2, height, width)
@@ -50,8 +50,8 @@ def step_rows(
     """The rows of `train`, one after the other."""
     import torch
 
-    from spike_depth_ros.report import bench_row, fastest_s
-    from spike_depth_ros.train.run import keep_freed_memory
+    from spike_depth_ros.cli.report import bench_row, fastest_s
+    from spike_depth_ros.learning.run import keep_freed_memory
 
     keep_freed_memory()
     spikes = torch.poisson(torch.full(shape, 0.1), torch.Generator().manual_seed(0)).byte()
@@ -74,7 +74,7 @@ def _size(spikes: Any) -> str:
 
 def _row(preset: str, bfloat16: bool, spikes: Any, rounds: int, where: str = '') -> dict[str, Any]:
     """A step next to spikingjelly's, where the spikes (T, B, 2, H, W) are."""
-    from spike_depth_ros.report import bench_row, fastest_s
+    from spike_depth_ros.cli.report import bench_row, fastest_s
 
     jobs = [_step(preset, backend, bfloat16, spikes) for backend in ('auto', 'spikingjelly')]
     ours, peer = (1e3 * seconds / spikes.shape[1] for seconds in fastest_s(jobs, rounds))
@@ -92,11 +92,11 @@ def _step(name: str, backend: str, bfloat16: bool, spikes: Any) -> Callable[[], 
     """
     import torch
 
-    from spike_depth_ros.config import DepthRange
-    from spike_depth_ros.model.neurons import set_backend
-    from spike_depth_ros.model.registry import build
-    from spike_depth_ros.train import losses
-    from spike_depth_ros.train.settings import LossConfig
+    from spike_depth_ros.events.config import DepthRange
+    from spike_depth_ros.learning import losses
+    from spike_depth_ros.learning.settings import LossConfig
+    from spike_depth_ros.network.neurons import set_backend
+    from spike_depth_ros.network.registry import build
 
     torch.manual_seed(0)
     device = spikes.device.type

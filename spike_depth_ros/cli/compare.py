@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from spike_depth_ros.train.settings import EvaluationData
+from spike_depth_ros.learning.settings import EvaluationData
 
 
 def compare(
@@ -39,7 +39,7 @@ def compare(
 
     from tqdm import tqdm
 
-    from spike_depth_ros.train.comparison import run
+    from spike_depth_ros.learning.comparison import run
 
     logging.getLogger('spike_depth_ros').setLevel(logging.WARNING)
     page, table = run(

@@ -32,9 +32,9 @@ def convert(
         duration: stop after so many seconds.
         json: print what was done as JSON.
     """
-    from spike_depth_ros.bags import convert_to, is_h5, open_source
     from spike_depth_ros.cli.progress import progress_bar
-    from spike_depth_ros.config import require
+    from spike_depth_ros.events.config import require
+    from spike_depth_ros.recordings import convert_to, is_h5, open_source
 
     require(0 <= start < 1e9, 'start', start, '0 to 1e9 seconds')
     require(duration is None or 0 < duration < 1e9, 'duration', duration, 'up to 1e9 seconds')

@@ -35,7 +35,7 @@ def demo(
         calibration: calibration file of the camera; empty: the drive's camera_info topic.
         topic: event topic of a bag that has several.
     """
-    from spike_depth_ros.config import shipped
+    from spike_depth_ros.events.config import shipped
     from spike_depth_ros.ros.playback import Nodes, play
 
     folder = Path(out)

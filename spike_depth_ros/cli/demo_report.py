@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from spike_depth_ros.pages import figure, paragraph, row, section, table, write_page
-from spike_depth_ros.pictures import (
+from spike_depth_ros.cli.report import machine
+from spike_depth_ros.estimation.pictures import (
     beside,
     cloud_picture,
     confidence_colors,
@@ -18,7 +18,7 @@ from spike_depth_ros.pictures import (
     write_picture,
     write_video,
 )
-from spike_depth_ros.report import machine
+from spike_depth_ros.learning.pages import figure, paragraph, row, section, table, write_page
 from spike_depth_ros.ros.probe import Recording
 
 NEAR_M, FAR_M = 2.0, 80.0
@@ -78,7 +78,7 @@ def measure(recording: Recording) -> dict[str, Any]:
     }
     pairs = list(_with_truth(recording))
     if pairs:
-        from spike_depth_ros.train.metrics import DepthMetrics, frame_metrics
+        from spike_depth_ros.learning.metrics import DepthMetrics, frame_metrics
 
         metrics = DepthMetrics()
         for depth_m, confidence, truth_m in pairs:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from spike_depth_ros.train.settings import EvaluationData
+from spike_depth_ros.learning.settings import EvaluationData
 
 
 def energy(
@@ -22,10 +22,10 @@ def energy(
     """
     import json as jsonlib
 
-    from spike_depth_ros.model.checkpoint import load_checkpoint
-    from spike_depth_ros.train.batches import open_clips, spread
-    from spike_depth_ros.train.energies import energy_table, energy_totals, mean_energy
-    from spike_depth_ros.train.report_pages import markdown
+    from spike_depth_ros.learning.batches import open_clips, spread
+    from spike_depth_ros.learning.energies import energy_table, energy_totals, mean_energy
+    from spike_depth_ros.learning.report_pages import markdown
+    from spike_depth_ros.network.checkpoint import load_checkpoint
 
     loaded = load_checkpoint(checkpoint)
     clips = open_clips(data.name, data.test, loaded.spikes, data.clip_windows, False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from spike_depth_ros.train.settings import EvaluationData
+from spike_depth_ros.learning.settings import EvaluationData
 
 
 def evaluate(

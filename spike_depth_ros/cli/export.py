@@ -20,11 +20,11 @@ def export(checkpoint: str, out: str = '', steps: int = 0) -> None:
     """
     from pathlib import Path
 
-    from spike_depth_ros.engine import EngineError
-    from spike_depth_ros.model import runtimes
-    from spike_depth_ros.model.checkpoint import load_checkpoint
-    from spike_depth_ros.model.export import MAX_STEPS, NOT_EXPORTABLE, exportable
-    from spike_depth_ros.model.spiking_transformer import SpikingTransformer
+    from spike_depth_ros.estimation.engine import EngineError
+    from spike_depth_ros.network import runtimes
+    from spike_depth_ros.network.checkpoint import load_checkpoint
+    from spike_depth_ros.network.export import MAX_STEPS, NOT_EXPORTABLE, exportable
+    from spike_depth_ros.network.spiking_transformer import SpikingTransformer
 
     loaded = load_checkpoint(checkpoint)
     if not isinstance(loaded.model, SpikingTransformer):

@@ -40,9 +40,9 @@ def info(
 
 
 def _recording(path: str, topic: str, start: float, duration: float | None) -> dict[str, Any]:
-    from spike_depth_ros.bags import open_source, summarise
     from spike_depth_ros.cli.progress import progress_bar
-    from spike_depth_ros.config import require
+    from spike_depth_ros.events.config import require
+    from spike_depth_ros.recordings import open_source, summarise
 
     require(0 <= start < 1e9, 'start', start, '0 to 1e9 seconds')
     require(duration is None or 0 < duration < 1e9, 'duration', duration, 'up to 1e9 seconds')
@@ -56,7 +56,7 @@ def _checkpoint(path: str) -> dict[str, Any]:
     """The header of a checkpoint, read without its weights and without torch."""
     from safetensors import SafetensorError, safe_open
 
-    from spike_depth_ros.bags import BagError
+    from spike_depth_ros.recordings import BagError
 
     try:
         with safe_open(path, framework='numpy') as file:

@@ -41,7 +41,7 @@ def synth(
         max_step_px: Greatest motion between two rendered frames; 0.5 for finer events.
         processes: How many to use; all cores by default.
     """
-    from spike_depth_ros.config import require
+    from spike_depth_ros.events.config import require
     from spike_depth_ros.sim.layouts import LAYOUTS
     from spike_depth_ros.sim.recorder import Plan, open_work
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from spike_depth_ros.config import DepthRange, SpikeConfig
-from spike_depth_ros.train.settings import (
+from spike_depth_ros.events.config import DepthRange, SpikeConfig
+from spike_depth_ros.learning.settings import (
     DataChoice,
     LossConfig,
     Machine,
@@ -46,7 +46,7 @@ def train(
         schedule: how long, how much at once.
         machine: what it runs on.
     """
-    from spike_depth_ros.train.run import train as run
+    from spike_depth_ros.learning.run import train as run
 
     config = TrainConfig(
         model, data, spikes, depth_range, loss, teacher, optimizer, schedule, machine

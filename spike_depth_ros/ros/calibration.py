@@ -10,11 +10,11 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, qos_profile_sensor_data
 from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo
 
-from spike_depth_ros.camera import CalibrationError, Camera, read_calibration
+from spike_depth_ros.events.camera import CalibrationError, Camera, read_calibration
+from spike_depth_ros.events.spikes import binning_factor
 from spike_depth_ros.ros.inputs import local_path
 from spike_depth_ros.ros.messages import assumed_camera, camera_from_info
 from spike_depth_ros.ros.process import NO_SUBSCRIPTION_EVENTS
-from spike_depth_ros.spikes import binning_factor
 
 if TYPE_CHECKING:
     from spike_depth_ros.ros.depth_node import DepthNode

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from spike_depth_ros.windows import MAX_BACKWARD_NS
+from spike_depth_ros.events.windows import MAX_BACKWARD_NS
 
 HORIZON_NS = 5_000_000_000
 """The smallest difference of the last 5 s counts; crystals drift 0.25 ms in that time at most."""

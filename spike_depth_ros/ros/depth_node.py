@@ -26,8 +26,13 @@ from rclpy.parameter import Parameter
 from rclpy.qos_overriding_options import InvalidQosOverridesError
 from std_srvs.srv import SetBool, Trigger
 
-from spike_depth_ros.camera import Camera
-from spike_depth_ros.estimator import Estimator, EstimatorOptions, cut_times_ns, window_steps
+from spike_depth_ros.estimation.estimator import (
+    Estimator,
+    EstimatorOptions,
+    cut_times_ns,
+    window_steps,
+)
+from spike_depth_ros.events.camera import Camera
 from spike_depth_ros.ros import params
 from spike_depth_ros.ros.calibration import Calibration
 from spike_depth_ros.ros.depth_parameters import DepthParameters

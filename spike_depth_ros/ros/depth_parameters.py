@@ -6,12 +6,12 @@ import dataclasses
 import functools
 import math
 
-from spike_depth_ros.engine import ENGINES
-from spike_depth_ros.estimator import WINDOW_MODES, EstimatorOptions
-from spike_depth_ros.pictures import COLOR_MAPS
+from spike_depth_ros.estimation.engine import ENGINES
+from spike_depth_ros.estimation.estimator import WINDOW_MODES, EstimatorOptions
+from spike_depth_ros.estimation.pictures import COLOR_MAPS
+from spike_depth_ros.events.wire import EVENT_TYPES
 from spike_depth_ros.ros.messages import CLOUD_FIELDS
 from spike_depth_ros.ros.params import RELIABILITY, ParameterError, parameter
-from spike_depth_ros.wire import EVENT_TYPES
 
 
 @dataclasses.dataclass(frozen=True)

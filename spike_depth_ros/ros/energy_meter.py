@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from spike_depth_ros.config import SpikeConfig
-from spike_depth_ros.energy import EnergyReport, count_energy, measurable
+from spike_depth_ros.events.config import SpikeConfig
+from spike_depth_ros.network.energy import EnergyReport, count_energy, measurable
 
 FIRST_S = 3.0
 """The first measurement is this long after the first depth map."""

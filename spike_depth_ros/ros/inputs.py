@@ -20,9 +20,9 @@ from rclpy.qos_overriding_options import InvalidQosOverridesError, QoSOverriding
 from rclpy.subscription import Subscription
 from rclpy.topic_endpoint_info import TopicEndpointInfo
 
-from spike_depth_ros.camera import CalibrationError
+from spike_depth_ros.events.camera import CalibrationError
+from spike_depth_ros.events.wire import EVENT_TYPES
 from spike_depth_ros.ros.process import NO_SUBSCRIPTION_EVENTS
-from spike_depth_ros.wire import EVENT_TYPES
 
 PACKAGE_SCHEME = 'package://'
 

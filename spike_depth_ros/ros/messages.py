@@ -16,7 +16,7 @@ from builtin_interfaces.msg import Time
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2, PointField
 from std_msgs.msg import Header
 
-from spike_depth_ros.camera import CalibrationError, Camera
+from spike_depth_ros.events.camera import CalibrationError, Camera
 
 CLOUD_FIELDS: dict[str, tuple[str, ...]] = {
     'xyz': ('x', 'y', 'z'),

@@ -14,8 +14,8 @@ from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import InvalidQosOverridesError
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 
-from spike_depth_ros import pictures
-from spike_depth_ros.camera import Camera
+from spike_depth_ros.estimation import pictures
+from spike_depth_ros.events.camera import Camera
 from spike_depth_ros.ros import messages
 from spike_depth_ros.ros.depth_parameters import DepthParameters
 from spike_depth_ros.ros.inputs import full_name, qos_conflict

@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from spike_depth_ros.bags.packets import Packetiser
-from spike_depth_ros.wire import EventStream
+from spike_depth_ros.events.wire import EventStream
+from spike_depth_ros.recordings.packets import Packetiser
 
 STAMP = struct.Struct('<iI')
 LENGTH = struct.Struct('<I')

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from spike_depth_ros.events import make_events
+from spike_depth_ros.events.arrays import make_events
 
 
 def deserialise_event_array(cdr: bytes) -> np.ndarray:

@@ -20,16 +20,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from spike_depth_ros.camera import CalibrationError, Camera
-from spike_depth_ros.config import ConfigError
-from spike_depth_ros.engine import EngineError
-from spike_depth_ros.estimator import DepthFrame, Estimator, EstimatorOptions
+from spike_depth_ros.estimation.engine import EngineError
+from spike_depth_ros.estimation.estimator import DepthFrame, Estimator, EstimatorOptions
+from spike_depth_ros.events.camera import CalibrationError, Camera
+from spike_depth_ros.events.config import ConfigError
+from spike_depth_ros.events.windows import Window
+from spike_depth_ros.events.wire import EventStream, Packet
 from spike_depth_ros.ros.clock import RosTimeClock, SensorClock, end_times_ns
 from spike_depth_ros.ros.depth_parameters import DepthParameters
 from spike_depth_ros.ros.diagnostics import Meters
 from spike_depth_ros.ros.queues import AgingQueue, Worker
-from spike_depth_ros.windows import Window
-from spike_depth_ros.wire import EventStream, Packet
 
 SENSOR_TIME_TYPES = ('event_camera_msgs/msg/EventPacket', 'event_array_msgs/msg/EventArray')
 """Message types whose events carry sensor time; the others carry ROS time."""

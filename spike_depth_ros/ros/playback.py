@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import rclpy
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 
-from spike_depth_ros.bags import open_source
-from spike_depth_ros.camera import read_calibration
+from spike_depth_ros.events.camera import read_calibration
+from spike_depth_ros.recordings import open_source
 from spike_depth_ros.ros.probe import Probe, Recording
 
 NODE = '/depth_node'
@@ -50,7 +50,7 @@ class Nodes(NamedTuple):
         Raises:
             ValueError, OSError: one is missing or not what it should be.
         """
-        from spike_depth_ros.model.checkpoint import load_checkpoint
+        from spike_depth_ros.network.checkpoint import load_checkpoint
 
         if self.drive:
             with open_source(self.drive, self.topic or None):

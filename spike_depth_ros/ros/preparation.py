@@ -8,15 +8,20 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from spike_depth_ros.camera import Camera
-from spike_depth_ros.codecs import CODECS, SMALL_BYTES
-from spike_depth_ros.config import shipped
-from spike_depth_ros.engine import ENGINES, Engine
-from spike_depth_ros.estimator import Estimator, EstimatorOptions, cut_times_ns, window_steps
-from spike_depth_ros.events import make_events
-from spike_depth_ros.model.checkpoint import Checkpoint, load_checkpoint
+from spike_depth_ros.estimation.engine import ENGINES, Engine
+from spike_depth_ros.estimation.estimator import (
+    Estimator,
+    EstimatorOptions,
+    cut_times_ns,
+    window_steps,
+)
+from spike_depth_ros.events.arrays import make_events
+from spike_depth_ros.events.camera import Camera
+from spike_depth_ros.events.codecs import CODECS, SMALL_BYTES
+from spike_depth_ros.events.config import shipped
+from spike_depth_ros.events.windows import Window
+from spike_depth_ros.network.checkpoint import Checkpoint, load_checkpoint
 from spike_depth_ros.ros.depth_parameters import DepthParameters
-from spike_depth_ros.windows import Window
 
 CHECKPOINTS = ('models/default.safetensors', 'models/fast.safetensors')
 """What a node runs that is given none: the first whose windows leave time to spare here."""

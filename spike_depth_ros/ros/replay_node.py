@@ -18,10 +18,10 @@ from rclpy.publisher import Publisher
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile
 from rosgraph_msgs.msg import Clock
 
-from spike_depth_ros.bags import BagError, EventSource, RawMessage, Topic, open_source
-from spike_depth_ros.bags.bag_writer import STATIC_DEPTH
-from spike_depth_ros.bags.messages import CAMERA_INFO
-from spike_depth_ros.bags.source import EVENT_PACKET
+from spike_depth_ros.recordings import BagError, EventSource, RawMessage, Topic, open_source
+from spike_depth_ros.recordings.bag_writer import STATIC_DEPTH
+from spike_depth_ros.recordings.messages import CAMERA_INFO
+from spike_depth_ros.recordings.source import EVENT_PACKET
 from spike_depth_ros.ros import params
 from spike_depth_ros.ros.inputs import InputError, message_class
 from spike_depth_ros.ros.messages import make_time

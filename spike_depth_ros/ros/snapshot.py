@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from spike_depth_ros import pictures
-from spike_depth_ros.events import join_events
+from spike_depth_ros.estimation import pictures
+from spike_depth_ros.events.arrays import join_events
 from spike_depth_ros.ros.depth_parameters import DepthParameters
 from spike_depth_ros.ros.pipeline import Result
 

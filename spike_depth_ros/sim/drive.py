@@ -13,9 +13,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from spike_depth_ros.camera import Camera
-from spike_depth_ros.config import require
-from spike_depth_ros.events import empty_events, read_only
+from spike_depth_ros.events.arrays import empty_events, read_only
+from spike_depth_ros.events.camera import Camera
+from spike_depth_ros.events.config import require
 from spike_depth_ros.sim.event_camera import EventCamera
 from spike_depth_ros.sim.geometry import WHITE_LUMINANCE, World
 from spike_depth_ros.sim.render import TILE_PX, image_flow, in_sight, render, render_luminance

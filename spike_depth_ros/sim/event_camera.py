@@ -13,8 +13,8 @@ import math
 
 import numpy as np
 
-from spike_depth_ros.compiled import compiled
-from spike_depth_ros.events import EVENT_DTYPE, empty_events, read_only
+from spike_depth_ros.events.arrays import EVENT_DTYPE, empty_events, read_only
+from spike_depth_ros.events.compiled import compiled
 from spike_depth_ros.sim.sensors import EventCameraConfig
 
 SHOT_NOISE_AT_WHITE = 0.25

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from spike_depth_ros.compiled import compiled
+from spike_depth_ros.events.compiled import compiled
 
 NEAR_M = 0.05
 """Nothing nearer is drawn."""

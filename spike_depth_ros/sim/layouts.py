@@ -17,12 +17,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from spike_depth_ros.bags import BagWriter, EventsH5Writer
-from spike_depth_ros.bags.messages import quaternion
-from spike_depth_ros.bags.source import FRAME_ID
-from spike_depth_ros.camera import Camera
-from spike_depth_ros.codecs.encoders import EVT3_MAX_PX
-from spike_depth_ros.config import require
+from spike_depth_ros.events.camera import Camera
+from spike_depth_ros.events.codecs.encoders import EVT3_MAX_PX
+from spike_depth_ros.events.config import require
+from spike_depth_ros.recordings import BagWriter, EventsH5Writer
+from spike_depth_ros.recordings.messages import quaternion
+from spike_depth_ros.recordings.source import FRAME_ID
 from spike_depth_ros.sim.sensors import EventCameraConfig
 
 EPOCH_NS = {'dsec': 50_000_000_000_000, 'bag': 32_425 * 2**24 * 5**5 * 1000}

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from spike_depth_ros.compiled import compiled
+from spike_depth_ros.events.compiled import compiled
 
 FOLLOW, LEAD, SHUTTLE = range(3)
 """How an actor moves: constant speed along the path; ahead of the camera; to and fro."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from spike_depth_ros.compiled import compiled
+from spike_depth_ros.events.compiled import compiled
 from spike_depth_ros.sim.textures import INLINE, JIT, chance, noise, pulse, pulses, seen
 
 ASPHALT, PAINT, PAVING, GREEN, SOIL = range(5)

@@ -18,8 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
-from spike_depth_ros.camera import Camera
-from spike_depth_ros.config import require
+from spike_depth_ros.events.camera import Camera
+from spike_depth_ros.events.config import require
 from spike_depth_ros.sim.drive import Drive, SpikeDrive, picture, world_of
 from spike_depth_ros.sim.layouts import (
     LAYOUTS,

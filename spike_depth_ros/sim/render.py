@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from spike_depth_ros.camera import Camera
+from spike_depth_ros.events.camera import Camera
 from spike_depth_ros.sim import motion as mo
 from spike_depth_ros.sim import shading
 from spike_depth_ros.sim.geometry import WHITE_LUMINANCE, World

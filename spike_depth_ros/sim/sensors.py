@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 import math
 
-from spike_depth_ros.camera import Camera
-from spike_depth_ros.config import require
+from spike_depth_ros.events.camera import Camera
+from spike_depth_ros.events.config import require
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from spike_depth_ros.compiled import compiled
+from spike_depth_ros.events.compiled import compiled
 from spike_depth_ros.sim import geometry as geo
 from spike_depth_ros.sim.motion import Motion
 from spike_depth_ros.sim.pavement import ground_pattern

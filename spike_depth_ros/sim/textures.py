@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from spike_depth_ros.compiled import compiled
+from spike_depth_ros.events.compiled import compiled
 from spike_depth_ros.sim import geometry as geo
 
 NOISE_SIZE = 256

@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from spike_depth_ros.camera import Camera
-from spike_depth_ros.compiled import compiled
+from spike_depth_ros.events.camera import Camera
+from spike_depth_ros.events.compiled import compiled
 from spike_depth_ros.sim import motion as mo
 from spike_depth_ros.sim.geometry import BALL, BOX, CONE
 from spike_depth_ros.sim.intersect import (

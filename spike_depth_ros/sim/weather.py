@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from spike_depth_ros.compiled import compiled
+from spike_depth_ros.events.compiled import compiled
 from spike_depth_ros.sim import geometry as geo
 from spike_depth_ros.sim.geometry import Light, Solids
 from spike_depth_ros.sim.motion import mesh_height

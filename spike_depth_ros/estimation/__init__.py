@@ -1,0 +1,1 @@
+"""Events -> depth frames: the engines that run a network, and the estimator around them."""

@@ -1,0 +1,391 @@
+"""What runs a checkpoint: engines with one interface, and the same numbers but for rounding."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import hashlib
+import importlib.util
+import logging
+import os
+import platform
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import nn
+
+from spike_depth_ros.network import runtimes
+from spike_depth_ros.network.checkpoint import Checkpoint
+from spike_depth_ros.network.cuda_graph import RecordedStep
+from spike_depth_ros.network.export import MAX_STEPS, NOT_EXPORTABLE, exportable
+from spike_depth_ros.network.inference import CpuInference, serves
+from spike_depth_ros.network.inference_layers import SpikeConvolution
+from spike_depth_ros.network.spiking_transformer import SpikingTransformer
+
+log = logging.getLogger(__name__)
+
+MIN_GRAPH_PX = 40
+"""Least height and width that an exported graph is made for."""
+
+MAX_RECORDED = 4
+"""Shapes of windows that a GPU keeps a recording of; more would fill it."""
+
+
+class EngineError(ValueError):
+    """The engine or the device asked for is not to be had here, or the input does not fit."""
+
+
+class Engine(Protocol):
+    """Runs one network on one stream of windows.
+
+    Attributes:
+        device: where it runs, for people to read.
+    """
+
+    device: str
+
+    def infer(self, spikes: np.ndarray, state: Any | None) -> tuple[np.ndarray, Any]:
+        """One depth map.
+
+        Args:
+            spikes: (T, 2, H, W) uint8, H and W multiples of 8.
+            state: what the call before returned, or None to begin at rest. An engine may change
+                it in place: it serves once.
+
+        Returns:
+            (3, H, W) float32: log_depth, range_logit, log_scale as in `Prediction`; and the
+            state after the window.
+
+        Raises:
+            EngineError: the shape does not fit.
+        """
+
+    def prepare(self, steps: int) -> None:
+        """Does now what the first window of T = `steps` would have to wait for.
+
+        Raises:
+            EngineError: so many are too much for it.
+        """
+
+
+class TorchEngine:
+    """torch with batch normalisation folded and fused neurons; on a CPU by `CpuInference`.
+
+    Args:
+        checkpoint: what to run.
+        device: 'auto', 'cpu' or 'cuda' (also 'cuda:1'...).
+        threads: for inference; 0 for all cores but one.
+        dtype: of weights and activations; membranes and averages stay float32. int8: only of
+            weights that meet spikes, by `CpuInference`.
+
+    Raises:
+        EngineError: no such device, or int8 where it cannot be.
+    """
+
+    def __init__(
+        self, checkpoint: Checkpoint, device: str = 'auto', threads: int = 0,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:  # fmt: skip
+        if dtype == torch.int8:
+            _check_bytes(checkpoint, device)
+            device = 'cpu'
+        self._device = torch.device(choose_device(device))
+        self.device = str(self._device)
+        torch.set_num_threads(thread_count(threads))
+        self._dtype = dtype
+        model = checkpoint.model
+        self._fast: CpuInference | None = None
+        if self._device.type == 'cpu' and serves(model):
+            self._fast = CpuInference(model, dtype, torch.get_num_threads())
+            return
+        ready = model.folded() if isinstance(model, SpikingTransformer) else copy.deepcopy(model)
+        # ours casts by itself, where it must
+        self._casts = dtype != torch.float32 and not isinstance(model, SpikingTransformer)
+        for module in ready.modules():
+            if isinstance(module, (nn.Conv2d, nn.Linear)):
+                module.to(dtype)
+        ready = ready.eval().requires_grad_(False).to(self._device)
+        self._model: Any = ready.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    @torch.inference_mode()
+    def infer(self, spikes: np.ndarray, state: Any | None) -> tuple[np.ndarray, Any]:
+        """See `Engine.infer`."""
+        check_spikes(spikes)
+        if self._fast is not None:
+            try:
+                return self._fast.step(spikes, state)
+            except ValueError as error:
+                raise EngineError(str(error)) from error
+        batch = torch.from_numpy(spikes)[:, None].to(self._device)  # (T, 1, 2, H, W)
+        with torch.autocast(self._device.type, self._dtype, enabled=self._casts):
+            prediction, state = self._model.step(batch, state)
+        return torch.cat(prediction, dim=1)[0].float().cpu().numpy(), state
+
+    def prepare(self, steps: int) -> None:
+        """See `Engine.prepare`: there is nothing to do."""
+
+
+class CudaEngine(TorchEngine):
+    """Half precision on a GPU, a window of a spiking transformer as one CUDA graph.
+
+    Args:
+        checkpoint: what to run.
+        device: 'auto' or 'cuda' (also 'cuda:1'...).
+        threads: of the processor.
+
+    Raises:
+        EngineError: there is no such GPU.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, device: str = 'cuda', threads: int = 0) -> None:
+        chosen = choose_device('cuda' if device == 'auto' else device)
+        if chosen == 'cpu':
+            raise EngineError(
+                "device is 'cpu', but the engine cuda needs a GPU: use auto or torch"
+            )
+        super().__init__(checkpoint, chosen, threads, torch.float16)
+        self._recorded: dict[tuple[int, ...], RecordedStep] = {}
+
+    @torch.inference_mode()
+    def infer(self, spikes: np.ndarray, state: Any | None) -> tuple[np.ndarray, Any]:
+        """See `Engine.infer`."""
+        check_spikes(spikes)
+        if not isinstance(self._model, SpikingTransformer):
+            return super().infer(spikes, state)
+        with torch.cuda.device(self._device):
+            recorded = self._recorded.pop(spikes.shape, None)
+            if recorded is None:
+                if len(self._recorded) == MAX_RECORDED:
+                    del self._recorded[next(iter(self._recorded))]  # the one not used for longest
+                recorded = RecordedStep(self._model, spikes.shape)
+            self._recorded[spikes.shape] = recorded
+            return recorded(spikes, state)
+
+
+class GraphEngine:
+    """An exported graph in a runtime; one graph per number of time steps, made when needed.
+
+    Args:
+        checkpoint: what to run; a spiking transformer.
+        threads: for inference; 0 for all cores but one.
+        package: the Python package of the runtime.
+        load: makes the runtime's session from a graph and a number of threads.
+        device: where the session runs, for people to read.
+
+    Raises:
+        EngineError: the package is missing, or the network cannot be exported.
+    """
+
+    def __init__(
+        self, checkpoint: Checkpoint, threads: int, package: str,
+        load: Callable[[bytes, int], runtimes.Run], device: str = 'cpu',
+    ) -> None:  # fmt: skip
+        if not isinstance(checkpoint.model, SpikingTransformer):
+            raise EngineError(
+                f'{package} runs spiking transformers only, this checkpoint is a '
+                f'{checkpoint.model_name}: use the engine torch'
+            )
+        if not exportable(checkpoint.model):
+            raise EngineError(f'{package} cannot run {NOT_EXPORTABLE}: use the engine torch')
+        for needed in (package, 'onnx', 'onnxscript'):
+            if importlib.util.find_spec(needed) is None:
+                raise EngineError(
+                    f'this engine needs the package {needed}: pip install spike_depth_ros[engines]'
+                )
+        self.device = device
+        self._model = checkpoint.model
+        self._load = load
+        self._threads = thread_count(threads)
+        self._sessions: dict[int, runtimes.Run] = {}
+        self._session(checkpoint.spikes.steps)
+
+    def infer(self, spikes: np.ndarray, state: Any | None) -> tuple[np.ndarray, Any]:
+        """See `Engine.infer`."""
+        check_spikes(spikes)
+        batch = spikes[:, None]
+        if min(spikes.shape[2:]) < MIN_GRAPH_PX:
+            raise EngineError(
+                f'spikes are {spikes.shape}; an exported graph needs at least {MIN_GRAPH_PX} px '
+                'each way: use the engine torch'
+            )
+        if state is None:
+            rest = self._model.rest(torch.from_numpy(batch))
+            state = [tensor.numpy() for tensor in rest.flat()]
+        maps, *state = self._session(len(spikes))([batch, *state])
+        return maps[0], state
+
+    def prepare(self, steps: int) -> None:
+        """See `Engine.prepare`: exports the graph, the better part of a minute."""
+        self._session(steps)
+
+    def _session(self, steps: int) -> runtimes.Run:
+        if steps > MAX_STEPS:
+            raise EngineError(
+                f'windows have {steps} time steps, an exported graph at most {MAX_STEPS}: shorten '
+                'stride_ms, or use the engine torch'
+            )
+        if steps not in self._sessions:
+            graph = runtimes.cached_graph(self._model, steps)
+            self._sessions[steps] = self._load(graph, self._threads)
+        return self._sessions[steps]
+
+
+def _onnxruntime(checkpoint: Checkpoint, device: str = 'auto', threads: int = 0) -> GraphEngine:
+    chosen, providers = choose_device(device), ['CPUExecutionProvider']
+    if chosen != 'cpu':
+        on_gpu = runtimes.gpu_providers()
+        if not on_gpu and device != 'auto':
+            raise EngineError(
+                f'device is {device!r}, but this onnxruntime has no GPU in it: '
+                'pip install onnxruntime-gpu, or use the engine cuda'
+            )
+        chosen, providers = chosen if on_gpu else 'cpu', [*on_gpu, *providers]
+
+    def load(graph: bytes, threads: int) -> runtimes.Run:
+        return runtimes.onnxruntime_session(graph, threads, providers)
+
+    return GraphEngine(checkpoint, threads, 'onnxruntime', load, chosen)
+
+
+def _openvino(
+    checkpoint: Checkpoint, device: str = 'auto', threads: int = 0, precision: str = 'f32'
+) -> GraphEngine:
+    if device not in ('auto', 'cpu'):
+        raise EngineError(f'device is {device!r}, but openvino runs on the cpu here')
+
+    def load(graph: bytes, threads: int) -> runtimes.Run:
+        return runtimes.openvino_session(graph, threads, precision)
+
+    return GraphEngine(checkpoint, threads, 'openvino', load)
+
+
+def _auto(checkpoint: Checkpoint, device: str = 'auto', threads: int = 0) -> Engine:
+    """The fastest engine of this machine, by a short measurement whose outcome is kept."""
+    if choose_device(device) != 'cpu':
+        return CudaEngine(checkpoint, device, threads)
+    names = fast_engines(checkpoint)
+    note = runtimes.cache_folder() / _choice_key(checkpoint, names, thread_count(threads))
+    try:
+        chosen = note.read_text(encoding='utf-8').strip()
+    except (OSError, UnicodeDecodeError):
+        chosen = ''
+    if chosen not in names:
+        steps = checkpoint.spikes.steps
+        times_s = {n: _time_s(ENGINES[n](checkpoint, 'cpu', threads), steps) for n in names}
+        chosen = min(times_s, key=lambda name: times_s[name])
+        said = ', '.join(f'{name} {1e3 * time_s:.0f}' for name, time_s in times_s.items())
+        log.info('fastest engine here is %s (ms per map: %s)', chosen, said)
+        try:
+            note.parent.mkdir(parents=True, exist_ok=True)
+            note.write_text(chosen, encoding='utf-8')
+        except OSError as error:
+            log.warning('cannot keep the choice of engine: %s', error)
+    engine = ENGINES[chosen](checkpoint, 'cpu', threads)
+    engine.device = f'{engine.device} ({chosen})'
+    return engine
+
+
+def fast_engines(checkpoint: Checkpoint) -> list[str]:
+    """The engines that can start at once on this CPU for this checkpoint.
+
+    Those that run an exported graph are among them once `spike_depth export` has made it.
+    """
+    names = ['torch']
+    model = checkpoint.model
+    if has_bfloat16():
+        names.append('torch_bf16')
+    if torch.cpu._is_vnni_supported() and serves(model) and SpikeConvolution.is_available():
+        names.append('torch_int8')
+    if (
+        isinstance(model, SpikingTransformer)
+        and exportable(model)
+        and runtimes.is_cached(model, checkpoint.spikes.steps)
+    ):
+        names += [n for n in ('onnxruntime', 'openvino') if importlib.util.find_spec(n)]
+    return names
+
+
+def has_bfloat16() -> bool:
+    """Whether this processor multiplies bfloat16 itself; otherwise it is slower than float32."""
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
+def _check_bytes(checkpoint: Checkpoint, device: str) -> None:
+    """Raises an `EngineError` unless 8-bit weights can run here."""
+    if device not in ('auto', 'cpu'):
+        raise EngineError(f'device is {device!r}, but torch_int8 runs on the cpu: use cuda')
+    if not serves(checkpoint.model):
+        raise EngineError(
+            'torch_int8 runs spiking transformers with stem stride, fusion head and lif or plif '
+            f'neurons, this {checkpoint.model_name} is another network: use the engine torch'
+        )
+    if not SpikeConvolution.is_available():
+        raise EngineError('this torch has no 8-bit convolutions for this processor: use torch')
+
+
+def _choice_key(checkpoint: Checkpoint, names: list[str], threads: int) -> str:
+    """A file name for the choice among these engines, for this network on this machine."""
+    here = f'{platform.processor()} {platform.node()} {torch.__version__} {threads} {names}'
+    what = f'{checkpoint.model_name} {checkpoint.model_config} {checkpoint.spikes}'
+    return f'engine-{hashlib.sha256((here + what).encode()).hexdigest()[:24]}.txt'
+
+
+def _time_s(engine: Engine, steps: int) -> float:
+    """Shortest of a few windows of a common size, after one to warm up [s]."""
+    spikes = np.zeros((steps, 2, 264, 352), np.uint8)
+    spikes[:, :, ::7, ::5] = 1
+    times_s = []
+    for _ in range(6):
+        start_s = time.perf_counter()
+        engine.infer(spikes, None)
+        times_s.append(time.perf_counter() - start_s)
+    return min(times_s[1:])
+
+
+ENGINES: dict[str, Callable[..., Engine]] = {
+    'auto': _auto,
+    'torch': TorchEngine,
+    'torch_bf16': functools.partial(TorchEngine, dtype=torch.bfloat16),
+    'torch_int8': functools.partial(TorchEngine, dtype=torch.int8),
+    'onnxruntime': _onnxruntime,
+    'openvino': _openvino,
+    'openvino_bf16': functools.partial(_openvino, precision='bf16'),
+    'cuda': CudaEngine,
+}
+"""Engine name -> factory(checkpoint, device, threads)."""
+
+
+def choose_device(device: str) -> str:
+    """Makes 'auto' a device, and refuses one that is not there.
+
+    Raises:
+        EngineError: not a device, or none such here.
+    """
+    if device == 'auto':
+        return 'cuda' if torch.cuda.is_available() else 'cpu'
+    kind, _, index = device.partition(':')
+    if kind not in ('cpu', 'cuda') or (index and not index.isdigit()):
+        raise EngineError(f'device is {device!r}, expected auto, cpu or cuda')
+    if kind == 'cuda' and not torch.cuda.is_available():
+        raise EngineError('device is cuda, but torch finds no CUDA GPU here: use auto or cpu')
+    if kind == 'cuda' and index and int(index) >= torch.cuda.device_count():
+        raise EngineError(f'device is {device!r}, but there are {torch.cuda.device_count()} GPUs')
+    return device
+
+
+def thread_count(threads: int) -> int:
+    """Threads to use: as given, or one fewer than there are cores, for the rest of the robot."""
+    return threads if threads > 0 else max(1, len(os.sched_getaffinity(0)) - 1)
+
+
+def check_spikes(spikes: np.ndarray) -> None:
+    """Raises an `EngineError` unless `spikes` is (T, 2, H, W) uint8, H and W multiples of 8."""
+    shape = spikes.shape
+    fits = spikes.ndim == 4 and shape[0] > 0 and shape[1] == 2 and min(shape[2:]) > 0
+    if not fits or shape[2] % 8 or shape[3] % 8 or spikes.dtype != np.uint8:
+        raise EngineError(
+            f'spikes are {spikes.dtype} {shape}, expected uint8 (T, 2, H, W), multiples of 8'
+        )

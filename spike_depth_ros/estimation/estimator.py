@@ -1,0 +1,279 @@
+"""Events in, metric depth out: the heart of the package, free of ROS.
+
+Two halves that may run in two threads: a windower cuts the event stream into spike tensors by
+sensor time, an `Estimator` turns each into a `DepthFrame`. `Estimator.push` is both in one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from spike_depth_ros.estimation.engine import ENGINES, Engine
+from spike_depth_ros.events.camera import Camera
+from spike_depth_ros.events.config import ConfigError, DepthRange, SpikeConfig, require
+from spike_depth_ros.events.spikes import PixelMap, pixel_map
+from spike_depth_ros.events.windows import CountWindower, TimeWindower, Window, check_cuts
+from spike_depth_ros.network.checkpoint import Checkpoint
+
+GOOD_RATIO = 1.25
+"""Confidence is the probability that depth is right within this factor (the delta < 1.25)."""
+
+FAR_M = 40.0
+"""Below a range logit of 0 the answer is "beyond range", but from this depth on only below
+`SURELY_BEYOND`: a sky taken for 60 m is nobody's obstacle, a far house taken for sky is one."""
+
+SURELY_BEYOND = -2.0
+"""A probability of 12 % to be within range."""
+
+WINDOW_MODES = ('time', 'count')
+
+MAX_STEPS = 128
+"""Time steps of a window that runs on from the one before: more would be seconds of work."""
+
+MAX_COUNT_WINDOW = 4
+"""A window of mode count that does not fill up is cut after so many window lengths."""
+
+
+class DepthFrame(NamedTuple):
+    """What is known about depth at one instant, on the image part of the network's grid.
+
+    Depth is along the optical axis [m] with the marks of REP 117: NaN no answer, +inf beyond
+    range, -inf too close. Confidence is the probability that the network is right: within a
+    factor `GOOD_RATIO` where it gives a depth (also one that the limits turn into a mark), truly
+    beyond range where it sees none.
+    """
+
+    stamp_ns: int  # end of the window, sensor time
+    depth_m: np.ndarray  # (H, W) float32
+    confidence: np.ndarray  # (H, W) float32 in [0, 1]
+
+
+@dataclasses.dataclass(frozen=True)
+class EstimatorOptions:
+    """What a user of the estimator may choose; zero means: as the checkpoint was trained.
+
+    Attributes:
+        window_mode: 'time' cuts windows of equal length, 'count' of equal numbers of events.
+        window_ms: length of a time window; 0 for the checkpoint's.
+        stride_ms: time from one depth map to the next in mode time; 0 for the window's length.
+        window_events: number of events in a window of mode count, which is cut all the same
+            when it lasts `MAX_COUNT_WINDOW` times `window_ms`.
+        streaming: membrane state is carried from window to window, each covering one stride.
+        rectify: undistort events by the calibration, so that depth is of the ideal pinhole.
+        min_depth_m: nearer answers become -inf.
+        max_depth_m: farther answers become +inf.
+        min_confidence: less certain answers become NaN.
+    """
+
+    window_mode: str = 'time'
+    window_ms: float = 0.0
+    stride_ms: float = 0.0
+    window_events: int = 30_000
+    streaming: bool = False
+    rectify: bool = True
+    min_depth_m: float = 0.0
+    max_depth_m: float = math.inf
+    min_confidence: float = 0.0
+
+    def __post_init__(self) -> None:
+        require(self.window_mode in WINDOW_MODES, 'window_mode', self.window_mode,
+                f'one of {WINDOW_MODES}')  # fmt: skip
+        for name in ('window_ms', 'stride_ms'):
+            value = getattr(self, name)
+            require(value == 0 or 0.5 <= value <= 10_000, name, value, '0, or 0.5 to 10000')
+        require(100 <= self.window_events <= 100_000_000, 'window_events', self.window_events,
+                '100 to 100000000')  # fmt: skip
+        require(0 <= self.min_depth_m < self.max_depth_m, 'min_depth_m', self.min_depth_m,
+                f'0 <= min_depth_m < max_depth_m = {self.max_depth_m}')  # fmt: skip
+        require(0 <= self.min_confidence <= 1, 'min_confidence', self.min_confidence, '0 to 1')
+        if self.streaming and self.window_mode == 'count':
+            raise ConfigError("streaming needs window_mode 'time': its steps are of equal length")
+
+    @functools.cached_property
+    def without_limits(self) -> EstimatorOptions:
+        """The same with every answer shown."""
+        return dataclasses.replace(self, min_depth_m=0.0, max_depth_m=math.inf, min_confidence=0.0)
+
+
+class Limits(NamedTuple):
+    """What the user wants to see of the answers, in metres and probability."""
+
+    min_depth_m: float
+    max_depth_m: float
+    min_confidence: float
+
+
+def interpret(
+    maps: np.ndarray, depth_range: DepthRange, metres_per_canonical: float, limits: Limits
+) -> tuple[np.ndarray, np.ndarray]:
+    """Turns the network's three maps into metres and confidence.
+
+    Args:
+        maps: (3, H, W) float32: normalised log depth; logit of being within range; ln of the
+            Laplace scale b of the error of ln depth.
+        depth_range: of the checkpoint.
+        metres_per_canonical: f / f_canonical, see `DepthRange`.
+        limits: marks answers outside as -inf, +inf or NaN.
+
+    Returns:
+        depth_m and confidence, both (H, W) float32, as `DepthFrame` describes them. The
+        confidence of a finite depth is the probability of being within range, times
+        1 - exp(-ln(1.25) / b), the mass of a Laplace distribution within +-ln(1.25).
+    """
+    log_depth, range_logit, log_scale = maps
+    with np.errstate(over='ignore'):
+        close = -np.expm1(-math.log(GOOD_RATIO) * np.exp(-log_scale))
+        beyond = 1.0 / (1.0 + np.exp(range_logit))
+    depth_m = depth_range.denormalise(log_depth) * np.float32(metres_per_canonical)
+    out_of_range = range_logit < np.where(depth_m < FAR_M, 0.0, SURELY_BEYOND)
+    depth_m[depth_m < limits.min_depth_m] = -np.inf
+    depth_m[out_of_range | (depth_m > limits.max_depth_m)] = np.inf
+    confidence = np.where(out_of_range, beyond, (1.0 - beyond) * close).astype(np.float32)
+    unknown = ~(confidence >= limits.min_confidence) | np.isnan(depth_m)
+    depth_m[unknown] = np.nan
+    return depth_m, np.nan_to_num(confidence, nan=0.0)
+
+
+class Estimator:
+    """Runs one checkpoint on the events of one sensor.
+
+    Args:
+        checkpoint: weights and the configuration that they were trained with.
+        sensor_height: rows [px].
+        sensor_width: columns [px].
+        camera: calibration of the sensor. Without one, depth is in metres only as far as the
+            lens is like the training's.
+        options: what the user chose.
+        engine: a key of `ENGINES`, or an engine of this checkpoint to share.
+        device: 'auto', 'cpu' or 'cuda'; not used for a shared engine.
+        threads: for inference; 0 for all cores but one; not used for a shared engine.
+
+    Attributes:
+        pixels: how sensor pixels map to the network's grid.
+        camera: intrinsics of the depth frames' grid, None without a calibration.
+        engine: what runs the network.
+        windower: what cuts the stream.
+
+    Raises:
+        CalibrationError: the calibration is for another sensor.
+        ConfigError: the options contradict each other.
+        EngineError: the engine or the device is not to be had.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        sensor_height: int,
+        sensor_width: int,
+        camera: Camera | None = None,
+        options: EstimatorOptions | None = None,
+        engine: str | Engine = 'torch',
+        device: str = 'auto',
+        threads: int = 0,
+    ) -> None:
+        self.options = options or EstimatorOptions()
+        self.checkpoint = checkpoint
+        if camera is not None:
+            camera.check_sensor(sensor_height, sensor_width)
+        rectifying = camera if self.options.rectify else None
+        self.pixels = pixel_map(sensor_height, sensor_width, checkpoint.spikes, rectifying)
+        self.camera = None
+        if camera is not None:
+            seen = camera.rectified() if self.options.rectify else camera
+            self.camera = seen.binned(self.pixels.factor)
+        self.windower = make_windower(self.pixels, checkpoint.spikes, self.options)
+        if isinstance(engine, str):
+            if engine not in ENGINES:
+                raise ConfigError(f'engine is {engine!r}, expected one of {sorted(ENGINES)}')
+            engine = ENGINES[engine](checkpoint, device, threads)
+        self.engine: Engine = engine
+        self._state: Any = None
+        self._last_end_ns: int | None = None
+
+    @property
+    def metres_per_canonical(self) -> float:
+        """Ratio f / f_canonical of the depth frames' grid; 1 where f is not known."""
+        if self.camera is None:
+            return 1.0
+        focal_px = math.sqrt(self.camera.fx * self.camera.fy)
+        return focal_px / self.checkpoint.depth_range.focal_px
+
+    def infer(self, window: Window) -> DepthFrame:
+        """Estimates depth at the end of one window.
+
+        Windows come in order. Carried state is kept only across windows that touch: after a
+        jump, or where a window was dropped, the network starts from rest.
+        """
+        if window.fresh or window.t0_ns != self._last_end_ns or not self.options.streaming:
+            self._state = None
+        carried, self._state = self._state, None  # it serves once, also if this fails
+        maps, state = self.engine.infer(window.spikes, carried)
+        self._state = state if self.options.streaming else None
+        self._last_end_ns = window.t1_ns
+        image = maps[:, : self.pixels.image_height, : self.pixels.image_width]
+        options = self.options
+        limits = Limits(options.min_depth_m, options.max_depth_m, options.min_confidence)
+        depth_m, confidence = interpret(
+            image, self.checkpoint.depth_range, self.metres_per_canonical, limits
+        )
+        return DepthFrame(window.t1_ns, depth_m, confidence)
+
+    def push(self, events: np.ndarray) -> list[DepthFrame]:
+        """Takes the next events of the stream, returns the depth frames that they complete."""
+        return [self.infer(window) for window in self.windower.push(events)]
+
+    def reset(self) -> None:
+        """Forgets all events and all carried state."""
+        self.windower.reset()
+        self._state = None
+        self._last_end_ns = None
+
+
+def cut_times_ns(spikes: SpikeConfig, options: EstimatorOptions) -> tuple[int, int]:
+    """Length of a window, and time from one to the next: zeros are as the checkpoint says [ns].
+
+    Raises:
+        ConfigError: the stride is longer than the window or very much shorter, or, when
+            streaming, of more than `MAX_STEPS` time steps.
+    """
+    window_ms = options.window_ms or spikes.window_ms
+    window_ns, stride_ns = round(window_ms * 1e6), round((options.stride_ms or window_ms) * 1e6)
+    if options.window_mode == 'time' and not options.streaming:
+        check_cuts(window_ns, stride_ns)
+    if options.streaming and spikes.steps * stride_ns > MAX_STEPS * window_ns:
+        raise ConfigError(
+            f'stride_ms is {stride_ns / 1e6:g}, expected at most {MAX_STEPS} time steps of '
+            f'{window_ns / spikes.steps / 1e6:g} ms'
+        )
+    return window_ns, stride_ns
+
+
+def make_windower(
+    pixels: PixelMap, spikes: SpikeConfig, options: EstimatorOptions
+) -> TimeWindower | CountWindower:
+    """Builds the windower that the options ask for.
+
+    When streaming, a window covers one stride, in as many steps of the trained length as fit.
+
+    Raises:
+        ConfigError: see `cut_times_ns`.
+    """
+    window_ns, stride_ns = cut_times_ns(spikes, options)
+    if options.window_mode == 'count':
+        max_window_ns = MAX_COUNT_WINDOW * window_ns
+        return CountWindower(pixels, spikes.steps, options.window_events, max_window_ns)
+    steps = window_steps(spikes, options)
+    return TimeWindower(pixels, steps, stride_ns if options.streaming else window_ns, stride_ns)
+
+
+def window_steps(spikes: SpikeConfig, options: EstimatorOptions) -> int:
+    """Number T of time bins in the windows of `make_windower`."""
+    if not options.streaming:
+        return spikes.steps
+    window_ns, stride_ns = cut_times_ns(spikes, options)
+    return max(1, round(spikes.steps * stride_ns / window_ns))

@@ -1,0 +1,1 @@
+"""Bytes -> events -> spike tensors: decoding, windows, accumulation and the camera model."""

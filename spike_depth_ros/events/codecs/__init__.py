@@ -1,0 +1,184 @@
+"""Payload bytes to events, and back: one decoder class, one table of encodings.
+
+A decoder is for one sensor and one stream. It never raises on what a payload holds: what cannot
+be used is skipped and counted in `Decoder.counts`.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from numpy import ndarray
+
+from spike_depth_ros.events.arrays import (
+    EVENT_DTYPE,
+    TRIGGER_DTYPE,
+    Decoded,
+    empty_events,
+    empty_triggers,
+    read_only,
+)
+from spike_depth_ros.events.codecs import evt2, evt3, plain
+from spike_depth_ros.events.codecs.encoders import (
+    EncodeError,
+    encode_event_array,
+    encode_evt3,
+    encode_libcaer_cmp,
+    encode_mono,
+    evt3_state,
+)
+from spike_depth_ros.events.codecs.memory import (
+    CLOCK,
+    EPOCH_US,
+    EVENT_END,
+    HEIGHT,
+    LAST_NS,
+    MAX_EVENTS,
+    NEVER,
+    OVERSIZED,
+    SIZE,
+    SLACK,
+    SYNC,
+    TRIGGER_END,
+    WIDTH,
+    DecodeCounts,
+    add_counts,
+    counts,
+)
+
+__all__ = [
+    'CODECS',
+    'MAX_EVENTS',
+    'MAX_SENSOR_PX',
+    'SMALL_BYTES',
+    'DecodeCounts',
+    'Decoder',
+    'EncodeError',
+    'add_counts',
+    'encode_event_array',
+    'encode_evt3',
+    'encode_libcaer_cmp',
+    'encode_mono',
+    'evt3_state',
+]
+
+MAX_SENSOR_PX = 4096
+"""Largest sensor height or width that is believed: tables of that size still fit into memory."""
+
+SMALL_BYTES = 1 << 14
+"""Payloads up to this size get room for the worst case; in larger ones it is counted first."""
+BLOCK_SIZE = 1 << 17
+"""Records in a block of memory that packets share (1.7 MB of events)."""
+NO_TRIGGERS = empty_triggers()
+NOTHING = Decoded(empty_events(), NO_TRIGGERS)
+_decoded = functools.partial(tuple.__new__, Decoded)  # of a pair; half the price of Decoded(...)
+
+
+class Encoding(NamedTuple):
+    """How one encoding is decoded."""
+
+    expansion: int  # most events that one byte can stand for
+    bound: Callable  # kernel: payload -> (most events, most triggers) that it may hold
+    decode: Callable  # kernel: (payload, time_base_ns, events, triggers, memory)
+
+
+ENCODINGS: dict[str, Encoding] = {
+    'evt3': Encoding(6, evt3.bound, evt3.decode),
+    'evt2': Encoding(1, plain.bound(4), evt2.evt2),
+    'evt21': Encoding(4, evt2.evt21_bound, evt2.evt21),
+    'mono': Encoding(1, plain.bound(8), plain.mono),
+    'trigger': Encoding(1, plain.bound(8), plain.trigger),
+    'libcaer': Encoding(1, plain.bound(8), plain.libcaer),
+    'libcaer_cmp': Encoding(4, plain.libcaer_cmp_bound, plain.libcaer_cmp),
+    'event_array': Encoding(1, plain.bound(plain.ROW_BYTES), plain.event_array),
+}
+
+
+class Decoder:
+    """Decodes the payloads of one stream, in order; state runs on between them."""
+
+    def __init__(self, encoding: str, height: int, width: int) -> None:
+        """Prepares for a sensor of `height` x `width` px.
+
+        Raises:
+            ValueError: the sensor's size is not from 1 to `MAX_SENSOR_PX`.
+        """
+        if not (1 <= height <= MAX_SENSOR_PX and 1 <= width <= MAX_SENSOR_PX):
+            raise ValueError(
+                f'sensor is {width}x{height} px, expected 1 to {MAX_SENSOR_PX} each way'
+            )
+        self.key = encoding, height, width
+        self._expansion, self._bound, self._kernel = ENCODINGS[encoding]
+        self._memory = np.zeros(SIZE, np.int64)
+        self._memory[[HEIGHT, WIDTH]] = height, width
+        self._events, self._shown_events = _block(0, EVENT_DTYPE)
+        self._triggers, self._shown_triggers = _block(0, TRIGGER_DTYPE)
+        self._event_end = self._trigger_end = self._event_room = self._trigger_room = 0
+        self.reset()
+
+    def decode(self, payload: np.ndarray | memoryview | bytes, time_base_ns: int = 0) -> Decoded:
+        """Decodes one payload.
+
+        Args:
+            payload: the bytes, without header; not kept.
+            time_base_ns: what the packet's times are relative to, where the encoding uses it.
+
+        Returns:
+            Events and triggers in stream order, read-only. The arrays of packets that follow
+            each other are slices of one block of memory, which lives as long as any of them.
+        """
+        if not isinstance(payload, ndarray) or payload.flags.writeable:
+            payload = np.frombuffer(memoryview(payload).toreadonly(), np.uint8)  # type: ignore[arg-type]
+        size = payload.size
+        if size > SMALL_BYTES:
+            most_events, most_triggers = self._bound(payload)
+            if most_events > MAX_EVENTS:
+                self._memory[OVERSIZED] += 1
+                return NOTHING
+        else:
+            most_events, most_triggers = size * self._expansion + SLACK, size
+        event_start, trigger_start = self._event_end, self._trigger_end
+        if event_start + most_events > self._event_room:
+            self._events, self._shown_events = _block(most_events, EVENT_DTYPE)
+            self._event_room = self._shown_events.size
+            self._memory[EVENT_END] = event_start = 0
+        if trigger_start + most_triggers > self._trigger_room:
+            self._triggers, self._shown_triggers = _block(most_triggers, TRIGGER_DTYPE)
+            self._trigger_room = self._shown_triggers.size
+            self._memory[TRIGGER_END] = trigger_start = 0
+        self._event_end, self._trigger_end = event_end, trigger_end = self._kernel(
+            payload, time_base_ns, self._events, self._triggers, self._memory
+        )
+        triggers = NO_TRIGGERS
+        if trigger_end > trigger_start:  # they are rare, and a slice is a tenth of the work here
+            triggers = self._shown_triggers[trigger_start:trigger_end]
+        return _decoded((self._shown_events[event_start:event_end], triggers))
+
+    @property
+    def counts(self) -> DecodeCounts:
+        """Running totals since the decoder was made."""
+        return counts(self._memory)
+
+    def reset(self) -> None:
+        """Forgets time and addresses, as after a restart of the camera; totals stay."""
+        self._memory[[SYNC, EPOCH_US, CLOCK]] = 0
+        self._memory[LAST_NS] = NEVER
+
+    def resync(self) -> None:
+        """Waits for a fresh time, as after lost packets; the count of wraps stays."""
+        self._memory[SYNC] = 0
+
+
+def _block(size: int, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
+    """Room for records: its bytes, to write, and the read-only records that are handed out."""
+    block = np.empty((max(size, BLOCK_SIZE) if size else 0) * dtype.itemsize, np.uint8)
+    return block, read_only(block.view(dtype))
+
+
+CODECS: dict[str, Callable[[int, int], Decoder]] = {
+    name: functools.partial(Decoder, name) for name in ENCODINGS
+}
+"""Encoding name -> factory(height, width) of its decoder."""

@@ -1,0 +1,236 @@
+"""Kernels for encodings whose packets stand alone: mono, trigger, libcaer(_cmp), Event[].
+
+Sources: ros-event-camera/event_camera_codecs (README and decoders); for the `Event[]` body the
+CDR rules of OMG DDS-XTYPES 7.4.
+"""
+
+# mypy: no-check-untyped-defs
+# (compiled kernels: numba infers their types)
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from spike_depth_ros.events.codecs.memory import (
+    EVENT_END,
+    EVENT_WRITTEN,
+    HEIGHT,
+    INVALID,
+    LAST_NS,
+    SLACK,
+    TRIGGER_END,
+    TRIGGER_WRITTEN,
+    TRUNCATED_BYTES,
+    UNKNOWN_CODES,
+    WIDTH,
+    WRAPS,
+    end_packet,
+    note_backward,
+    put,
+    put_trigger,
+)
+from spike_depth_ros.events.compiled import compiled
+
+
+def bound(record_bytes: int) -> Callable[[np.ndarray], tuple[int, int]]:
+    """Bounds of an encoding whose records all have one size: one event or trigger in each."""
+
+    def of(payload: np.ndarray) -> tuple[int, int]:
+        most = payload.size // record_bytes + SLACK
+        return most, most
+
+    return of
+
+
+@compiled(_nrt=False)
+def mono(payload, time_base_ns, events, triggers, memory):
+    """Decodes mono words: bits 0-31 dt [ns], 32-47 x, 48-62 y, 63 polarity; t = base + dt."""
+    height, width = memory[HEIGHT], memory[WIDTH]
+    events = events.view(EVENT_WRITTEN)
+    words = payload[: payload.shape[0] // 8 * 8].view(np.uint64)
+    memory[TRUNCATED_BYTES] += payload.shape[0] % 8
+    last_ns = memory[LAST_NS]
+    n, on, out = memory[EVENT_END], 0, 0
+    for i in range(words.shape[0]):
+        dt_ns = np.int64(words[i] & np.uint64(0xFFFFFFFF))
+        head = np.int64(words[i] >> np.uint64(32))
+        x, y, p = head & 0xFFFF, (head >> 16) & 0x7FFF, head >> 31
+        if x >= width or y >= height:
+            out += 1
+            continue
+        t_ns = time_base_ns + dt_ns
+        if t_ns < last_ns:
+            note_backward(memory, last_ns, t_ns)
+        last_ns = t_ns
+        put(events, n, t_ns, x, y, p)
+        n += 1
+        on += p
+    return end_packet(memory, n, memory[TRIGGER_END], on, out, last_ns)
+
+
+@compiled(_nrt=False)
+def trigger(payload, time_base_ns, events, triggers, memory):
+    """Decodes trigger words: bits 0-31 dt [ns], 48-62 id, 63 edge; t = base + dt."""
+    triggers = triggers.view(TRIGGER_WRITTEN)
+    words = payload[: payload.shape[0] // 8 * 8].view(np.uint64)
+    memory[TRUNCATED_BYTES] += payload.shape[0] % 8
+    start = memory[TRIGGER_END]
+    for i in range(words.shape[0]):
+        head = np.int64(words[i] >> np.uint64(48))
+        t_ns = time_base_ns + np.int64(words[i] & np.uint64(0xFFFFFFFF))
+        put_trigger(triggers, start + i, t_ns, head & 0x7FFF, head >> 15)
+    end = start + words.shape[0]
+    return end_packet(memory, memory[EVENT_END], end, 0, 0, memory[LAST_NS])
+
+
+@compiled(_nrt=False)
+def libcaer(payload, time_base_ns, events, triggers, memory):
+    """Decodes pairs of u32: bit 0 valid, 1 polarity, 2-16 y, 17-31 x; then i32 us.
+
+    t = base + us * 1000. Time never falls inside a packet, so a fall there is the 31-bit clock
+    running over.
+    """
+    height, width = memory[HEIGHT], memory[WIDTH]
+    events = events.view(EVENT_WRITTEN)
+    words = payload[: payload.shape[0] // 8 * 8].view(np.uint64)
+    memory[TRUNCATED_BYTES] += payload.shape[0] % 8
+    last_ns, epoch_us, before_us = memory[LAST_NS], 0, np.int64(-(1 << 31))
+    n, on, out = memory[EVENT_END], 0, 0
+    for i in range(words.shape[0]):
+        data = np.int64(words[i] & np.uint64(0xFFFFFFFF))
+        t_us = np.int64(np.int32(np.uint32(words[i] >> np.uint64(32))))
+        if t_us < before_us:
+            epoch_us += 1 << 31
+            memory[WRAPS] += 1
+        before_us = t_us
+        x, y, p = data >> 17, (data >> 2) & 0x7FFF, (data >> 1) & 1
+        if not data & 1:
+            memory[INVALID] += 1
+        elif x >= width or y >= height:
+            out += 1
+        else:
+            t_ns = time_base_ns + (epoch_us + t_us) * 1000
+            if t_ns < last_ns:
+                note_backward(memory, last_ns, t_ns)
+            last_ns = t_ns
+            put(events, n, t_ns, x, y, p)
+            n += 1
+            on += p
+    return end_packet(memory, n, memory[TRIGGER_END], on, out, last_ns)
+
+
+TIME_HIGH, TIME_LOW, ADDR_X, ADDR_Y, VECT_BASE_Y, VECT_8 = range(6)
+
+
+@compiled(_nrt=False)
+def libcaer_cmp_bound(payload):
+    """Upper bounds of the numbers of events and triggers in libcaer_cmp words."""
+    words = payload[: payload.shape[0] // 2 * 2].view(np.uint16)
+    events = SLACK
+    for i in range(words.shape[0]):
+        code = words[i] >> 12
+        if code == ADDR_Y:
+            events += 1
+        elif code == VECT_8:
+            events += 8
+    return events, 0
+
+
+@compiled(_nrt=False)
+def libcaer_cmp(payload, time_base_ns, events, triggers, memory):
+    """Decodes compressed libcaer words; the state starts afresh with every packet.
+
+    Code in the top 4 bits: TIME_HIGH (12), TIME_LOW (12), ADDR_X (11), ADDR_Y (11, bit 11 the
+    polarity; an event), VECT_BASE_Y (11, polarity), VECT_8 (mask over y, then base += 8).
+    t = base + 1000 * (high << 12 | low).
+    """
+    height, width = memory[HEIGHT], memory[WIDTH]
+    events = events.view(EVENT_WRITTEN)
+    words = payload[: payload.shape[0] // 2 * 2].view(np.uint16)
+    memory[TRUNCATED_BYTES] += payload.shape[0] % 2
+    last_ns = memory[LAST_NS]
+    high = low = x = base_y = base_p = np.int64(0)
+    n, on, out = memory[EVENT_END], 0, 0
+    for i in range(words.shape[0]):
+        word = np.int64(words[i])
+        code = word >> 12
+        # without branches: which of the two comes next cannot be predicted
+        low = word & 0xFFF if code == TIME_LOW else low
+        x = word & 0x7FF if code == ADDR_X else x
+        if code == ADDR_Y:  # nearly all events: they do without the loop over a mask
+            t_ns = time_base_ns + ((high << 12) | low) * 1000
+            y, p = word & 0x7FF, (word >> 11) & 1
+            if x >= width or y >= height:
+                out += 1
+                continue
+            if t_ns < last_ns:
+                note_backward(memory, last_ns, t_ns)
+            last_ns = t_ns
+            put(events, n, t_ns, x, y, p)
+            n += 1
+            on += p
+        elif code == VECT_8:
+            t_ns = time_base_ns + ((high << 12) | low) * 1000
+            for y in range(base_y, base_y + 8):
+                if not word >> (y - base_y) & 1:
+                    continue
+                if x >= width or y >= height:
+                    out += 1
+                    continue
+                if t_ns < last_ns:
+                    note_backward(memory, last_ns, t_ns)
+                last_ns = t_ns
+                put(events, n, t_ns, x, y, base_p)
+                n += 1
+                on += base_p
+            base_y += 8
+        elif code == TIME_HIGH:
+            high = word & 0xFFF
+        elif code == VECT_BASE_Y:
+            base_y, base_p = word & 0x7FF, (word >> 11) & 1
+        elif code > VECT_8:
+            memory[UNKNOWN_CODES] += 1
+    return end_packet(memory, n, memory[TRIGGER_END], on, out, last_ns)
+
+
+ROW_BYTES, LAST_ROW_BYTES = 16, 13
+"""Rows of an `Event[]` body in CDR; the last ends with its polarity, without padding."""
+
+
+@compiled(_nrt=False)
+def event_array(payload, time_base_ns, events, triggers, memory):
+    """Decodes the `Event[]` body of a legacy EventArray: x, y u16, sec i32, nanosec u32, polarity.
+
+    CDR aligns each number and not the struct, so row k has sec @4, nanosec @8, polarity @12, and
+    x, y @0, @2 for the first but @-2, @0 for all others.
+    """
+    height, width = memory[HEIGHT], memory[WIDTH]
+    events = events.view(EVENT_WRITTEN)
+    rows = (payload.shape[0] + ROW_BYTES - LAST_ROW_BYTES) // ROW_BYTES
+    used = rows * ROW_BYTES - (ROW_BYTES - LAST_ROW_BYTES if rows else 0)
+    memory[TRUNCATED_BYTES] += payload.shape[0] - used
+    last_ns = memory[LAST_NS]
+    n, on, out = memory[EVENT_END], 0, 0
+    for k in range(rows):
+        o = k * ROW_BYTES
+        xy = o - 2 if k else o
+        x = np.int64(payload[xy]) | np.int64(payload[xy + 1]) << 8
+        y = np.int64(payload[xy + 2]) | np.int64(payload[xy + 3]) << 8
+        if x >= width or y >= height:
+            out += 1
+            continue
+        sec = nanosec = np.int64(0)
+        for b in range(4):
+            sec |= np.int64(payload[o + 4 + b]) << 8 * b
+            nanosec |= np.int64(payload[o + 8 + b]) << 8 * b
+        t_ns = np.int64(np.int32(np.uint32(sec))) * 1_000_000_000 + nanosec
+        p = np.int64(payload[o + 12] != 0)
+        if t_ns < last_ns:
+            note_backward(memory, last_ns, t_ns)
+        last_ns = t_ns
+        put(events, n, t_ns, x, y, p)
+        n += 1
+        on += p
+    return end_packet(memory, n, memory[TRIGGER_END], on, out, last_ns)

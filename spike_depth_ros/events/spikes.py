@@ -1,0 +1,260 @@
+"""Events to spike tensors: the one place where time is cut into bins and pixels into blocks.
+
+Data sets, evaluation and the node call the same `accumulate` with the same `PixelMap`, so that
+what a network was trained on is what it sees on a robot.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import NamedTuple
+
+import numpy as np
+
+from spike_depth_ros.events.arrays import EVENT_DTYPE, read_only
+from spike_depth_ros.events.camera import CalibrationError, Camera
+from spike_depth_ros.events.compiled import compiled, prefetch
+from spike_depth_ros.events.config import SpikeConfig
+
+OFF, ON = 0, 1
+"""Channel order of every spike tensor: the channel is the polarity."""
+
+DROPPED = -1
+
+BLOCK_EVENTS = 128
+"""Events that are prepared before they are counted: what they need fits into the first cache."""
+
+
+class PixelMap(NamedTuple):
+    """Where each sensor pixel lands in the network's grid: binning, padding, rectification.
+
+    The image occupies the rows [0, image_height) and columns [0, image_width) of the grid; what
+    lies right of and below it is padding up to a multiple that the network needs.
+    """
+
+    table: np.ndarray  # (sensor_height, sensor_width) int32: flat grid index or DROPPED
+    height: int  # grid rows, padded
+    width: int  # grid columns, padded
+    image_height: int
+    image_width: int
+    factor: int  # k: k x k sensor pixels became one
+
+
+def binning_factor(sensor_width: int, config: SpikeConfig) -> int:
+    """The smallest k for which a sensor binned k x k is at most `max_width_px` wide."""
+    return -(-sensor_width // config.max_width_px)
+
+
+def pixel_map(
+    sensor_height: int,
+    sensor_width: int,
+    config: SpikeConfig,
+    camera: Camera | None = None,
+    rectified_xy: np.ndarray | None = None,
+) -> PixelMap:
+    """Builds the table that takes sensor pixels to the network's grid.
+
+    Args:
+        sensor_height: sensor rows [px].
+        sensor_width: sensor columns [px].
+        config: gives the binning and the padding.
+        camera: if given and distorted, events are moved to where `camera.rectified()` would
+            have seen them; those that leave the image are dropped.
+        rectified_xy: (sensor_height, sensor_width, 2) target columns and rows at sensor
+            resolution, as in DSEC's `rectify_map.h5`; takes the place of `camera`.
+
+    Raises:
+        CalibrationError: the camera or the map is for a sensor of another size.
+    """
+    factor = binning_factor(sensor_width, config)
+    image_height, image_width = -(-sensor_height // factor), -(-sensor_width // factor)
+    height, width = (_round_up(n, config.multiple_px) for n in (image_height, image_width))
+    if rectified_xy is None and camera is not None:
+        camera.check_sensor(sensor_height, sensor_width)
+        rectified_xy = _rectified_coordinates(camera)
+    if rectified_xy is None:
+        rows, columns = np.mgrid[0:sensor_height, 0:sensor_width] // factor
+        inside = np.True_
+    else:
+        if rectified_xy.shape != (sensor_height, sensor_width, 2):
+            raise CalibrationError(
+                f'rectification map has shape {rectified_xy.shape}, '
+                f'expected {(sensor_height, sensor_width, 2)}'
+            )
+        columns, rows = (
+            np.floor((pixels + 0.5) / factor) for pixels in np.moveaxis(rectified_xy, 2, 0)
+        )
+        # false for NaN
+        inside = (columns >= 0) & (columns < image_width) & (rows >= 0) & (rows < image_height)
+    with np.errstate(invalid='ignore'):  # of pixels that are not inside
+        places = rows * width + columns
+    table = np.where(inside, places, DROPPED).astype(np.int32)
+    table.flags.writeable = False
+    return PixelMap(table, height, width, image_height, image_width, factor)
+
+
+def accumulate(
+    events: np.ndarray,
+    t0_ns: int,
+    t1_ns: int,
+    steps: int,
+    height: int,
+    width: int,
+    pixels: PixelMap | None = None,
+    out: np.ndarray | None = None,
+) -> np.ndarray:
+    """Counts events per time bin, polarity and pixel.
+
+    The window [t0_ns, t1_ns) is given by the clock, never by the events in it. Bin k holds the
+    times with floor((t - t0) * steps / (t1 - t0)) == k: half-open, no event lost or counted
+    twice. Events outside the window are left out; their order does not matter; counts saturate
+    at 255; the input is not touched.
+
+    Args:
+        events: (N,) `EVENT_DTYPE`, coordinates within the sensor.
+        t0_ns: start of the window, included.
+        t1_ns: end of the window, excluded.
+        steps: number T of time bins.
+        height: rows of the result, and of the sensor unless `pixels` says otherwise.
+        width: columns of the result, and of the sensor unless `pixels` says otherwise.
+        pixels: binning, padding and rectification; its grid must be `height` x `width`.
+        out: (T, 2, H, W) uint8 to add to, so that a window may arrive in pieces.
+
+    Returns:
+        (T, 2, H, W) uint8, channel 0 OFF and 1 ON: `out` if that was given.
+
+    Raises:
+        ValueError: an empty window, an unfit `out` or `pixels`, or an event off the sensor.
+    """
+    if t1_ns <= t0_ns or steps < 1:
+        raise ValueError(f'window [{t0_ns}, {t1_ns}) ns with {steps} steps is empty')
+    if events.dtype != EVENT_DTYPE or events.ndim != 1:
+        raise ValueError(f'events are {events.ndim}-d {events.dtype}, expected 1-d EVENT_DTYPE')
+    shape = (steps, 2, height, width)
+    if out is None:
+        out = np.zeros(shape, np.uint8)
+    elif out.shape != shape or out.dtype != np.uint8 or not out.flags.c_contiguous:
+        raise ValueError(f'out is {out.dtype} {out.shape}, expected contiguous uint8 {shape}')
+    sensor_height, sensor_width, table = height, width, None
+    if pixels is not None:
+        if (pixels.height, pixels.width) != (height, width):
+            raise ValueError(
+                f'pixels map to {pixels.height}x{pixels.width}, expected {height}x{width}'
+            )
+        sensor_height, sensor_width = pixels.table.shape
+        table = pixels.table.reshape(-1)
+    stray = _accumulate(events, _bin_edges_ns(t0_ns, t1_ns, steps), sensor_height, sensor_width,
+                        table, height * width, out.reshape(-1))  # fmt: skip
+    if stray:
+        raise ValueError(f'{stray} events lie outside the sensor: check its geometry')
+    return out
+
+
+def _round_up(value: int, multiple: int) -> int:
+    return -(-value // multiple) * multiple
+
+
+@functools.lru_cache(maxsize=1)
+def _rectified_coordinates(camera: Camera) -> np.ndarray | None:
+    """(H, W, 2) columns and rows in the rectified image, or None if nothing moves."""
+    if not camera.is_distorted:
+        return None
+    x, y = np.moveaxis(camera.rays()[..., :2], 2, 0)
+    # one after the other: numpy is slow where the last axis is short
+    columns = np.multiply(x, camera.fx, dtype=np.float64) + camera.cx
+    rows = np.multiply(y, camera.fy, dtype=np.float64) + camera.cy
+    return read_only(np.stack([columns, rows], axis=-1))
+
+
+@functools.lru_cache(maxsize=256)
+def _bin_edges_ns(t0_ns: int, t1_ns: int, steps: int) -> np.ndarray:
+    """(steps + 1,) int64: bin k holds the times from edge k to before edge k + 1."""
+    span_ns = t1_ns - t0_ns
+    return read_only(np.array([t0_ns - -k * span_ns // steps for k in range(steps + 1)], np.int64))
+
+
+@compiled()
+def _bin_of(t_ns, edges_ns):
+    """The bin of a time inside the window: a guess in floating point, set right by the edges."""
+    steps = edges_ns.shape[0] - 1
+    fraction = (t_ns - edges_ns[0]) / (edges_ns[steps] - edges_ns[0])
+    step = min(np.int64(fraction * steps), steps - 1)
+    while t_ns < edges_ns[step]:
+        step -= 1
+    while t_ns >= edges_ns[step + 1]:
+        step += 1
+    return step
+
+
+@compiled()
+def _look_up(indices, count, table, out):
+    """Turns pixels and their channels into indices of `out`; returns how many are not dropped."""
+    kept = np.uintp(0)
+    for k in range(count):
+        place = np.int64(table[indices[np.uintp(k)]])
+        index = indices[np.uintp(k + BLOCK_EVENTS)] + np.uintp(place)
+        prefetch(out, index)
+        indices[kept] = index
+        kept += np.uintp(place >= 0)
+    return kept
+
+
+@compiled()
+def _accumulate(events, edges_ns, height, width, table, area, out):
+    """Adds events to `out`, a flat tensor; returns how many lie off the sensor.
+
+    It would mostly wait for memory: the counts are scattered, and their addresses keep the
+    processor from seeing that the events lie in a row. So a block of events goes through one
+    step at a time, and each step asks in advance for what the next one needs: the events of the
+    next block, what the table says of a pixel, the count.
+
+    Args:
+        events: (N,) events.
+        edges_ns: edges of the T bins.
+        height: sensor rows.
+        width: sensor columns.
+        table: (height * width,) where each sensor pixel lands, or None if right there.
+        area: pixels of the grid.
+        out: (T * 2 * area,) uint8.
+    """
+    first_ns, end_ns = edges_ns[0], edges_ns[-1]
+    indices = np.empty(2 * BLOCK_EVENTS, np.uintp)  # with a table: pixels, then channels
+    i, size, stray = 0, events.shape[0], 0
+    while i < size:
+        stop, count = min(i + BLOCK_EVENTS, size), np.uintp(0)
+        while i < stop:
+            t_ns = events[np.uintp(i)]['t_ns']
+            if t_ns < first_ns or t_ns >= end_ns:
+                i += 1
+                continue
+            step = _bin_of(t_ns, edges_ns)
+            low, high, base = edges_ns[step], edges_ns[step + 1], step * 2 * area
+            while i < stop:  # as long as it is the same bin
+                event = events[np.uintp(i)]
+                t_ns = event['t_ns']
+                if t_ns < low or t_ns >= high:
+                    break
+                i += 1
+                prefetch(events, np.uintp(i + BLOCK_EVENTS))
+                x, y = np.int64(event['x']), np.int64(event['y'])
+                if (x >= width) | (y >= height):
+                    stray += 1
+                    continue
+                pixel = y * width + x
+                channel = base + np.int64(event['p'] != 0) * area
+                if table is None:
+                    index = np.uintp(channel + pixel)
+                    prefetch(out, index)
+                    indices[count] = index
+                else:
+                    prefetch(table, np.uintp(pixel))
+                    indices[count] = np.uintp(pixel)
+                    indices[count + np.uintp(BLOCK_EVENTS)] = np.uintp(channel)
+                count += np.uintp(1)
+        if table is not None:
+            count = _look_up(indices, count, table, out)
+        for k in range(count):
+            index = indices[np.uintp(k)]
+            if out[index] < 255:
+                out[index] += 1
+    return stray

@@ -1,0 +1,59 @@
+"""Data sets: event windows with exact or measured depth, the same `Sample` from each.
+
+`DATASETS['dsec'](DsecConfig(root='/data/DSEC'))` is a sequence of clips; a clip is a list of
+consecutive `Sample`s. Nothing heavy is imported until an entry is used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+
+class DatasetEntry(NamedTuple):
+    """One data set of the table: where its configuration and its builder live."""
+
+    module: str  # within spike_depth_ros.learning.datasets
+    config_name: str
+    builder_name: str
+    summary: str
+
+    @property
+    def config(self) -> type:
+        """The frozen dataclass that describes this data set."""
+        return getattr(self._module(), self.config_name)
+
+    def __call__(self, config: Any) -> Sequence:
+        """Opens the data set: a `Sequence[list[Sample]]`, one list per clip.
+
+        Args:
+            config: an instance of `self.config`.
+
+        Raises:
+            DatasetError: something is missing or damaged; the sentence names it.
+            TypeError: `config` belongs to another data set.
+        """
+        if not isinstance(config, self.config):
+            raise TypeError(f'{self.module} needs a {self.config_name}, got {config!r}')
+        return getattr(self._module(), self.builder_name)(config)
+
+    def _module(self) -> Any:
+        return importlib.import_module(f'{__name__}.{self.module}')
+
+
+DATASETS: dict[str, DatasetEntry] = {
+    'dsec': DatasetEntry('dsec', 'DsecConfig', 'open_dsec', 'DSEC: driving, 640x480, LiDAR depth'),
+    'dense': DatasetEntry('dense', 'DenseConfig', 'open_dense', 'DENSE: CARLA, 346x260 events'),
+    'dense_spike': DatasetEntry(
+        'dense',
+        'DenseSpikeConfig',
+        'open_dense_spike',
+        'DENSE-spike: frames of a spike camera',
+    ),
+    'mvsec': DatasetEntry('mvsec', 'MvsecConfig', 'open_mvsec', 'MVSEC: DAVIS 346x260'),
+    'synthetic': DatasetEntry(
+        'synthetic', 'SyntheticConfig', 'open_synthetic', 'clips from the simulator, kept on disk'
+    ),
+}
+"""Name -> data set: the only list of them."""

@@ -1,0 +1,221 @@
+"""Which synthetic clips there are: splits, the recipe, and what chance decides about a clip.
+
+A clip follows from two integers, the seed of its world and its number in it: they decide scene,
+sensor, lens, threshold and time. Worlds of `TRAIN_SEEDS`, `VALIDATION_SEEDS` and `TEST_SEEDS` are
+never the same.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from spike_depth_ros.events.config import SpikeConfig, require
+from spike_depth_ros.learning.datasets.sample import DatasetError
+
+TRAIN_SEEDS = range(0, 1_000_000)
+VALIDATION_SEEDS = range(1_000_000, 1_100_000)
+TEST_SEEDS = range(2_000_000, 2_100_000)
+"""World seeds of each split, disjoint for ever: published figures are of TEST_SEEDS only."""
+
+SPLITS = {'train': TRAIN_SEEDS, 'validation': VALIDATION_SEEDS, 'test': TEST_SEEDS}
+RECIPE = 'recipe.json'
+RECIPE_VERSION = 1
+"""Goes up whenever the same configuration would give other clips."""
+
+LONGEST_DRIVE_S = 55.0
+"""Worlds last a minute; clips end before this."""
+
+
+@dataclasses.dataclass(frozen=True)
+class SyntheticConfig:
+    """Which clips to make, and how to hand them out.
+
+    Attributes:
+        folder: where clips are kept; one folder holds clips of one recipe, of all splits.
+        split: train, validation or test: which range of world seeds.
+        worlds: number of worlds.
+        first_world: the first of them within the range.
+        clips_per_world: clips of each world, at random times.
+        clip_windows: windows per clip handed out; must divide `stored_windows`.
+        images: also load the colour images.
+        cached_only: hand out what the folder has when it is opened; otherwise what is missing is
+            made when it is asked for.
+        spikes: how events become spikes; its steps must divide `stored_steps`, and a sensor is
+            binned by a multiple of what `stored_width_px` bins it by.
+        stored_windows: consecutive windows per clip on disk.
+        stored_steps: time bins per window on disk.
+        stored_width_px: `max_width_px` of the grid on disk, so that one folder serves coarser
+            grids too.
+        store_images: keep the colour images, for a teacher.
+        scenes: of the simulator's scenes; none for all.
+        scene_weights: how often each; none for equally often.
+        sensors: names or sizes, see `sim.sensors.sensor_config`.
+        sensor_weights: how often each; none for equally often.
+        min_threshold: least contrast threshold in log intensity.
+        max_threshold: greatest; clips draw evenly in its logarithm.
+        zooms: factors on the focal length of the sensor's lens, equally often.
+        rectified_part: part of the clips whose events are rectified, as the node does with a
+            calibration; the others are seen through the bare lens.
+        max_step_px: greatest motion between two simulated frames.
+    """
+
+    folder: str
+    split: str = 'train'
+    worlds: int = 100
+    first_world: int = 0
+    clips_per_world: int = 4
+    clip_windows: int = 1
+    images: bool = False
+    cached_only: bool = False
+    spikes: SpikeConfig = dataclasses.field(default_factory=SpikeConfig)
+    stored_windows: int = 4
+    stored_steps: int = 8
+    stored_width_px: int = 352
+    store_images: bool = True
+    scenes: tuple[str, ...] = ()
+    scene_weights: tuple[float, ...] = ()
+    sensors: tuple[str, ...] = ('davis346', 'vga', 'hd')
+    sensor_weights: tuple[float, ...] = (0.6, 0.3, 0.1)
+    min_threshold: float = 0.15
+    max_threshold: float = 0.45
+    zooms: tuple[float, ...] = (0.9, 1.0, 1.15, 1.35)
+    rectified_part: float = 0.5
+    max_step_px: float = 1.0
+
+    def __post_init__(self) -> None:
+        require(self.split in SPLITS, 'split', self.split, f'one of {sorted(SPLITS)}')
+        last = len(SPLITS[self.split]) - self.first_world
+        require(self.first_world >= 0, 'first_world', self.first_world, 'at least 0')
+        require(1 <= self.worlds <= last, 'worlds', self.worlds, f'1 to {last}')
+        require(
+            1 <= self.clips_per_world < 100, 'clips_per_world', self.clips_per_world, '1 to 99'
+        )
+        for name, stored, wanted in (
+            ('clip_windows', self.stored_windows, self.clip_windows),
+            ('spikes.steps', self.stored_steps, self.spikes.steps),
+        ):
+            divides = wanted >= 1 and stored >= 1 and stored % wanted == 0
+            require(divides, name, wanted, f'a divisor of the {stored} on disk')
+        width, limit = self.spikes.max_width_px, self.stored_width_px
+        require(width <= limit, 'spikes.max_width_px', width, f'at most the {limit} on disk')
+        limits = f'0.01 to {self.max_threshold}, and that at most 2'
+        fits = 0.01 <= self.min_threshold <= self.max_threshold <= 2
+        require(fits, 'min_threshold', self.min_threshold, limits)
+        part = self.rectified_part
+        require(0 <= part <= 1, 'rectified_part', part, '0 to 1')
+        good_zooms = bool(self.zooms) and all(0.5 <= zoom <= 4 for zoom in self.zooms)
+        require(good_zooms, 'zooms', self.zooms, 'at least one, each 0.5 to 4')
+        require(bool(self.sensors), 'sensors', self.sensors, 'at least one')
+        stored = self.store_images or not self.images
+        require(stored, 'images', self.images, 'False, as store_images is False')
+
+
+class ClipPlan(NamedTuple):
+    """What one clip shows: everything that chance decided about it."""
+
+    seed: int
+    number: int
+    scene: str
+    sensor: str
+    threshold_on: float
+    threshold_off: float
+    noise: float  # factor on the sensor's noise rates
+    zoom: float
+    rectified: bool
+    start_s: float
+
+    @property
+    def name(self) -> str:
+        """Name of the clip and, with a suffix, of its file."""
+        return f'{self.seed:07d}_{self.number:02d}'
+
+
+def plan_clip(config: SyntheticConfig, seed: int, number: int) -> ClipPlan:
+    """Draws what clip `number` of world `seed` shows; same integers, same plan."""
+    from spike_depth_ros.sim.world import SCENES
+
+    world_rng = np.random.default_rng((seed, RECIPE_VERSION))
+    scenes = config.scenes or tuple(sorted(SCENES))
+    scene = _choose(world_rng, scenes, config.scene_weights, 'scene_weights')
+    rng = np.random.default_rng((seed, number, RECIPE_VERSION))
+    low, high = math.log(config.min_threshold), math.log(config.max_threshold)
+    threshold_on = math.exp(rng.uniform(low, high))
+    length_s = config.stored_windows * config.spikes.window_ms * 1e-3
+    require(length_s < 30, 'stored_windows', config.stored_windows, 'clips of less than 30 s')
+    return ClipPlan(
+        seed,
+        number,
+        scene,
+        _choose(rng, config.sensors, config.sensor_weights, 'sensor_weights'),
+        threshold_on,
+        threshold_on * math.exp(rng.uniform(-0.2, 0.2)),
+        math.exp(rng.uniform(-1.2, 1.2)),
+        float(rng.choice(config.zooms)),
+        bool(rng.random() < config.rectified_part),
+        round(rng.uniform(0.1, LONGEST_DRIVE_S - length_s), 3),
+    )
+
+
+def clip_keys(config: SyntheticConfig) -> list[tuple[int, int]]:
+    """Seed and number of every clip."""
+    seeds = SPLITS[config.split][config.first_world : config.first_world + config.worlds]
+    return [(seed, number) for seed in seeds for number in range(config.clips_per_world)]
+
+
+def clip_path(config: SyntheticConfig, seed: int, number: int) -> Path:
+    """Where a clip is kept."""
+    return Path(config.folder) / config.split / f'{seed:07d}_{number:02d}.npz'
+
+
+def _recipe(config: SyntheticConfig) -> dict[str, Any]:
+    """What the bytes of a clip depend on, ready for JSON."""
+    from spike_depth_ros.sim.world import SCENES
+
+    names = ('stored_windows', 'stored_steps', 'stored_width_px', 'store_images',
+             'scene_weights', 'sensors', 'sensor_weights', 'min_threshold', 'max_threshold',
+             'zooms', 'rectified_part', 'max_step_px')  # fmt: skip
+    spikes = dataclasses.asdict(config.spikes)
+    del spikes['steps'], spikes['max_width_px']
+    return {
+        'version': RECIPE_VERSION,
+        'scenes': list(config.scenes or sorted(SCENES)),
+        'spikes': spikes,
+        **{name: json.loads(json.dumps(getattr(config, name))) for name in names},
+    }
+
+
+def check_recipe(config: SyntheticConfig) -> None:
+    """Writes the recipe of a new folder, and refuses a folder of another one."""
+    path, recipe = Path(config.folder) / RECIPE, _recipe(config)
+    try:
+        if not path.is_file():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial = path.with_name(f'.{RECIPE}.{os.getpid()}')
+            partial.write_text(json.dumps(recipe, indent=1), encoding='utf-8')
+            partial.replace(path)
+        found = json.loads(path.read_text(encoding='utf-8'))
+    except (OSError, ValueError) as error:
+        raise DatasetError(f'{path} cannot be written or read ({error})') from error
+    differing = sorted(key for key in {*recipe, *found} if recipe.get(key) != found.get(key))
+    if differing:
+        is_, want = ({key: r.get(key) for key in differing} for r in (found, recipe))
+        raise DatasetError(
+            f'{config.folder} holds clips made with {is_}, not {want}: name another folder'
+        )
+
+
+def _choose(
+    rng: np.random.Generator, names: tuple[str, ...], weights: tuple[float, ...], field: str
+) -> str:
+    if not weights:
+        return str(rng.choice(names))
+    fits = len(weights) == len(names) and min(weights) >= 0 and sum(weights) > 0
+    require(fits, field, weights, f'one number per name in {names}, 0 or more, not all 0')
+    return str(rng.choice(names, p=np.array(weights) / sum(weights)))

@@ -1,0 +1,267 @@
+"""Training clips straight from the simulator, made once and kept on disk.
+
+Clips go through the very pipeline of the node: sensor size, rectification, binning, padding.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import logging
+import multiprocessing
+import os
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from spike_depth_ros.events.camera import Camera
+from spike_depth_ros.events.config import SpikeConfig, require
+from spike_depth_ros.events.spikes import PixelMap, binning_factor, pixel_map
+from spike_depth_ros.learning.datasets.clip_file import (
+    ClipWindows,
+    read_clip_file,
+    write_clip_file,
+)
+from spike_depth_ros.learning.datasets.recipe import (
+    TEST_SEEDS,
+    TRAIN_SEEDS,
+    VALIDATION_SEEDS,
+    ClipPlan,
+    SyntheticConfig,
+    check_recipe,
+    clip_keys,
+    clip_path,
+    plan_clip,
+)
+from spike_depth_ros.learning.datasets.sample import (
+    DatasetError,
+    Sample,
+    bin_depth,
+    bin_image,
+    bin_sample,
+    grid_meta,
+    spikes_of,
+)
+
+__all__ = [
+    'TEST_SEEDS',
+    'TRAIN_SEEDS',
+    'VALIDATION_SEEDS',
+    'SyntheticClips',
+    'SyntheticConfig',
+    'generate',
+    'make_clip',
+    'open_synthetic',
+    'render_clip',
+]
+
+
+def render_clip(config: SyntheticConfig, plan: ClipPlan) -> list[Sample]:
+    """Simulates a clip: `stored_windows` samples of `stored_steps` steps, images included."""
+    from spike_depth_ros.sim import drive
+
+    sensor = _sensor(plan)
+    view = sensor.camera.rectified() if plan.rectified else sensor.camera
+    spikes = _stored(config)
+    pixels = _pixels(sensor.camera, spikes, plan.rectified)
+    windows = drive.clip(
+        plan.scene,
+        plan.seed,
+        plan.start_s,
+        config.stored_windows,
+        spikes.window_ms,
+        sensor,
+        view,
+        config.max_step_px,
+    )
+    world = drive.world_of(plan.scene, plan.seed)
+    shared = grid_meta('synthetic', f'{plan.scene}_{plan.name}', view, pixels) | {
+        'night': bool(world.light.night > 0.5),
+        'contrast': plan.threshold_on,
+        'condition': world.condition,
+        'window_ns': spikes.window_ns,
+    }
+    samples = []
+    for index, window in enumerate(windows):
+        counts, event_count = spikes_of(
+            [window.events], window.t0_ns, window.t1_ns, spikes, pixels
+        )
+        depth_m = bin_depth(window.depth_m, pixels.factor)
+        meta = {'index': index, 'stamp_ns': int(window.t1_ns), 'event_count': event_count}
+        image = bin_image(window.rgb, pixels.factor)
+        samples.append(Sample(counts, depth_m, np.isfinite(depth_m), image, shared | meta))
+    return samples
+
+
+class SyntheticClips(Sequence[list[Sample]]):
+    """The clips of a configuration; see `open_synthetic`."""
+
+    def __init__(self, config: SyntheticConfig) -> None:
+        check_recipe(config)
+        for sensor in config.sensors:
+            _coarser(config, sensor)
+        self._config = config
+        keys = clip_keys(config)
+        if config.cached_only:
+            keys = [key for key in keys if clip_path(config, *key).is_file()]
+            if not keys:
+                raise DatasetError(
+                    f'{config.folder} holds no {config.split} clips of worlds '
+                    f'{config.first_world} to {config.first_world + config.worlds - 1}: '
+                    'make some with generate(), or open with cached_only false'
+                )
+        self._keys = keys
+        self._parts = config.stored_windows // config.clip_windows
+
+    def __len__(self) -> int:
+        return len(self._keys) * self._parts
+
+    def __getitem__(self, index: int) -> list[Sample]:  # type: ignore[override]
+        if not -len(self) <= index < len(self):
+            raise IndexError(f'clip {index} of {len(self)}')
+        which, part = divmod(index % len(self), self._parts)
+        config, key = self._config, self._keys[which]
+        path = clip_path(config, *key)
+        if not path.is_file():
+            make_clip(config, *key)
+        first = part * config.clip_windows
+        wanted = ClipWindows(
+            first, first + config.clip_windows, config.spikes.steps, config.images
+        )
+        clip = read_clip_file(path, wanted)
+        factor = _coarser(config, plan_clip(config, *key).sensor)
+        return [bin_sample(sample, factor, config.spikes.multiple_px) for sample in clip]
+
+    def sizes(self) -> list[tuple[int, int]]:
+        """Height and width of the spike tensor of every clip, without reading any."""
+        from spike_depth_ros.sim.sensors import sensor_config
+
+        cameras = {name: sensor_config(name).camera for name in self._config.sensors}
+        grids = {name: _grid(camera, self._config.spikes) for name, camera in cameras.items()}
+        sizes = [grids[plan_clip(self._config, *key).sensor] for key in self._keys]
+        return [size for size in sizes for _ in range(self._parts)]
+
+
+def open_synthetic(config: SyntheticConfig) -> SyntheticClips:
+    """Opens the clips of a configuration, made as they are asked for unless `cached_only`.
+
+    Raises:
+        DatasetError: the folder holds clips of another recipe, or none.
+    """
+    return SyntheticClips(config)
+
+
+def make_clip(config: SyntheticConfig, seed: int, number: int) -> Path:
+    """Simulates one clip and puts it in the folder; the file appears when it is complete."""
+    path = clip_path(config, seed, number)
+    samples = render_clip(config, plan_clip(config, seed, number))
+    write_clip_file(path, samples, config.store_images)
+    return path
+
+
+def generate(config: SyntheticConfig, workers: int = 0) -> int:
+    """Makes all clips of a configuration that its folder lacks, on several cores.
+
+    An interrupted run is finished by the same call; training may read the folder meanwhile.
+
+    Args:
+        config: which clips.
+        workers: number of processes; 0 for one per core.
+
+    Returns:
+        The number of clips made.
+
+    Raises:
+        DatasetError: the folder holds clips of another recipe, or some clips could not be made.
+    """
+    from tqdm import tqdm
+
+    check_recipe(config)
+    keys = [key for key in clip_keys(config) if not clip_path(config, *key).is_file()]
+    worlds: dict[int, list[tuple[int, int]]] = {}
+    for key in keys:
+        worlds.setdefault(key[0], []).append(key)
+    failures: list[str] = []
+    # fresh processes: a fork would copy whatever threads and locks the caller has
+    pool = ProcessPoolExecutor(
+        workers or os.cpu_count() or 1, multiprocessing.get_context('spawn')
+    )
+    try:
+        tasks = [pool.submit(_make_clips, config, clips) for clips in worlds.values()]
+        with tqdm(total=len(keys), unit='clip', desc=f'{config.split} clips') as bar:
+            for task in as_completed(tasks):
+                made, failed = task.result()
+                failures += failed
+                bar.update(made)
+    finally:
+        pool.shutdown(cancel_futures=True)
+    if failures:
+        raise DatasetError(
+            f'{len(failures)} of {len(keys)} clips failed; the first: {failures[0]}'
+        )
+    return len(keys)
+
+
+def _make_clips(config: SyntheticConfig, keys: list[tuple[int, int]]) -> tuple[int, list[str]]:
+    """Makes clips one after the other: how many, and what went wrong with the others."""
+    import cv2
+
+    cv2.setNumThreads(1)
+    failures = []
+    for seed, number in keys:
+        try:
+            make_clip(config, seed, number)
+        except (ValueError, ArithmeticError, IndexError) as error:
+            # one bad world must not stop a night's work; `generate` reports it at the end
+            failures.append(f'{plan_clip(config, seed, number)}: {error!r}')
+            logging.getLogger(__name__).warning('%s', failures[-1])
+    return len(keys) - len(failures), failures
+
+
+def _sensor(plan: ClipPlan) -> Any:
+    """The sensor of a plan: a preset with another lens, threshold and noise."""
+    from spike_depth_ros.sim.sensors import sensor_config
+
+    preset = sensor_config(plan.sensor)
+    lens = preset.camera
+    mismatch = preset.threshold_sigma / preset.threshold_on
+    return dataclasses.replace(
+        preset,
+        camera=dataclasses.replace(lens, fx=lens.fx * plan.zoom, fy=lens.fy * plan.zoom),
+        threshold_on=plan.threshold_on,
+        threshold_off=plan.threshold_off,
+        threshold_sigma=mismatch * plan.threshold_on,
+        shot_noise_hz=preset.shot_noise_hz * plan.noise,
+        leak_hz=preset.leak_hz * plan.noise,
+    )
+
+
+def _stored(config: SyntheticConfig) -> SpikeConfig:
+    """How events become the spikes on disk."""
+    return dataclasses.replace(
+        config.spikes, steps=config.stored_steps, max_width_px=config.stored_width_px
+    )
+
+
+def _coarser(config: SyntheticConfig, sensor: str) -> int:
+    """By how much the grid handed out is coarser than the one on disk."""
+    from spike_depth_ros.sim.sensors import sensor_config
+
+    width = sensor_config(sensor).camera.width
+    wanted, stored = (binning_factor(width, s) for s in (config.spikes, _stored(config)))
+    require(wanted % stored == 0, 'spikes.max_width_px', config.spikes.max_width_px,
+            f'one that bins {sensor} by a multiple of {stored}, as on disk')  # fmt: skip
+    return wanted // stored
+
+
+@functools.lru_cache(maxsize=32)
+def _pixels(camera: Camera, spikes: SpikeConfig, rectified: bool) -> PixelMap:
+    return pixel_map(camera.height, camera.width, spikes, camera if rectified else None)
+
+
+def _grid(camera: Camera, spikes: SpikeConfig) -> tuple[int, int]:
+    pixels = _pixels(camera, spikes, False)
+    return pixels.height, pixels.width

@@ -1,0 +1,347 @@
+"""One training step: a student runs through a clip, is told the depth, copies its teacher."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any
+
+import lightning
+import torch
+from torch import Tensor, nn
+
+from spike_depth_ros.estimation.estimator import Limits, interpret
+from spike_depth_ros.events.config import ConfigError
+from spike_depth_ros.learning import losses
+from spike_depth_ros.learning.batches import Batch
+from spike_depth_ros.learning.metrics import DepthMetrics, frame_metrics
+from spike_depth_ros.learning.optimizer import METHODS, follow, parameter_groups, rate
+from spike_depth_ros.learning.pictures import sample_picture
+from spike_depth_ros.learning.settings import TrainConfig
+from spike_depth_ros.network.head import Prediction
+from spike_depth_ros.network.spiking_transformer import SpikingTransformer
+from spike_depth_ros.network.teacher import Teacher
+
+STRIDE_PX = 8
+SMOOTHING = 0.98
+"""Logged losses are exponential means over some 50 iterations."""
+
+PICTURES = 6
+"""Validation clips that are shown as pictures."""
+
+FEATURE_LAYERS: dict[str, Callable[[Any], list[nn.Module]]] = {
+    'SpikingTransformer': lambda network: list(network.blocks),
+    'UNet': lambda network: [network.body.down[-1]],
+    'E2Depth': lambda network: list(network.residuals),
+    'SpikeT': lambda network: list(network.residuals),
+}
+"""Class of a network -> its layers of stride 8 that can learn from a teacher, last one deepest."""
+
+
+class FeatureTap:
+    """Overhears what some layers of a network put out.
+
+    Args:
+        network: one of `FEATURE_LAYERS`.
+        count: number of layers, the deepest ones.
+
+    Raises:
+        ConfigError: it has no such layers.
+    """
+
+    def __init__(self, network: nn.Module, count: int) -> None:
+        kind = type(network).__name__
+        layers = FEATURE_LAYERS[kind](network) if kind in FEATURE_LAYERS else []
+        if not layers:
+            raise ConfigError(
+                f'this {kind} has no layers that a teacher could show anything: train it without '
+                "(--teacher.name ''), or take one of " + ', '.join(sorted(FEATURE_LAYERS))
+            )
+        self.layers = layers[-count:]
+        self._heard: list[Tensor] = []
+        for layer in self.layers:
+            layer.register_forward_hook(
+                lambda _module, _inputs, output: self._heard.append(output)
+            )
+
+    def take(self) -> list[Tensor]:
+        """The outputs since the last call, (B, C, h, w) each: (T, B, C, h, w) is averaged."""
+        heard, self._heard = self._heard, []
+        return [maps.mean(0) if maps.ndim == 5 else maps for maps in heard]
+
+
+class DepthTraining(lightning.LightningModule):
+    """Trains a student, with or without a teacher.
+
+    Args:
+        config: of the run.
+        student: the network to train.
+        teacher: whose features it copies; it is not part of this module, so neither the
+            optimiser nor a saved state knows it.
+
+    Attributes:
+        averaged: the moving average of the student: what is validated and kept.
+        figures: of the last validation.
+        validated_at: the iteration of that; 0 before the first.
+        wall_s: time spent in training, over all sittings.
+    """
+
+    student: Any
+    averaged: Any
+
+    def __init__(
+        self, config: TrainConfig, student: nn.Module, teacher: Teacher | None = None
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.student = student
+        for norm in norms(student):
+            norm.momentum = config.optimizer.norm_momentum
+        self.averaged = copy.deepcopy(student).eval().requires_grad_(False)
+        self.metrics = DepthMetrics()
+        self.figures: dict[str, float] = {}
+        self.validated_at = 0
+        self.wall_s = 0.0
+        self._since_s = time.monotonic()
+        self._shown: list[tuple] = []
+        self._smoothed: dict[str, tuple[Tensor | float, int]] = {}
+        self._teacher = (teacher,)  # in a tuple: a module held directly would become a part
+        self._tap: FeatureTap | None = None
+        self.adapters = nn.ModuleList()
+        if teacher is not None:
+            self._tap = FeatureTap(student, len(teacher.channels))
+            widths = _feature_widths(student, self._tap, config.spikes.steps)
+            wanted = teacher.channels[-len(widths) :]
+            self.adapters.extend(
+                nn.Identity() if i == o else nn.Conv2d(i, o, 1)
+                for i, o in zip(widths, wanted, strict=True)
+            )
+
+    @property
+    def teacher(self) -> Teacher | None:
+        """The frozen teacher."""
+        return self._teacher[0]
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Lets the batch normalisations rest in the later part of the run."""
+        schedule, optimizer = self.config.schedule, self.config.optimizer
+        if self.global_step >= optimizer.freeze_norms * schedule.max_iterations:
+            for norm in norms(self.student):
+                norm.eval()
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The loss of a batch of clips, averaged over the windows that are learnt from."""
+        totals: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=self.device))
+        state = None
+        windows, schedule = len(batch.spikes), self.config.schedule
+        warm = max(windows - (schedule.clip_windows - schedule.warm_windows), 0)
+        for k in range(windows):
+            if state is not None:
+                state = carried(state, self._kept(k, batch.focal_px))
+            seen = network_input(self.student, batch, k)
+            if k < warm:
+                # on a CPU the kernels for learning are the fast ones for a batch
+                with torch.set_grad_enabled(self.device.type == 'cpu'):
+                    state = carry(self.student, seen, state)
+                # older torch would hand its half-precision copies of the weights, made without
+                # a gradient, to the windows that are learnt from
+                torch.clear_autocast_cache()
+                if self._tap is not None:
+                    self._tap.take()  # nothing is compared with these
+                continue
+            answer, state = self.student.step(seen, state)
+            for name, term in self._window_losses(answer, batch, k).items():
+                totals[name] = totals[name] + term / (windows - warm)
+        loss = torch.stack(list(totals.values())).sum()
+        self._log_smoothed({'loss': loss, **totals})
+        return loss
+
+    def _log_smoothed(self, values: dict[str, Tensor]) -> None:
+        """Logs means over the last iterations: single batches of mixed scenes say little."""
+        for name, value in values.items():
+            mean, count = self._smoothed.get(name, (0.0, 0))
+            keep = min(count / (count + 1), SMOOTHING)
+            self._smoothed[name] = (keep * mean + (1 - keep) * value.detach(), count + 1)
+        means = {name: mean for name, (mean, _) in self._smoothed.items()}
+        self.log('loss', means.pop('loss'), prog_bar=True, batch_size=1)
+        self.log_dict({f'train/{name}': mean for name, mean in means.items()}, batch_size=1)
+
+    def _window_losses(self, answer: Prediction, batch: Batch, k: int) -> dict[str, Tensor]:
+        config = self.config
+        truth = losses.target(batch.depth_m[k], batch.focal_px, config.depth_range)
+        terms = losses.depth_losses(answer, truth, config.depth_range, config.loss)
+        if self._tap is None:
+            return terms
+        return terms | self._imitation(self._tap.take(), batch, k)
+
+    def _imitation(self, own: list[Tensor], batch: Batch, k: int) -> dict[str, Tensor]:
+        """What the student's features of window k lack of the teacher's, where it had an image.
+
+        Where none had one the terms are 0, but there: all processes learn the same parameters.
+        """
+        weights, spikes = self.config.loss, batch.spikes[k]
+        assert self.teacher is not None
+        height, width = spikes.shape[-2:]
+        image = spikes.new_zeros(spikes.shape[1], 3, height, width)
+        if batch.image is not None:
+            image = batch.image[k]
+        mask = batch.pictured[k].view(-1, 1, 1, 1).expand(-1, 1, *own[0].shape[-2:])
+        if weights.only_event_patches:
+            mask = mask & losses.patches_with_events(spikes, STRIDE_PX)
+        pairs = list(zip(own, self.adapters, self.teacher(image)[-len(own) :], strict=True))
+        parts: dict[str, list[Tensor]] = {}
+        for maps, adapter, wanted in pairs:
+            if weights.domain:
+                parts.setdefault('domain', []).append(
+                    weights.domain * losses.domain_loss(adapter(maps), wanted, mask)
+                )
+            if weights.semantic:
+                parts.setdefault('semantic', []).append(
+                    weights.semantic * losses.semantic_loss(maps, wanted, mask)
+                )
+        return {name: torch.stack(terms).mean() for name, terms in parts.items()}
+
+    def _kept(self, k: int, like: Tensor) -> Tensor:
+        """(B,) bool: which clips of this process carry their state into window k."""
+        schedule = self.config.schedule
+        seed = hash((schedule.seed, self.global_step, k)) % 2**63
+        generator = torch.Generator().manual_seed(seed)
+        draws = torch.rand(schedule.batch_size, generator=generator)
+        own = draws[self.global_rank :: self.trainer.world_size]
+        return (own >= schedule.rest).to(like.device)
+
+    def optimizer_step(self, *arguments: Any, **options: Any) -> None:
+        """One step; the average of the weights follows at once, before anyone saves it."""
+        super().optimizer_step(*arguments, **options)
+        done = self.global_step + 1
+        decay = min(self.config.optimizer.ema_decay, (1 + done) / (10 + done))
+        follow(self.averaged, self.student, decay)
+        now = time.monotonic()
+        self.wall_s, self._since_s = self.wall_s + now - self._since_s, now
+
+    def on_validation_start(self) -> None:
+        """Validates in eval mode, whatever the loop has set."""
+        self.averaged.eval()
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Adds the last window of one clip to the error figures."""
+        state = None
+        for k in range(len(batch.spikes)):
+            answer, state = self.averaged.step(network_input(self.averaged, batch, k), state)
+        maps = torch.cat(answer, dim=1).float().cpu().numpy()
+        for i, (height, width) in enumerate(batch.size.tolist()):
+            image = maps[i, :, :height, :width]
+            scale = float(batch.focal_px[i]) / self.config.depth_range.focal_px
+            depth_m, confidence = interpret(
+                image, self.config.depth_range, scale, Limits(0.0, math.inf, 0.0)
+            )
+            truth_m = batch.depth_m[-1, i, 0, :height, :width].cpu().numpy()
+            cap_m = self.config.schedule.cap_m
+            self.metrics.update(frame_metrics(depth_m, confidence, truth_m, cap_m))
+            if len(self._shown) < PICTURES and batch_idx % 3 == 0:
+                spikes = batch.spikes[-1, :, i, :, :height, :width].cpu().numpy()
+                self._shown.append((spikes, truth_m, depth_m, confidence))
+
+    def on_validation_epoch_end(self) -> None:
+        """Closes the error figures of this validation."""
+        figures = self.metrics.compute()
+        self.metrics.reset()
+        if self.trainer.sanity_checking:  # of one clip, by weights that have learnt nothing
+            self._shown = []
+            return
+        self.figures, self.validated_at = figures, self.global_step
+        known = {k: float(v) for k, v in self.figures.items() if not math.isnan(v)}
+        self.log_dict({f'validation/{name}': value for name, value in known.items()})
+        self.log('abs_rel', self.figures['abs_rel'], prog_bar=True, logger=False)
+        board = getattr(self.logger, 'experiment', None)
+        if board is not None and hasattr(board, 'add_image'):
+            for i, shown in enumerate(self._shown):
+                board.add_image(
+                    f'validation/{i}', sample_picture(*shown), self.global_step, dataformats='HWC'
+                )
+        self._shown = []
+
+    def configure_optimizers(self) -> Any:
+        """The optimiser with its schedule, per iteration."""
+        config = self.config.optimizer
+        parts = nn.ModuleList([self.student, self.adapters])
+        groups = parameter_groups(parts, config)
+        # all tensors in a few calls; `fused` would do it in one, but lightning does not clip then
+        optimizer = METHODS[config.name](groups, lr=config.learning_rate, foreach=True)
+        total = self.config.schedule.max_iterations
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda iteration: rate(iteration, total, config)
+        )
+        return {'optimizer': optimizer,
+                'lr_scheduler': {'scheduler': schedule, 'interval': 'step'}}  # fmt: skip
+
+    def on_fit_start(self) -> None:
+        """Takes the teacher to the device that the student is on."""
+        if isinstance(self.teacher, nn.Module) or hasattr(self.teacher, 'to'):
+            self.teacher.to(self.device)  # type: ignore[union-attr]
+        self._since_s = time.monotonic()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keeps the time spent and the figures beside the weights."""
+        checkpoint['wall_s'] = self.wall_s
+        figures = {name: float(value) for name, value in self.figures.items()}
+        checkpoint['validation'] = (self.validated_at, figures)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Goes on counting the time, and knows what the last validation found."""
+        self.wall_s = float(checkpoint['wall_s'])
+        self.validated_at, self.figures = checkpoint.get('validation', (0, {}))
+
+
+def norms(network: nn.Module) -> list[nn.BatchNorm2d]:
+    """All batch normalisations of a network."""
+    return [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+
+
+def network_input(network: nn.Module, batch: Batch, k: int) -> Tensor:
+    """What the network reads of window k: spikes (T, B, 2, H, W), or the image (B, 3, H, W).
+
+    Raises:
+        ValueError: it reads images and the data lacks one.
+    """
+    if getattr(network, 'reads', 'spikes') == 'spikes':
+        return batch.spikes[k]
+    if batch.image is None or not batch.pictured[k].all():
+        raise ValueError(f'{type(network).__name__} reads images, and this data set lacks some')
+    return batch.image[k]
+
+
+def carry(network: Any, seen: Tensor, state: Any) -> Any:
+    """A network's state after a window, without an answer where it can do without."""
+    if isinstance(network, SpikingTransformer):
+        return network.carry(seen, state)
+    return network.step(seen, state)[1]
+
+
+def carried(state: Any, keep: Tensor) -> Any:
+    """A network's state for the next window: cut off from the past, at rest where not kept.
+
+    Args:
+        state: tensors (B, ...) in tuples, named or not, of any depth; None stays None.
+        keep: (B,) bool.
+    """
+    if state is None:
+        return None
+    if isinstance(state, Tensor):
+        mask = keep.view(-1, *[1] * (state.ndim - 1))
+        return torch.where(mask, state.detach(), torch.zeros_like(state))
+    parts = [carried(part, keep) for part in state]
+    return type(state)(*parts) if hasattr(state, '_fields') else tuple(parts)
+
+
+def _feature_widths(network: nn.Module, tap: FeatureTap, steps: int) -> list[int]:
+    """Channels of what the tap hears, found out on an empty window."""
+    was_training = network.training
+    network.eval()
+    with torch.no_grad():
+        network(torch.zeros(steps, 1, 2, 32, 32, dtype=torch.uint8))
+    network.train(was_training)
+    return [maps.shape[1] for maps in tap.take()]

@@ -1,0 +1,188 @@
+"""Results of an evaluation as JSON, Markdown and a page with pictures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from spike_depth_ros.estimation.pictures import confidence_colors, depth_colors, event_colors
+from spike_depth_ros.learning import pages
+from spike_depth_ros.learning.evaluation import Result, Shown, plain
+from spike_depth_ros.learning.pictures import COLOR_MAP, FAR_M, NEAR_M
+
+COLUMNS: dict[str, str] = {
+    'abs_rel': 'Abs Rel',
+    'sq_rel': 'Sq Rel',
+    'mae': 'MAE [m]',
+    'rmse': 'RMSE [m]',
+    'rmse_log': 'RMSE log',
+    'silog': 'SI log',
+    'delta1': 'δ<1.25',
+    'delta2': 'δ<1.25²',
+    'delta3': 'δ<1.25³',
+    'false_obstacles': 'false obst.',
+    'missed_obstacles': 'missed obst.',
+    'aurc': 'AURC',
+    'ece': 'ECE',
+}
+"""Figure -> heading, in the order of the main table."""
+
+BANDS = {'abs_rel_0_10m': '0-10 m', 'abs_rel_10_20m': '10-20 m', 'abs_rel_20_40m': '20-40 m',
+         'abs_rel_40_80m': '40-80 m'}  # fmt: skip
+
+Table = tuple[list[str], list[list[Any]]]
+
+
+def main_table(results: Sequence[Result], extra: dict[str, dict[str, Any]]) -> Table:
+    """One row per contestant.
+
+    Args:
+        results: of the evaluation.
+        extra: contestant -> further columns, such as energy.
+    """
+    more = list(dict.fromkeys(key for columns in extra.values() for key in columns))
+    rows = [
+        [
+            r.name, r.parameters, *(r.figures[key] for key in COLUMNS), r.infer_ms,
+            *(extra.get(r.name, {}).get(key, '') for key in more),
+        ]
+        for r in results
+    ]  # fmt: skip
+    return ['', 'parameters', *COLUMNS.values(), 'ms', *more], rows
+
+
+def band_table(results: Sequence[Result]) -> Table:
+    """Abs Rel by distance."""
+    rows = [[r.name, *(r.figures[key] for key in BANDS)] for r in results]
+    return ['Abs Rel', *BANDS.values()], rows
+
+
+def group_tables(results: Sequence[Result]) -> dict[str, Table]:
+    """Abs Rel of each part of each group that has more than one part."""
+    tables = {}
+    for group, parts in results[0].groups.items():
+        if len(parts) > 1:
+            counts = [f'{part} ({parts[part]["frames"]:.0f})' for part in parts]
+            rows = [[r.name, *(r.groups[group][part]['abs_rel'] for part in parts)]
+                    for r in results]  # fmt: skip
+            tables[group] = (['Abs Rel', *counts], rows)
+    return tables
+
+
+def markdown(table: Table) -> str:
+    """A table in Markdown; floats have three significant digits."""
+    header, rows = table
+    lines = ['| ' + ' | '.join(header) + ' |', '|' + '---|' * len(header)]
+    lines += ['| ' + ' | '.join(map(_cell, row)) + ' |' for row in rows]
+    return '\n'.join(lines) + '\n'
+
+
+def write_report(
+    folder: Path,
+    title: str,
+    facts: dict[str, Any],
+    results: Sequence[Result],
+    shown: Sequence[Shown],
+    extra: dict[str, dict[str, Any]],
+) -> Path:
+    """Writes results.json, results.md, index.html and the pictures.
+
+    Args:
+        folder: made if it is not there.
+        title: of the page.
+        facts: what the figures hold for: data, cap, alignment, machine.
+        results: one per contestant.
+        shown: clips with everybody's answers.
+        extra: see `main_table`.
+
+    Returns:
+        The page.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    contents = {'facts': facts, 'results': [plain(r) | extra.get(r.name, {}) for r in results]}
+    (folder / 'results.json').write_text(json.dumps(contents, indent=1) + '\n', encoding='utf-8')
+    tables = {'': main_table(results, extra), 'By distance': band_table(results)}
+    tables |= {f'By {group}': table for group, table in group_tables(results).items()}
+    said = [f'{key}: {value}' for key, value in facts.items()]
+    text = '\n'.join(
+        [f'# {title}', '', *said, '',
+         *(f'## {name}\n\n{markdown(table)}' if name else markdown(table)
+           for name, table in tables.items())]
+    )  # fmt: skip
+    (folder / 'results.md').write_text(text, encoding='utf-8')
+    sections = [
+        pages.section(name or 'Error', pages.table(*table)) for name, table in tables.items()
+    ]
+    sections.append(pages.section('Confidence', *_curves(folder, results)))
+    sections.append(pages.section('Pictures', *_pictures(folder, results, shown)))
+    page = folder / 'index.html'
+    pages.write_page(page, title, ' · '.join(said), sections)
+    return page
+
+
+def clip_picture(clip: Shown) -> np.ndarray:
+    """Events and truth above; below, what each contestant answered and how sure it was.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+    """
+    truth_m = clip.sample.depth_m
+    height, width = truth_m.shape
+    pairs = [(event_colors(clip.sample.spikes[..., :height, :width]), _depth(truth_m))]
+    pairs += [(_depth(a.depth_m), confidence_colors(a.confidence)) for a in clip.answers]
+    gap = np.full((height, 4, 3), 255, np.uint8)
+    columns = [np.concatenate([left, gap, right], axis=1) for left, right in pairs]
+    line = np.full((4, columns[0].shape[1], 3), 255, np.uint8)
+    return np.concatenate([part for column in columns for part in (column, line)][:-1])
+
+
+def _depth(depth_m: np.ndarray) -> np.ndarray:
+    return depth_colors(depth_m, COLOR_MAP, NEAR_M, FAR_M)
+
+
+def _pictures(folder: Path, results: Sequence[Result], shown: Sequence[Shown]) -> list[str]:
+    names = ', '.join(r.name for r in results)
+    figures = []
+    for i, clip in enumerate(shown):
+        file = f'clip_{i}.png'
+        cv2.imwrite(str(folder / file), clip_picture(clip)[..., ::-1])
+        place = f'{clip.sample.meta.get("sequence", "")}, {clip.sample.meta.get("sensor", "")}'
+        figures.append(
+            pages.figure(file, f'{place}: events and truth; depth and confidence of {names}')
+        )
+    return [pages.row(figures)]
+
+
+def _curves(folder: Path, results: Sequence[Result]) -> list[str]:
+    """Risk against coverage, and share right against confidence."""
+    import matplotlib as mpl
+
+    mpl.use('Agg')
+    from matplotlib import pyplot as plt
+
+    plots = (
+        ('coverage', 'risk', 'share of the surest pixels', 'their Abs Rel'),
+        ('confidence', 'share_right', 'confidence', 'share right'),
+    )
+    figure, axes = plt.subplots(1, 2, figsize=(10, 4), constrained_layout=True)
+    for axis, (x, y, across, up) in zip(axes, plots, strict=True):
+        for result in results:
+            axis.plot(result.curves[x], result.curves[y], marker='.', label=result.name)
+        axis.set(xlabel=across, ylabel=up)
+        axis.grid(alpha=0.3)
+    axes[1].plot([0, 1], [0, 1], color='grey', linestyle=':')
+    axes[0].legend()
+    figure.savefig(folder / 'confidence.png', dpi=90)
+    plt.close(figure)
+    return [pages.figure('confidence.png', 'risk-coverage curve; calibration of the confidence')]
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return '' if value != value else f'{value:.3g}'
+    return f'{value:,}' if isinstance(value, int) else str(value)

@@ -1,0 +1,386 @@
+"""A training run: a folder in which the same command begins, goes on, and ends.
+
+The folder holds config.json, the state from which to go on, TensorBoard's log, and the two
+checkpoints that the node can run: best.safetensors and last.safetensors.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import dataclasses
+import json
+import logging
+import signal
+import threading
+import warnings
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from lightning.pytorch.callbacks import TQDMProgressBar
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch import nn
+from torch.utils.data import ConcatDataset, DataLoader, Subset
+
+from spike_depth_ros.events.config import ConfigError, to_dict
+from spike_depth_ros.learning.batches import (
+    DrawnBatches,
+    TrainingClips,
+    groups_by_size,
+    loader,
+    open_clips,
+    spread,
+)
+from spike_depth_ros.learning.module import DepthTraining
+from spike_depth_ros.learning.settings import TeacherChoice, TrainConfig
+from spike_depth_ros.network.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from spike_depth_ros.network.registry import PRESETS, build
+from spike_depth_ros.network.teacher import TEACHERS, CachedTeacher, Teacher
+
+log = logging.getLogger(__name__)
+
+STATE, CONFIG, BEST, LAST = 'state.ckpt', 'config.json', 'best.safetensors', 'last.safetensors'
+FREE_TO_CHANGE = ('machine',)
+"""What may differ when a run goes on; so may `schedule.max_iterations`."""
+
+
+class TrainingError(ValueError):
+    """A run cannot begin or go on; the sentence says why."""
+
+
+class ClipsOfRun(lightning.LightningDataModule):
+    """The training and validation clips of a run.
+
+    Args:
+        config: of the run.
+        reads_images: whether the student looks at colour images.
+        taught: whether a teacher does, who is not there in a validation.
+    """
+
+    def __init__(self, config: TrainConfig, reads_images: bool, taught: bool) -> None:
+        super().__init__()
+        self.config = config
+        data, shared = config.data, (config.spikes, config.schedule.clip_windows)
+        sets = [data.train, data.more] if data.more else [data.train]
+        opened = [open_clips(data.name, each, *shared, reads_images or taught) for each in sets]
+        self.training: Any = ConcatDataset(opened)  # type: ignore[arg-type]
+        self.validation = open_clips(data.name, data.validation, *shared, reads_images)
+        self.groups = groups_by_size(opened[0], data.augment)
+        for further in opened[1:]:
+            self.groups += [
+                [len(opened[0]) + index for index in group] * data.more_times
+                for group in groups_by_size(further, data.augment)
+            ]
+
+    def train_dataloader(self) -> DataLoader:
+        """Batches from the iteration that the run has reached."""
+        config, trainer = self.config, self._trainer
+        batches = DrawnBatches(
+            self.groups, config.schedule.batch_size, config.schedule.max_iterations,
+            config.schedule.seed, trainer.global_rank, trainer.world_size,
+        )  # fmt: skip
+        batches.start = trainer.global_step
+        clips = TrainingClips(self.training, config.data.augment)
+        return loader(clips, config.data.workers, batch_sampler=batches)
+
+    def val_dataloader(self) -> DataLoader:
+        """This process' share of the validation clips, one at a time."""
+        chosen = spread(len(self.validation), self.config.schedule.validation_clips)
+        if len(chosen) < self._trainer.world_size:
+            raise ConfigError(
+                f'{len(chosen)} validation clips for {self._trainer.world_size} processes, '
+                'expected one for each: raise schedule.validation_clips or lower machine.devices'
+            )
+        part = chosen[self._trainer.global_rank :: self._trainer.world_size]
+        return loader(Subset(self.validation, part), min(self.config.data.workers, 1))  # type: ignore[arg-type]
+
+    @property
+    def _trainer(self) -> lightning.Trainer:
+        assert self.trainer is not None
+        return self.trainer
+
+
+class Keeper(lightning.Callback):
+    """Keeps the state of the run and its checkpoints.
+
+    Args:
+        folder: of the run.
+        config: of the run.
+        name: of the network in `MODELS`.
+    """
+
+    def __init__(self, folder: Path, config: TrainConfig, name: str) -> None:
+        self.folder, self.config, self.name = folder, config, name
+        self.best = float('inf')
+        self._clips = 0
+        self._stopping = False
+        self._handlers: dict[int, Any] = {}
+
+    def on_train_start(self, trainer: Any, module: Any) -> None:
+        """From here on a signal ends the run after a whole step; lightning's would cut it."""
+        clips = len(trainer.datamodule.training)
+        if self._clips not in (0, clips):
+            log.warning('the run began with %s clips and goes on with %s: its batches are others '
+                        'than they would have been', self._clips, clips)  # fmt: skip
+        self._clips = clips
+        if threading.current_thread() is threading.main_thread():
+            self._handlers = {
+                number: signal.signal(number, self._stop)
+                for number in (signal.SIGINT, signal.SIGTERM)
+            }
+
+    def _stop(self, number: int, frame: Any) -> None:
+        self._stopping = True
+        signal.signal(number, signal.SIG_DFL)  # the next one ends it at once
+        log.info('stopping after this step')
+
+    def teardown(self, trainer: Any, module: Any, stage: str) -> None:
+        """Gives the signals back."""
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        self._handlers = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """What to remember between two sittings."""
+        return {'best': self.best, 'clips': self._clips}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Remembers it."""
+        self.best = float(state_dict['best'])
+        self._clips = int(state_dict.get('clips', 0))
+
+    def on_train_batch_end(self, trainer: Any, module: Any, *_: Any) -> None:
+        """Saves the state now and then."""
+        step, schedule = trainer.global_step, self.config.schedule
+        if step % schedule.validate_every == 0:
+            return  # a validation follows, after which the state holds what it found
+        # any process may have been told; all stop together, after a whole step
+        stopping = self._is_told(trainer)
+        if stopping or step % schedule.save_every == 0:
+            self._save_state(trainer)
+        if stopping:
+            raise self._interrupted()
+
+    def on_validation_end(self, trainer: Any, module: Any) -> None:
+        """Saves the checkpoints for the node, then the state."""
+        if trainer.sanity_checking or not trainer.global_step:
+            return
+        self._save_weights(trainer, module, LAST)
+        if module.figures['abs_rel'] < self.best:
+            self.best = module.figures['abs_rel']
+            self._save_weights(trainer, module, BEST)
+        self._save_state(trainer)
+        if self._is_told(trainer):
+            raise self._interrupted()
+
+    def _is_told(self, trainer: Any) -> bool:
+        return trainer.strategy.reduce_boolean_decision(self._stopping, all=False)
+
+    def _interrupted(self) -> TrainingError:
+        state = str(self.folder / STATE)
+        return TrainingError(f'interrupted; the same command goes on from {state!r}')
+
+    def on_train_end(self, trainer: Any, module: Any) -> None:
+        """Saves everything once more."""
+        self._save_state(trainer)
+        self._save_weights(trainer, module, LAST)
+        if not (self.folder / BEST).exists():
+            self._save_weights(trainer, module, BEST)
+
+    def _save_state(self, trainer: Any) -> None:
+        part = self.folder / f'{STATE}.part'
+        trainer.save_checkpoint(part)
+        if trainer.is_global_zero:
+            part.replace(self.folder / STATE)
+
+    def _save_weights(self, trainer: Any, module: DepthTraining, file: str) -> None:
+        if not trainer.is_global_zero:
+            return
+        network = module.averaged if self.config.optimizer.ema_decay else module.student
+        save_checkpoint(self.folder / file, Checkpoint(
+            network, self.name, self.config.spikes, self.config.depth_range,
+            card(self.config, module),
+        ))  # fmt: skip
+
+
+def card(config: TrainConfig, module: DepthTraining) -> dict[str, Any]:
+    """What a checkpoint says of how it came about."""
+    return {
+        'trained': True,
+        'preset': config.model.name,
+        'data': {'name': config.data.name, 'train': config.data.train, 'more': config.data.more,
+                 'more_times': config.data.more_times, 'validation': config.data.validation},
+        'teacher': config.teacher.name,
+        'clip_windows': config.schedule.clip_windows,
+        'seed': config.schedule.seed,
+        'iterations': module.global_step,
+        'batch_size': config.schedule.batch_size,
+        'wall_s': round(module.wall_s, 1),
+        'validation': {'cap_m': config.schedule.cap_m, 'iteration': module.validated_at} | {
+            name: None if value != value else round(float(value), 5)
+            for name, value in module.figures.items()
+        },
+    }  # fmt: skip
+
+
+def train(config: TrainConfig, folder: Path) -> Path:
+    """Trains, from the beginning or from where the folder says.
+
+    Args:
+        config: of the run.
+        folder: of the run; made if it is not there.
+
+    Returns:
+        The best checkpoint.
+
+    Raises:
+        TrainingError: the folder holds a run with another configuration, or it was interrupted.
+        ConfigError: a choice that is not to be had.
+    """
+    name = PRESETS.get(config.model.name, (config.model.name,))[0]
+    if config.machine.threads:
+        torch.set_num_threads(config.machine.threads)
+    keep_freed_memory()
+    lightning.seed_everything(config.schedule.seed, verbose=False)
+    student = make_student(config)
+    claim(folder, config, student)
+    reads_images = getattr(student, 'reads', 'spikes') == 'image'
+    clips = ClipsOfRun(config, reads_images, bool(config.teacher.name))
+    teacher = make_teacher(config.teacher)  # after the data, for it may have to be downloaded
+    module = DepthTraining(config, student, teacher)
+    log.info(
+        '%s: %s parameters, %s training clips, %s validation clips; %s',
+        config.model.name, f'{sum(p.numel() for p in student.parameters()):,}',
+        len(clips.training), len(clips.validation), folder,
+    )  # fmt: skip
+    state = folder / STATE
+    logging.getLogger('lightning.pytorch').setLevel(logging.WARNING)
+    trainer = make_trainer(config, folder, Keeper(folder, config, name))
+    with warnings.catch_warnings():
+        # batches follow from the iteration: they are resumable, in another way than asked for
+        warnings.filterwarnings('ignore', message='.*dataloader is not resumable.*')
+        warnings.filterwarnings('ignore', message='.*does not have many workers.*')
+        # the averaged weights are never trained: they are in eval mode on purpose
+        warnings.filterwarnings('ignore', message='.*in eval mode at the start of training.*')
+        warnings.filterwarnings('ignore', message='.*smaller than the logging interval.*')
+        # the error figures are gathered by their metric, the losses logged are of one process
+        warnings.filterwarnings('ignore', message='.*sync_dist=True.*')
+        warnings.filterwarnings('ignore', message='.*LeafSpec.* is deprecated.*')
+        trainer.fit(module, clips, ckpt_path=state if state.exists() else None, weights_only=True)
+        if module.validated_at < trainer.global_step:  # the length is no multiple of the interval
+            trainer.validate(module, clips, verbose=False)
+    return folder / BEST
+
+
+def keep_freed_memory() -> None:
+    """Lets the allocator keep what a step frees, for the next step asks for the same again.
+
+    glibc would give the large maps back to the system, which clears every page on its return:
+    a tenth of the time of a step on a CPU. Does nothing elsewhere.
+    """
+    mallopt = getattr(ctypes.CDLL(None), 'mallopt', None)
+    if mallopt is not None:
+        mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD
+        mallopt(-1, (1 << 31) - 1)  # M_TRIM_THRESHOLD
+
+
+def make_student(config: TrainConfig) -> nn.Module:
+    """The network to train, fresh or from a checkpoint of the same shape."""
+    student = build(config.model.name, config.model.config, config.spikes.steps)
+    if config.model.weights:
+        start = load_checkpoint(config.model.weights)
+        if start.model_config != student.config:
+            raise ConfigError(
+                f'{config.model.weights!r} holds {start.model_config}, the run asks for '
+                f'{student.config}: make model.name and model.config the same'
+            )
+        for name, had, has in (
+            ('depth_range', start.depth_range, config.depth_range),
+            ('spikes', start.spikes, config.spikes),
+        ):
+            if had != has:
+                log.warning('%s was trained with %s %s, this run has %s: its first answers will '
+                            'be off', config.model.weights, name, had, has)  # fmt: skip
+        student.load_state_dict(start.model.state_dict())
+    # convolutions on the CPU are up to twice as fast on this layout, in bfloat16 above all
+    return student.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+
+
+def make_teacher(choice: TeacherChoice) -> Teacher | None:
+    """The teacher that was chosen, with its cache."""
+    if not choice.name:
+        return None
+    if choice.name not in TEACHERS:
+        raise ConfigError(f'no teacher {choice.name!r}; there are {sorted(TEACHERS)}')
+    teacher = TEACHERS[choice.name](choice.source)
+    return CachedTeacher(teacher, choice.cache) if choice.cache else teacher
+
+
+def make_trainer(config: TrainConfig, folder: Path, keeper: Keeper) -> lightning.Trainer:
+    """Lightning's loop as the configuration wants it."""
+    machine, schedule = config.machine, config.schedule
+    return _lightning(
+        accelerator=machine.accelerator,
+        devices=machine.devices or 'auto',
+        num_nodes=machine.nodes,
+        strategy=machine.strategy,
+        precision=machine.precision,
+        max_steps=schedule.max_iterations,
+        max_epochs=-1,
+        val_check_interval=schedule.validate_every,
+        check_val_every_n_epoch=None,
+        num_sanity_val_steps=1,
+        log_every_n_steps=schedule.log_every,
+        gradient_clip_val=config.optimizer.clip_norm or None,
+        use_distributed_sampler=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        callbacks=[keeper, TQDMProgressBar(refresh_rate=schedule.log_every)],
+        logger=TensorBoardLogger(folder, name='', version=''),
+        default_root_dir=folder,
+    )
+
+
+def _lightning(**options: Any) -> lightning.Trainer:
+    try:
+        return lightning.Trainer(**options)
+    except MisconfigurationException as error:
+        raise ConfigError(f'machine cannot be had here: {error}') from error
+
+
+def claim(folder: Path, config: TrainConfig, student: nn.Module) -> None:
+    """Writes the configuration into the run's folder, or checks that it is this run's.
+
+    The network is written out: what a preset means may change from one version to the next.
+
+    Raises:
+        TrainingError: the folder belongs to another run.
+    """
+    file = folder / CONFIG
+    wanted = json.loads(json.dumps(dataclasses.asdict(config)))
+    wanted['network'] = to_dict(student.config)
+    if file.exists() and (folder / STATE).exists():
+        try:
+            found = json.loads(file.read_text(encoding='utf-8'))
+        except (OSError, ValueError) as error:
+            raise TrainingError(f'cannot read {str(file)!r}: {error}') from error
+        different = [
+            key for key in wanted
+            if key not in FREE_TO_CHANGE and _lasting(found.get(key)) != _lasting(wanted[key])
+        ]  # fmt: skip
+        if different:
+            raise TrainingError(
+                f'{str(folder)!r} holds a run with other settings in {different}: choose another '
+                '--out, or delete that folder to begin anew'
+            )
+    folder.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(wanted, indent=2) + '\n', encoding='utf-8')
+
+
+def _lasting(part: Any) -> Any:
+    """A part of the configuration without what may change between two sittings."""
+    if not isinstance(part, dict):
+        return part
+    return {key: value for key, value in part.items() if key not in ('max_iterations', 'workers')}

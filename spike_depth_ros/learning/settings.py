@@ -1,0 +1,273 @@
+"""What a training run is made of: one tree of frozen dataclasses, read from one YAML file."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from spike_depth_ros.events.config import DepthRange, SpikeConfig, require
+from spike_depth_ros.learning.datasets.augment import AugmentConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class LossConfig:
+    """Weights of the losses (0 leaves one out) and their constants; see `train.losses`.
+
+    Attributes:
+        laplace: likelihood of the depth error under the predicted scale; trains metres.
+        laplace_beta: 0 plain likelihood, 1 the depth gradient of an L1 loss.
+        scale_invariant: scale-invariant log loss.
+        scale_invariant_balance: lambda: how much of a common factor is forgiven, 0 to 1.
+        relative: relative error of metres: what is said to be farther than it is costs more than
+            what is said to be nearer.
+        gradient: multi-scale gradient loss.
+        gradient_scales: number of its scales.
+        range: cross-entropy of being within range.
+        beyond: pulls the depth of what is beyond range to the far end.
+        domain: L1 distance from the teacher's features.
+        semantic: distance from the teacher's similarities between patches.
+        only_event_patches: features are compared only at patches that saw an event.
+    """
+
+    laplace: float = 1.0
+    laplace_beta: float = 1.0
+    scale_invariant: float = 0.5
+    scale_invariant_balance: float = 0.85
+    relative: float = 0.0
+    gradient: float = 0.25
+    gradient_scales: int = 4
+    range: float = 0.5
+    beyond: float = 0.1
+    domain: float = 0.5
+    semantic: float = 0.5
+    only_event_patches: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ('laplace', 'scale_invariant', 'relative', 'gradient', 'range', 'beyond',
+                     'domain', 'semantic'):  # fmt: skip
+            require(getattr(self, name) >= 0, name, getattr(self, name), '0 or more')
+        for name in ('laplace_beta', 'scale_invariant_balance'):
+            require(0 <= getattr(self, name) <= 1, name, getattr(self, name), '0 to 1')
+        require(1 <= self.gradient_scales <= 8, 'gradient_scales', self.gradient_scales, '1 to 8')
+        require(
+            bool(self.laplace or self.scale_invariant or self.relative),
+            'laplace, scale_invariant and relative', 0.0,
+            'at least one above 0, or nothing trains the depth',
+        )  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelChoice:
+    """Which network to train.
+
+    Attributes:
+        name: of `MODELS` or `PRESETS`.
+        config: what differs from its default configuration.
+        weights: checkpoint to start from; '' for a fresh network.
+    """
+
+    name: str = 'spiking_transformer'
+    config: dict[str, Any] = dataclasses.field(default_factory=dict)
+    weights: str = ''
+
+
+@dataclasses.dataclass(frozen=True)
+class DataChoice:
+    """What to train on and what to validate with.
+
+    Attributes:
+        name: of `DATASETS`.
+        train: fields of that data set's configuration, for training.
+        validation: the same for validation; never the data that figures are published on.
+        augment: how strongly training clips are varied.
+        workers: processes that load; 0 loads between the steps.
+        more: fields for further training clips. They may have a `clip_windows` of their own; at
+            most as many windows are learnt from as of the others. Empty: none.
+        more_times: how often each of these comes while one of `train` comes once.
+    """
+
+    name: str = 'synthetic'
+    train: dict[str, Any] = dataclasses.field(default_factory=dict)
+    validation: dict[str, Any] = dataclasses.field(default_factory=dict)
+    augment: AugmentConfig = dataclasses.field(default_factory=AugmentConfig)
+    workers: int = 1
+    more: dict[str, Any] = dataclasses.field(default_factory=dict)
+    more_times: int = 1
+
+    def __post_init__(self) -> None:
+        require(self.workers >= 0, 'workers', self.workers, '0 or more')
+        require(self.more_times >= 1, 'more_times', self.more_times, 'at least 1')
+
+
+@dataclasses.dataclass(frozen=True)
+class TeacherChoice:
+    """Whom the student copies features from.
+
+    Attributes:
+        name: of `TEACHERS`; '' trains without a teacher.
+        source: where its weights are: a hub id, a folder or a checkpoint.
+        cache: folder for its features; '' asks it every time. Only worth it without
+            augmentation: a changed image is another image.
+    """
+
+    name: str = ''
+    source: str = ''
+    cache: str = ''
+
+
+OPTIMIZERS = ('adamw', 'muon')
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+    """The method of learning, with linear warm-up and cosine decay.
+
+    Attributes:
+        name: adamw (Loshchilov and Hutter, ICLR 2019) or muon (Jordan 2024).
+        learning_rate: the greatest.
+        final_rate: the last, as a part of the greatest.
+        warmup: iterations until the greatest.
+        weight_decay: of weights; biases, norms and neurons have none.
+        clip_norm: greatest norm of the gradient; 0 does not clip.
+        ema_decay: of the moving average of the weights, which is what is validated and kept;
+            0 keeps the weights themselves.
+        norm_momentum: of the running statistics of batch normalisations.
+        freeze_norms: part of the run after which these statistics stand still and are used, as
+            they will be on a robot. Batches of a few mixed scenes have statistics of their own,
+            to which a network would otherwise stay adapted.
+    """
+
+    name: str = 'adamw'
+    learning_rate: float = 2e-3
+    final_rate: float = 0.02
+    warmup: int = 200
+    weight_decay: float = 0.02
+    clip_norm: float = 1.0
+    ema_decay: float = 0.998
+    norm_momentum: float = 0.03
+    freeze_norms: float = 0.4
+
+    def __post_init__(self) -> None:
+        require(self.name in OPTIMIZERS, 'name', self.name, f'one of {OPTIMIZERS}')
+        require(self.learning_rate > 0, 'learning_rate', self.learning_rate, 'above 0')
+        require(0 <= self.final_rate <= 1, 'final_rate', self.final_rate, '0 to 1')
+        require(self.warmup >= 0, 'warmup', self.warmup, '0 or more')
+        require(self.weight_decay >= 0, 'weight_decay', self.weight_decay, '0 or more')
+        require(self.clip_norm >= 0, 'clip_norm', self.clip_norm, '0 or more')
+        require(0 <= self.ema_decay < 1, 'ema_decay', self.ema_decay, '0 to below 1')
+        require(0 < self.norm_momentum <= 1, 'norm_momentum', self.norm_momentum, 'above 0, to 1')
+        require(0 <= self.freeze_norms <= 1, 'freeze_norms', self.freeze_norms, '0 to 1')
+
+
+@dataclasses.dataclass(frozen=True)
+class Schedule:
+    """How long, how much at once, how often to look.
+
+    Attributes:
+        max_iterations: steps of the optimiser.
+        batch_size: clips per step, over all processes together.
+        clip_windows: consecutive windows per clip, through which the membranes run; their
+            state is carried on but the gradient ends at each window.
+        warm_windows: of these, the first so many only bring the membranes to where a running
+            camera would have them: no loss, no gradient, a fraction of the cost. Consecutive
+            windows show nearly the same; more clips per step teach more. Clips of another
+            length have as many windows that count, at their end, or all they have.
+        rest: probability that a clip goes back to rest before each window, so that the network
+            also learns to begin.
+        validate_every: iterations between validations.
+        validation_clips: clips of each validation, evenly spread; 0 takes all.
+        log_every: iterations between lines of the log.
+        save_every: iterations between saved states.
+        cap_m: cap of the validation's error figures.
+        seed: of weights, order and augmentation.
+    """
+
+    max_iterations: int = 4000
+    batch_size: int = 8
+    clip_windows: int = 1
+    warm_windows: int = 0
+    rest: float = 0.1
+    validate_every: int = 500
+    validation_clips: int = 160
+    log_every: int = 20
+    save_every: int = 200
+    cap_m: float = 80.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ('max_iterations', 'batch_size', 'clip_windows', 'validate_every',
+                     'log_every', 'save_every'):  # fmt: skip
+            require(getattr(self, name) >= 1, name, getattr(self, name), 'at least 1')
+        require(
+            0 <= self.warm_windows < self.clip_windows,
+            'warm_windows',
+            self.warm_windows,
+            f'0 to {self.clip_windows - 1}, below clip_windows',
+        )
+        require(self.validation_clips >= 0, 'validation_clips', self.validation_clips, '0 or more')
+        require(0 <= self.rest <= 1, 'rest', self.rest, '0 to 1')
+        require(self.cap_m > 0, 'cap_m', self.cap_m, 'above 0')
+
+
+@dataclasses.dataclass(frozen=True)
+class Machine:
+    """What it runs on; the names are lightning's.
+
+    Attributes:
+        accelerator: auto, cpu or gpu.
+        devices: number of processes per host, one device each; 0 for all there are.
+        nodes: hosts.
+        strategy: auto, ddp, ddp_find_unused_parameters_true...
+        precision: 32-true, bf16-mixed or 16-mixed.
+        threads: of each process for arithmetic; 0 leaves it to torch.
+    """
+
+    accelerator: str = 'auto'
+    devices: int = 1
+    nodes: int = 1
+    strategy: str = 'auto'
+    precision: str = '32-true'
+    threads: int = 0
+
+    def __post_init__(self) -> None:
+        require(self.devices >= 0, 'devices', self.devices, '0 or more')
+        require(self.nodes >= 1, 'nodes', self.nodes, 'at least 1')
+        require(self.threads >= 0, 'threads', self.threads, '0 or more')
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """One training run: everything that decides its outcome."""
+
+    model: ModelChoice = dataclasses.field(default_factory=ModelChoice)
+    data: DataChoice = dataclasses.field(default_factory=DataChoice)
+    spikes: SpikeConfig = dataclasses.field(default_factory=SpikeConfig)
+    depth_range: DepthRange = dataclasses.field(default_factory=DepthRange)
+    loss: LossConfig = dataclasses.field(default_factory=LossConfig)
+    teacher: TeacherChoice = dataclasses.field(default_factory=TeacherChoice)
+    optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
+    schedule: Schedule = dataclasses.field(default_factory=Schedule)
+    machine: Machine = dataclasses.field(default_factory=Machine)
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationData:
+    """What to measure on.
+
+    Attributes:
+        name: of `DATASETS`.
+        test: fields of that data set's configuration, for measuring.
+        fit: the same for fitting the trivial rivals: training data; empty leaves them out.
+        clips: at most so many, evenly spread; 0 takes all.
+        clip_windows: windows per clip; the last one is measured.
+    """
+
+    name: str = 'synthetic'
+    test: dict[str, Any] = dataclasses.field(default_factory=dict)
+    fit: dict[str, Any] = dataclasses.field(default_factory=dict)
+    clips: int = 0
+    clip_windows: int = 1
+
+    def __post_init__(self) -> None:
+        require(self.clips >= 0, 'clips', self.clips, '0 or more')
+        require(self.clip_windows >= 1, 'clip_windows', self.clip_windows, 'at least 1')

@@ -1,0 +1,190 @@
+"""Cuts a stream of events into EventPackets as a camera driver would, and keeps its epoch.
+
+An EVT3 payload counts 24 bits of microseconds and starts anew every 16.8 s; drivers leave the
+packet's `time_base` at 0. What this package encodes says there, in ns, when that counter last
+was 0, so that absolute times survive, however long the gap before a packet. Who does not know
+this reads the same payloads as from any camera.
+"""
+
+from __future__ import annotations
+
+import itertools
+import struct
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from spike_depth_ros.events.arrays import Decoded, empty_events, join_events, read_only
+from spike_depth_ros.events.codecs import EncodeError, encode_evt3, encode_mono, evt3_state
+from spike_depth_ros.events.codecs.encoders import EVT3_MAX_PX
+from spike_depth_ros.events.compiled import compiled
+from spike_depth_ros.events.wire import Packet, pack_event_packet
+from spike_depth_ros.recordings.source import BagError
+
+PACKET_NS = 4_000_000
+PACKET_EVENTS = 1 << 15
+MONO_SPAN_NS = 1 << 32
+EVT3_WRAP_NS = (1 << 24) * 1000
+FIRST_EPOCH_NS = 1
+"""What stands for the epoch 0, since 0 says nothing; an epoch is a multiple of `EVT3_WRAP_NS`."""
+JUMP_NS = 60_000_000_000
+"""Events of one message that lie farther apart are of a clock that jumped: one stamp for all."""
+
+
+class StampedPacket(NamedTuple):
+    """A packed EventPacket and the time of its first event."""
+
+    stamp_ns: int
+    cdr: bytes
+
+
+class Packetiser:
+    """Turns arrays of events, of any length, into EventPackets of about 4 ms.
+
+    Args:
+        height: sensor rows [px].
+        width: sensor columns [px].
+        frame_id: goes into every header.
+        encoding: 'evt3' (1 us, 2-5 bytes per event) or 'mono' (1 ns, 8 bytes).
+
+    Raises:
+        BagError: an unknown encoding, or a sensor too large for it.
+    """
+
+    def __init__(self, height: int, width: int, frame_id: str, encoding: str = 'evt3') -> None:
+        if encoding not in _ENCODERS:
+            raise BagError(f'encoding is {encoding!r}, expected one of {sorted(_ENCODERS)}')
+        if encoding == 'evt3' and max(height, width) > EVT3_MAX_PX:
+            raise BagError(f'evt3 ends at {EVT3_MAX_PX} px, the sensor has {width}x{height}: mono')
+        self._header = (frame_id, height, width)
+        self._encoding = encoding
+        self._encode = _ENCODERS[encoding]()
+        self._pending = empty_events()
+        self._seq = self._stamp_ns = 0
+
+    def push(self, events: np.ndarray) -> Iterator[StampedPacket]:
+        """Gives the packets that `events`, (N,) `EVENT_DTYPE` in stream order, completes.
+
+        Their stamps are the times of their first events, but never fall: a bag is read in the
+        order of its stamps, and its events must not change places.
+        """
+        if not len(events):
+            return
+        if len(self._pending):
+            events = join_events([self._pending, events])
+        bounds = packet_bounds(events['t_ns'], PACKET_NS, PACKET_EVENTS)
+        # the rest is copied: a view would keep the whole array alive
+        self._pending = events[bounds[-2] :].copy()
+        for start, stop in itertools.pairwise(bounds[:-1]):
+            yield self._stamped(events[start:stop])
+
+    def flush(self) -> Iterator[StampedPacket]:
+        """Gives what is left, at the end of the stream."""
+        if len(self._pending):
+            yield self._stamped(self._pending)
+            self._pending = empty_events()
+
+    def repack(self, events: np.ndarray, stamp_ns: int) -> Iterator[StampedPacket]:
+        """Gives what one message held as one packet, or a few if it spans much time.
+
+        Args:
+            events: (N,) `EVENT_DTYPE` of the message.
+            stamp_ns: its stamp, by another clock than the events'.
+        """
+        if not len(events):
+            return
+        bounds = packet_bounds(events['t_ns'], MONO_SPAN_NS, len(events))
+        for start, stop in itertools.pairwise(bounds):
+            later_ns = int(events['t_ns'][start]) - int(events['t_ns'][0])
+            later_ns = later_ns if abs(later_ns) < JUMP_NS else 0
+            yield self._packet(events[start:stop], stamp_ns + later_ns)
+
+    def _stamped(self, events: np.ndarray) -> StampedPacket:
+        self._stamp_ns = max(self._stamp_ns, int(events['t_ns'][0]))
+        return self._packet(events, self._stamp_ns)
+
+    def _packet(self, events: np.ndarray, stamp_ns: int) -> StampedPacket:
+        try:
+            time_base_ns, payload = self._encode(events)
+            packet = Packet(
+                stamp_ns, *self._header, self._seq, time_base_ns, self._encoding,
+                np.frombuffer(payload, np.uint8),
+            )  # fmt: skip
+            cdr = pack_event_packet(packet)
+        except (EncodeError, struct.error) as error:  # the latter: a time that the message lacks
+            raise BagError(f'events at {stamp_ns} ns cannot be written: {error}') from error
+        self._seq += 1
+        return StampedPacket(stamp_ns, cdr)
+
+
+@compiled()
+def packet_bounds(t_ns: np.ndarray, span_ns: int, most: int) -> np.ndarray:
+    """Indices at which a stream is cut: 0, ..., N.
+
+    A packet never spans `span_ns`, never holds more than `most` events, never goes back behind
+    its first event and never crosses a wrap of the 24-bit clock: one epoch is right for all.
+    """
+    bounds = [0]
+    first, first_ns, end_ns = 0, t_ns[0], _end_ns(t_ns[0], span_ns)
+    for i in range(1, t_ns.shape[0]):
+        if t_ns[i] >= end_ns or t_ns[i] < first_ns or i - first >= most:
+            bounds.append(i)
+            first, first_ns, end_ns = i, t_ns[i], _end_ns(t_ns[i], span_ns)
+    bounds.append(t_ns.shape[0])
+    return np.array(bounds)
+
+
+@compiled()
+def _end_ns(first_ns: int, span_ns: int) -> int:
+    """When a packet that starts at `first_ns` must end."""
+    return min(first_ns + span_ns, (first_ns // EVT3_WRAP_NS + 1) * EVT3_WRAP_NS)
+
+
+def with_epoch(packet: Packet, decoded: Decoded) -> Decoded:
+    """Moves what an EVT3 packet held to absolute time, if its `time_base` tells the epoch."""
+    if packet.encoding != 'evt3' or not packet.time_base_ns:
+        return decoded
+    times = decoded.events['t_ns'] if len(decoded.events) else decoded.triggers['t_ns']
+    if not len(times):
+        return decoded
+    rounds = packet.time_base_ns // EVT3_WRAP_NS - int(times[0]) // EVT3_WRAP_NS
+    shift_ns = rounds * EVT3_WRAP_NS
+    if not shift_ns:
+        return decoded
+    events, triggers = decoded.events.copy(), decoded.triggers.copy()
+    events['t_ns'] += shift_ns
+    triggers['t_ns'] += shift_ns
+    return Decoded(read_only(events), read_only(triggers))
+
+
+class _Evt3Encoder:
+    """Carries the clock from packet to packet, so that plain decoders see every wrap too."""
+
+    def __init__(self) -> None:
+        self._state = evt3_state()
+
+    def __call__(self, events: np.ndarray) -> tuple[int, bytes]:
+        epoch_ns = int(events['t_ns'][0]) // EVT3_WRAP_NS * EVT3_WRAP_NS
+        time_base_ns = epoch_ns or FIRST_EPOCH_NS
+        try:
+            return time_base_ns, encode_evt3(events, self._state)
+        except EncodeError:
+            # a jump that no word can tell: begin anew, as a camera that restarts
+            self._state = evt3_state()
+            return time_base_ns, encode_evt3(events, self._state)
+
+
+class _MonoEncoder:
+    def __call__(self, events: np.ndarray) -> tuple[int, bytes]:
+        first_ns = int(events['t_ns'][0])
+        return first_ns, encode_mono(events, first_ns)
+
+
+_Encoder = Callable[[np.ndarray], tuple[int, bytes]]  # events -> time_base [ns], payload
+_ENCODERS: dict[str, Callable[[], _Encoder]] = {
+    'evt3': _Evt3Encoder,
+    'mono': _MonoEncoder,
+}
+ENCODINGS = tuple(_ENCODERS)
+"""What events can be written as."""
