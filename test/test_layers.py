@@ -17,7 +17,7 @@ BELOW = {
     'learning': {'events', 'network', 'estimation', 'recordings', 'sim'},
     'ros': {'events', 'network', 'estimation', 'recordings'},
     'cli': {'events', 'network', 'estimation', 'recordings', 'sim', 'learning', 'ros'},
-    '__main__': {'cli'},
+    '__main__': {'events', 'network', 'estimation', 'recordings', 'sim', 'learning', 'ros', 'cli'},
 }
 """Folder -> the folders that it may import, now or lazily. No folder is below itself."""
 ROS = {'rclpy', 'sensor_msgs', 'std_msgs', 'std_srvs', 'diagnostic_msgs', 'lifecycle_msgs',
