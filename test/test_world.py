@@ -1,5 +1,6 @@
 """Worlds: one seed, the same geometry anywhere; smooth drives; nothing runs out."""
 
+import dataclasses
 import hashlib
 
 import numpy as np
@@ -117,6 +118,15 @@ def test_orientation_by_hand():
     assert orientation(0.0, 0.1, 0.0)[2, 2] < 0, 'a positive pitch looks down'
     assert orientation(0.0, 0.0, 0.1)[2, 0] < 0, 'a positive roll lowers the right side'
     np.testing.assert_allclose(orientation(np.pi / 2, 0, 0)[:, 2], [0, 1, 0], atol=1e-15)
+
+
+def test_a_camera_may_look_to_the_side_of_its_path():
+    world = build_world('indoor', 3)
+    aside = dataclasses.replace(world, ego=world.ego._replace(yaw_rad=np.pi / 2))
+    before, after = world.pose(2.0), aside.pose(2.0)
+    np.testing.assert_allclose(after[:3, 3], before[:3, 3])
+    assert abs(before[:3, 2] @ after[:3, 2]) < 0.03, 'pitched by less than 0.2 rad both times'
+    np.testing.assert_allclose(after[:2, 2], [-before[1, 2], before[0, 2]], atol=0.03)
 
 
 def test_along_follows_a_circle():

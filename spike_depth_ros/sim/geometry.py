@@ -111,6 +111,7 @@ class Ego(NamedTuple):
         follow: share of the terrain's slope that the pitch follows.
         shake: (M, 4) axis (0 x, 1 y, 2 z in m; 3 roll, 4 pitch, 5 yaw in rad), amplitude,
             frequency [Hz], phase [rad].
+        yaw_rad: how far to the left of the path the camera looks; pi / 2 moves it sideways.
     """
 
     offset_m: float
@@ -119,6 +120,24 @@ class Ego(NamedTuple):
     bank: float
     follow: float
     shake: np.ndarray
+    yaw_rad: float = 0.0
+
+
+class Free(NamedTuple):
+    """The space along the path that nothing fixed reaches into, so that a camera fits anywhere.
+
+    Attributes:
+        low_m: least height above the smooth terrain.
+        high_m: greatest height.
+        side_m: greatest distance to the left or right of the path.
+    """
+
+    low_m: float = 0.1
+    high_m: float = 3.0
+    side_m: float = 0.3
+
+
+ANYWHERE = Free()
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -135,6 +154,7 @@ class World:
         ground: pattern of the ground.
         light: weather and light.
         ego: mount of the camera.
+        free: where else the camera could be mounted.
     """
 
     scene: str
@@ -146,6 +166,7 @@ class World:
     ground: Ground
     light: Light
     ego: Ego
+    free: Free = ANYWHERE
 
     def only(self, chosen: np.ndarray) -> World:
         """The world with some of its solids alone: an (N,) mask says which."""
@@ -172,10 +193,13 @@ class World:
         lively = 0.25 + speed * speed / (speed * speed + 20.0)
         for axis, amplitude, rate_hz, phase in ego.shake:
             shake[int(axis)] += amplitude * lively * np.sin(2 * np.pi * rate_hz * time_s + phase)
-        roll = ego.bank * speed * speed * curvature + ego.follow * (gy * cos - gx * sin) + shake[3]
-        pitch = ego.pitch_rad - ego.follow * (gx * cos + gy * sin) + shake[4]
+        look = heading + ego.yaw_rad
+        ahead, left = np.cos(look), np.sin(look)
+        climb, lean = gx * ahead + gy * left, gy * ahead - gx * left
+        roll = ego.bank * speed * speed * curvature + ego.follow * lean + shake[3]
+        pitch = ego.pitch_rad - ego.follow * climb + shake[4]
         pose = np.eye(4)
-        pose[:3, :3] = orientation(heading + shake[5], pitch, roll)
+        pose[:3, :3] = orientation(look + shake[5], pitch, roll)
         pose[:3, 3] = (
             x + shake[0] * cos - shake[1] * sin,
             y + shake[0] * sin + shake[1] * cos,
