@@ -5,7 +5,7 @@ READY := $(VENV)/.ready
 ARGS ?=
 BAG ?=
 
-.PHONY: help setup demo test test-all lint types format bench clean
+.PHONY: help setup demo test test-all lint types format bench docs clean
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
@@ -24,9 +24,10 @@ test: $(READY) ## the fast tests
 test-all: $(READY) ## all tests, as CI runs them
 	$(BIN)/python -m pytest --slow $(ARGS)
 
-lint: $(READY) ## ruff: rules and format
+lint: $(READY) ## rules, format and spelling
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/codespell
 
 types: $(READY) ## mypy
 	$(BIN)/mypy
@@ -40,6 +41,10 @@ bench: $(READY) ## speed, as tables: ingest, inference, node, training step
 	$(BIN)/spike_depth bench infer models/default.safetensors $(ARGS)
 	$(BIN)/spike_depth bench node $(ARGS)
 	$(BIN)/spike_depth bench train $(ARGS)
+
+docs: export NO_MKDOCS_2_WARNING = 1
+docs: $(READY) ## the documentation as pages, in out/docs
+	$(BIN)/mkdocs build --quiet
 
 clean: ## remove what was built
 	rm -rf $(VENV) build install log out

@@ -59,6 +59,7 @@ setup(
         'test': [
             'pytest',
             'pytest-timeout',
+            'codespell',
             'hypothesis',
             'ruff',
             'mypy',
@@ -68,6 +69,7 @@ setup(
             'evt3',
             'mcap',
         ],
+        'docs': ['mkdocs<2', 'mkdocs-material', 'mkdocstrings[python]'],
     },
     data_files=[
         ('share/ament_index/resource_index/packages', [f'resource/{PACKAGE}']),

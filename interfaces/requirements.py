@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from unittest import mock
 
-EXTRAS = ('train', 'engines', 'test')
+EXTRAS = ('train', 'engines', 'test', 'docs')
 NEEDS_OF_SPIKINGJELLY = ['h5py', 'loguru<1', 'matplotlib', 'numpy', 'packaging', 'requests', 'scipy', 'tqdm']
 
 

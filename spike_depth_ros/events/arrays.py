@@ -56,7 +56,7 @@ def join_events(parts: Iterable[np.ndarray]) -> np.ndarray:
     return read_only(np.concatenate(arrays).view(EVENT_DTYPE))
 
 
-def make_events(t_ns, x, y, p) -> np.ndarray:
+def make_events(t_ns: ArrayLike, x: ArrayLike, y: ArrayLike, p: ArrayLike) -> np.ndarray:
     """Builds a read-only event array from four equally long columns.
 
     Args:
@@ -71,7 +71,8 @@ def make_events(t_ns, x, y, p) -> np.ndarray:
     Raises:
         ValueError: the columns differ in length.
     """
-    columns = {'t_ns': t_ns, 'x': x, 'y': y, 'p': p}
+    given = {'t_ns': t_ns, 'x': x, 'y': y, 'p': p}
+    columns = {name: np.asarray(column) for name, column in given.items()}
     lengths = {name: len(column) for name, column in columns.items()}
     if len(set(lengths.values())) > 1:
         raise ValueError(f'event columns must be equally long, got {lengths}')
