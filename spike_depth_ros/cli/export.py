@@ -21,6 +21,7 @@ def export(checkpoint: str, out: str = '', steps: int = 0) -> None:
     from pathlib import Path
 
     from spike_depth_ros.estimation.engine import EngineError
+    from spike_depth_ros.events.atomic_write import partial_path
     from spike_depth_ros.network import runtimes
     from spike_depth_ros.network.checkpoint import load_checkpoint
     from spike_depth_ros.network.export import MAX_STEPS, NOT_EXPORTABLE, exportable
@@ -40,5 +41,6 @@ def export(checkpoint: str, out: str = '', steps: int = 0) -> None:
     file = runtimes.cache_folder() / runtimes.graph_key(loaded.model, count)
     if out:
         file = Path(out)
-        file.write_bytes(graph)
+        with partial_path(file) as partial:
+            partial.write_bytes(graph)
     print(f'{file}: {len(graph) / 1e6:.2f} MB, {count} steps per call')

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from spike_depth_ros.events.atomic_write import partial_path
 from spike_depth_ros.events.config import ConfigError, DepthRange, SpikeConfig, from_dict, to_dict
 from spike_depth_ros.network.registry import MODELS, PRESETS, build, preset_spikes
 from spike_depth_ros.network.spiking_transformer import SpikingTransformer
@@ -82,11 +83,9 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
         name: tensor.detach().cpu().contiguous()
         for name, tensor in checkpoint.model.state_dict().items()
     }
-    partial = file.with_name(file.name + '.partial')
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(save(weights, header))
-        partial.replace(file)
+        with partial_path(file) as partial:
+            partial.write_bytes(save(weights, header))
     except OSError as error:
         raise CheckpointError(f'cannot write the checkpoint {str(file)!r}: {error}') from error
 

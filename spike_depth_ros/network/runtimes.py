@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from spike_depth_ros.events.atomic_write import partial_path
 from spike_depth_ros.network.export import export_onnx
 from spike_depth_ros.network.spiking_transformer import SpikingTransformer
 
@@ -109,10 +110,8 @@ def cached_graph(model: SpikingTransformer, steps: int) -> bytes:
     except OSError:
         graph = export_onnx(model, steps)
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        partial = file.with_suffix(f'.{os.getpid()}.partial')
-        partial.write_bytes(graph)
-        partial.replace(file)
+        with partial_path(file, shared=True) as partial:
+            partial.write_bytes(graph)
     except OSError:
         log.warning('cannot keep the exported graph in %s: it is made anew each time', file)
     return graph

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from spike_depth_ros.events.atomic_write import PartialPath
 from spike_depth_ros.events.camera import Camera
 from spike_depth_ros.events.wire import Packet
 from spike_depth_ros.recordings.messages import (
@@ -74,12 +74,12 @@ class BagWriter(Target):
         self.path = Path(path)
         if self.path.exists():
             raise BagError(f'{self.path} exists already: remove it or choose another name')
-        self._partial = self.path.parent / f'.{self.path.name}.partial'
         plugin = StoragePlugin[storage.upper()]
         try:
-            shutil.rmtree(self._partial, ignore_errors=True)
-            # the files inside are named after their folder, so it has its final name already
-            self._writer = Writer(self._partial / self.path.name, version=9, storage_plugin=plugin)
+            self._partial = PartialPath(self.path)
+            # rosbags names the files after their folder, so the folder has its final name already
+            self._folder = self._partial.path / self.path.name
+            self._writer = Writer(self._folder, version=9, storage_plugin=plugin)
             self._writer.open()
         except OSError as error:
             raise BagError(f'cannot write {self.path}: {error}') from error
@@ -182,13 +182,13 @@ class BagWriter(Target):
         if not self.counts:  # an empty bag starts at 0, not at the end of time
             self._writer.min_timestamp = 0
         self._writer.close()
-        (self._partial / self.path.name).rename(self.path)
-        self._partial.rmdir()
+        self._folder.rename(self.path)
+        self._partial.discard()
 
     def abort(self) -> None:
         """Removes what was written."""
         self._writer.abort()
-        shutil.rmtree(self._partial, ignore_errors=True)
+        self._partial.discard()
 
     def _connect(
         self, topic: str, type_name: str, definition: str | None, latched: bool

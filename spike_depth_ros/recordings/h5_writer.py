@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from spike_depth_ros.events.arrays import join_events
+from spike_depth_ros.events.atomic_write import PartialPath
 from spike_depth_ros.recordings.source import BagError, Target
 
 CHUNK_EVENTS = 1 << 16
@@ -38,10 +39,9 @@ class EventsH5Writer(Target):
         self.path = Path(path)
         if self.path.exists():
             raise BagError(f'{self.path} exists already: remove it or choose another name')
-        self._partial = self.path.with_name(f'.{self.path.name}.partial')
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = h5py.File(self._partial, 'w')
+            self._partial = PartialPath(self.path)
+            self._file = h5py.File(self._partial.path, 'w')
         except OSError as error:
             raise BagError(f'cannot write {self.path}: {error}') from error
         group = self._file.create_group('events')
@@ -81,12 +81,12 @@ class EventsH5Writer(Target):
         self._file.create_dataset('ms_to_idx', data=np.concatenate(index), **self._blosc)
         self._file.create_dataset('t_offset', data=np.int64(self._offset_us or 0))
         self._file.close()
-        self._partial.rename(self.path)
+        self._partial.commit()
 
     def abort(self) -> None:
         """Removes what was written."""
         self._file.close()
-        self._partial.unlink(missing_ok=True)
+        self._partial.discard()
 
     def _write_pending(self, multiple: int) -> None:
         """Writes a multiple of so many events: whole chunks are compressed only once."""

@@ -10,6 +10,7 @@ import numpy as np
 
 from spike_depth_ros.estimation import pictures
 from spike_depth_ros.events.arrays import join_events
+from spike_depth_ros.events.atomic_write import partial_path
 from spike_depth_ros.ros.depth_parameters import DepthParameters
 from spike_depth_ros.ros.pipeline import Result
 
@@ -31,19 +32,19 @@ def write_snapshot(result: Result, recent: list[np.ndarray], parameters: DepthPa
     window, frame, camera = result.job.window, result.frame, result.job.estimator.camera
     events = join_events(recent)
     folder = Path(parameters.snapshot_dir).expanduser()
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / f'snapshot_{result.job.stamp_ns}.npz'
-    np.savez(  # not compressed: events go on coming in meanwhile
-        path,
-        events=events[events['t_ns'] < window.t1_ns],
-        spikes=window.spikes,
-        depth_m=frame.depth_m,
-        confidence=frame.confidence,
-        camera_matrix=np.eye(3) if camera is None else camera.matrix,
-        window_ns=np.array([window.t0_ns, window.t1_ns]),
-        stamp_ns=result.job.stamp_ns,
-        parameters=json.dumps(dataclasses.asdict(parameters)),
-    )
+    with partial_path(path) as partial, partial.open('wb') as file:
+        np.savez(  # not compressed: events go on coming in meanwhile
+            file,
+            events=events[events['t_ns'] < window.t1_ns],
+            spikes=window.spikes,
+            depth_m=frame.depth_m,
+            confidence=frame.confidence,
+            camera_matrix=np.eye(3) if camera is None else camera.matrix,
+            window_ns=np.array([window.t0_ns, window.t1_ns]),
+            stamp_ns=result.job.stamp_ns,
+            parameters=json.dumps(dataclasses.asdict(parameters)),
+        )
     depth = pictures.depth_colors(frame.depth_m, parameters.color_map,
                                   parameters.color_min_m, parameters.color_max_m)  # fmt: skip
     height, width = frame.depth_m.shape

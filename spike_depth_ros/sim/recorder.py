@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+from spike_depth_ros.events.atomic_write import partial_path
 from spike_depth_ros.events.camera import Camera
 from spike_depth_ros.events.config import require
 from spike_depth_ros.sim.drive import Drive, SpikeDrive, picture, world_of
@@ -225,10 +226,8 @@ def _events_path(work: Path, segment: int) -> Path:
 
 def _save(path: Path, array: np.ndarray) -> None:
     """Writes an array under its name only when it is complete."""
-    path.parent.mkdir(exist_ok=True)
-    partial = path.with_suffix('.partial.npy')
-    np.save(partial, array)
-    partial.rename(path)
+    with partial_path(path) as partial, partial.open('wb') as file:
+        np.save(file, array)
 
 
 def _text(path: Path) -> str:

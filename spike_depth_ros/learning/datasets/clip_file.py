@@ -7,7 +7,6 @@ Members per window k: `spikes_k` (S, 2, H, W) uint8, `depth_k` (h, w) float16 (0
 from __future__ import annotations
 
 import json
-import os
 import zipfile
 import zlib
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from spike_depth_ros.events.atomic_write import partial_path
 from spike_depth_ros.learning.datasets.sample import DatasetError, Sample
 
 
@@ -35,14 +35,8 @@ def write_clip_file(path: Path, samples: list[Sample], images: bool) -> None:
         members[f'depth_{k}'] = sample.depth_m.astype(np.float16)
         if images and sample.image is not None:
             members[f'image_{k}'] = sample.image
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f'.{path.name}.{os.getpid()}.partial')
-    try:
-        with partial.open('wb') as file:
-            np.savez_compressed(file, **members)  # type: ignore[arg-type]
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with partial_path(path, shared=True) as partial, partial.open('wb') as file:
+        np.savez_compressed(file, **members)  # type: ignore[arg-type]
 
 
 def read_clip_file(path: Path, wanted: ClipWindows) -> list[Sample]:

@@ -10,12 +10,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from spike_depth_ros.events.atomic_write import partial_path
 from spike_depth_ros.events.config import SpikeConfig, require
 from spike_depth_ros.learning.datasets.sample import DatasetError
 
@@ -196,10 +196,8 @@ def check_recipe(config: SyntheticConfig) -> None:
     path, recipe = Path(config.folder) / RECIPE, _recipe(config)
     try:
         if not path.is_file():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            partial = path.with_name(f'.{RECIPE}.{os.getpid()}')
-            partial.write_text(json.dumps(recipe, indent=1), encoding='utf-8')
-            partial.replace(path)
+            with partial_path(path, shared=True) as partial:
+                partial.write_text(json.dumps(recipe, indent=1), encoding='utf-8')
         found = json.loads(path.read_text(encoding='utf-8'))
     except (OSError, ValueError) as error:
         raise DatasetError(f'{path} cannot be written or read ({error})') from error
