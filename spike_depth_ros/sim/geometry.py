@@ -8,6 +8,7 @@ to 2^-12 m, so that a seed puts it at the same bits on any machine whatever its 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -21,6 +22,9 @@ BOX, BALL, CONE, PATCH = range(4)
 (GROUND, PLAIN, FACADE, PAINT, GLASS, FOLIAGE, BARK, GLOW, WHEEL, SIGN, BRICK, ROOF, CLOTH, STRIPE,
  FLOOR, PANEL, SHELF) = range(17)  # fmt: skip
 """Materials: which pattern of `textures.py` a surface carries."""
+
+TWIST_STEP_S = 1e-5
+"""Half the time between the two poses whose difference is a twist."""
 
 QUANTUM = 1 / 4096
 WHITE_LUMINANCE = np.array([0.2126, 0.7152, 0.0722])
@@ -112,6 +116,9 @@ class Ego(NamedTuple):
         shake: (M, 4) axis (0 x, 1 y, 2 z in m; 3 roll, 4 pitch, 5 yaw in rad), amplitude,
             frequency [Hz], phase [rad].
         yaw_rad: how far to the left of the path the camera looks; pi / 2 moves it sideways.
+        roll_rad: constant roll of the mount; positive lifts the left side.
+        idle: factor on `shake` at a standstill.
+        lively: added to that factor as the speed v grows, times v^2 / (v^2 + 20).
     """
 
     offset_m: float
@@ -121,6 +128,9 @@ class Ego(NamedTuple):
     follow: float
     shake: np.ndarray
     yaw_rad: float = 0.0
+    roll_rad: float = 0.0
+    idle: float = 0.25
+    lively: float = 1.0
 
 
 class Free(NamedTuple):
@@ -130,11 +140,14 @@ class Free(NamedTuple):
         low_m: least height above the smooth terrain.
         high_m: greatest height.
         side_m: greatest distance to the left or right of the path.
+        turn_rad: how far the camera may look away from where the scene's own camera looks, to
+            either side; pi where there is something to see all around.
     """
 
     low_m: float = 0.1
     high_m: float = 3.0
     side_m: float = 0.3
+    turn_rad: float = math.pi
 
 
 ANYWHERE = Free()
@@ -190,13 +203,14 @@ class World:
         x, y = x - ego.offset_m * sin, y + ego.offset_m * cos
         z, gx, gy = mo.smooth_height(motion.waves, x, y)
         shake = np.zeros(6)
-        lively = 0.25 + speed * speed / (speed * speed + 20.0)
+        lively = ego.idle + ego.lively * speed * speed / (speed * speed + 20.0)
         for axis, amplitude, rate_hz, phase in ego.shake:
             shake[int(axis)] += amplitude * lively * np.sin(2 * np.pi * rate_hz * time_s + phase)
         look = heading + ego.yaw_rad
         ahead, left = np.cos(look), np.sin(look)
         climb, lean = gx * ahead + gy * left, gy * ahead - gx * left
         roll = ego.bank * speed * speed * curvature + ego.follow * lean + shake[3]
+        roll += ego.roll_rad
         pitch = ego.pitch_rad - ego.follow * climb + shake[4]
         pose = np.eye(4)
         pose[:3, :3] = orientation(look + shake[5], pitch, roll)
@@ -206,6 +220,21 @@ class World:
             z + ego.height_m + shake[2],
         )
         return pose
+
+    def twist(self, time_s: float) -> tuple[np.ndarray, np.ndarray]:
+        """Velocity of the camera relative to the world, in its optical frame.
+
+        By a central difference of `pose` over 20 us: within 1e-6 of the derivative.
+
+        Returns:
+            (3,) linear velocity [m/s] and (3,) angular velocity [rad/s], along x, y, z.
+        """
+        before, after = self.pose(time_s - TWIST_STEP_S), self.pose(time_s + TWIST_STEP_S)
+        turn = self.pose(time_s)[:3, :3]
+        linear = turn.T @ (after[:3, 3] - before[:3, 3]) / (2 * TWIST_STEP_S)
+        spin = before[:3, :3].T @ after[:3, :3]  # I + [angle]x for an angle as small as this
+        skew = (spin - spin.T) / (4 * TWIST_STEP_S)
+        return linear, np.array([skew[2, 1], skew[0, 2], skew[1, 0]])
 
 
 def orientation(heading_rad: float, pitch_rad: float, roll_rad: float) -> np.ndarray:

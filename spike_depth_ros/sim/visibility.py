@@ -124,7 +124,7 @@ def place_solids(solids, motion, time_s, eye, turn, rays, window, sun):
     edges = (x[window[0], 0], x[window[1] - 1, 1], y[window[2], 0], y[window[3] - 1, 1])
     kept = 0
     for n in range(count):
-        _in_world(solids, poses, n, centre, axes)
+        in_world(solids, poses, n, centre, axes)
         size = np.sqrt((axes * axes).sum())
         _rotated(turn, centre, eye, c)
         tiny = size < SMALLEST_PX * rays.pixel_rad * (c[2] - size)
@@ -138,7 +138,7 @@ def place_solids(solids, motion, time_s, eye, turn, rays, window, sun):
         top, bottom = _span(y, window[2], window[3], c[1], c[2], m[1], m[2])
         if top >= bottom:
             continue
-        _inverted(m, maps[kept])
+        inverted(m, maps[kept])
         _measured(c, axes, sun, maps[kept], origin[kept], metric[:, kept])
         near_m[kept] = c[2] - reach
         tiles[kept, 0], tiles[kept, 1], tiles[kept, 2], tiles[kept, 3] = first, last, top, bottom
@@ -172,7 +172,7 @@ def _beside(edges, c, size):
 
 
 @compiled()
-def _in_world(solids, poses, n, centre, axes):
+def in_world(solids, poses, n, centre, axes):
     """Sets `centre` (3,) and `axes` (3, 3) to those of a solid at the time of `poses`."""
     actor = solids.actor[n]
     if actor < 0:
@@ -221,7 +221,7 @@ def _measured(c, axes, sun, inverse, origin, metric):
 
 
 @compiled(error_model='numpy')
-def _inverted(m, out):
+def inverted(m, out):
     """Sets `out` to the inverse of a (3, 3) matrix, by cofactors."""
     for i in range(3):
         j, k = (i + 1) % 3, (i + 2) % 3

@@ -15,6 +15,7 @@ from spike_depth_ros.sim.things import buildings, plants, vehicles
 
 REACH_M = 260.0
 CELL_M = 24.0
+FREE = geo.Free(4.0, 60.0, 1.0)
 STRIP_M = 110.0
 """Things stand this far to the sides of the path."""
 
@@ -39,7 +40,7 @@ def build_flight(seed: int, duration_s: float) -> World:
     moving = route.motion_of(path, speed, (heights, terrain), waves, actors)
     light = weather.with_maps(light, arrays, heights, terrain, path[:, :2], np.zeros((0, 3)))
     return World('flight', seed, duration_s, condition, arrays, moving, _meadow(rng), light,
-                 _mount(rng, altitude))  # fmt: skip
+                 _mount(rng, altitude), FREE)  # fmt: skip
 
 
 def _meadow(rng: np.random.Generator) -> geo.Ground:

@@ -46,7 +46,7 @@ def build_indoor(seed: int, duration_s: float) -> World:
     condition, light = _light(rng)
     ground = route.plain_ground(np.zeros(8), np.zeros((5, 3)))
     return World('indoor', seed, duration_s, condition, arrays, moving, ground, light,
-                 _mount(rng))  # fmt: skip
+                 _mount(rng), geo.Free(high_m=2.1))  # fmt: skip
 
 
 def _rooms(rng: Generator, length_m: float) -> tuple[list[_Room], np.ndarray]:

@@ -1,0 +1,317 @@
+"""How the camera rides through a world: mounts and motions, drawn for any scene.
+
+A mount (height, angles) and a motion (speed, and sines along and about all axes) replace those
+that the scene came with. They keep within `World.free`; what still touches a solid is drawn
+again, from the same generator, so that a seed decides the outcome.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from spike_depth_ros.events.config import require
+from spike_depth_ros.sim import motion as mo
+from spike_depth_ros.sim.clearance import touches
+from spike_depth_ros.sim.geometry import Ego, World, quantised
+
+Generator = np.random.Generator
+Rows = list[tuple[int, float, float, float]]
+
+MARGIN_M = 0.15
+"""The camera keeps this far from all surfaces, or 0.6 of its height where that is less."""
+
+CHECK_STEP_S = 0.05
+TRIES = 40
+X, Y, Z, ROLL, PITCH, YAW = range(6)
+"""Axes of `Ego.shake`."""
+
+
+class RideError(ValueError):
+    """No mount and motion of those that were asked for fits into a world."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Mounts:
+    """Ranges that a mount is drawn from, each (least, greatest); empty keeps the scene's own.
+
+    Attributes:
+        heights_m: height above ground, drawn evenly in its logarithm. Only the part that
+            `World.free` allows is used, and all of `World.free` where none is: a flight stays
+            a flight.
+        pitches_deg: positive looks down.
+        rolls_deg: positive lifts the left side.
+        yaws_deg: to the left of where the scene's own camera looks.
+    """
+
+    heights_m: tuple[float, ...] = ()
+    pitches_deg: tuple[float, ...] = ()
+    rolls_deg: tuple[float, ...] = ()
+    yaws_deg: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name, low, high in (
+            ('heights_m', 0.05, 200.0),
+            ('pitches_deg', -89.0, 89.0),
+            ('rolls_deg', -180.0, 180.0),
+            ('yaws_deg', -180.0, 180.0),
+        ):
+            check_range(name, getattr(self, name), low, high)
+
+
+def check_range(name: str, value: tuple[float, ...], low: float, high: float) -> None:
+    """Raises a `ConfigError` unless a range is empty or (least, greatest) within limits."""
+    fits = not value or (len(value) == 2 and low <= value[0] <= value[1] <= high)
+    require(fits, name, value, f'[] or [least, greatest] within {low:g} to {high:g}')
+
+
+def ride(
+    world: World,
+    motion: str,
+    mounts: Mounts,
+    rng: Generator,
+    start_s: float,
+    end_s: float,
+) -> World:
+    """The world with a mount and a motion drawn anew, free of solids for some time.
+
+    Args:
+        world: a scene with the mount and the motion that it came with.
+        motion: a key of `MOTIONS`.
+        mounts: what mounts to draw from.
+        rng: decides everything.
+        start_s: the camera is then about where the scene's own camera would be.
+        end_s: until when it must not touch anything.
+
+    Raises:
+        RideError: `TRIES` draws all touch something.
+    """
+    require(motion in MOTIONS, 'motion', motion, f'one of {sorted(MOTIONS)}')
+    if motion == 'own' and mounts == Mounts():
+        return world
+    for _ in range(TRIES):
+        candidate = MOTIONS[motion](mounted(world, mounts, rng), rng, start_s)
+        if is_free(candidate, start_s, end_s):
+            return candidate
+    raise RideError(
+        f'{world.scene} of seed {world.seed}: {TRIES} draws of {motion!r} with {mounts} touch '
+        f'something between {start_s:g} and {end_s:g} s: ask for other heights'
+    )
+
+
+def is_free(world: World, start_s: float, end_s: float) -> bool:
+    """True if the camera keeps its distance from all surfaces for some time."""
+    margin_m = min(MARGIN_M, 0.6 * world.ego.height_m)
+    times = np.linspace(start_s, end_s, max(math.ceil((end_s - start_s) / CHECK_STEP_S), 1) + 1)
+    return not any(
+        touches(
+            world.solids, world.motion, t, np.ascontiguousarray(world.pose(t)[:3, 3]), margin_m
+        )
+        for t in times
+    )
+
+
+def mounted(world: World, mounts: Mounts, rng: Generator) -> World:
+    """The world with another mount; its motion stays."""
+    own, free = world.ego, world.free
+    drawn = {}
+    if mounts.heights_m:
+        low, high = max(mounts.heights_m[0], free.low_m), min(mounts.heights_m[1], free.high_m)
+        if low > high:
+            low, high = free.low_m, free.high_m
+        drawn['height_m'] = math.exp(rng.uniform(math.log(low), math.log(high)))
+    for field, name in (('pitches_deg', 'pitch_rad'), ('rolls_deg', 'roll_rad')):
+        if limits := getattr(mounts, field):
+            drawn[name] = math.radians(rng.uniform(*limits))
+    if mounts.yaws_deg:
+        turn = math.radians(rng.uniform(*mounts.yaws_deg))
+        drawn['yaw_rad'] = own.yaw_rad + min(max(turn, -free.turn_rad), free.turn_rad)
+    return dataclasses.replace(world, ego=own._replace(**drawn))
+
+
+def _own(world: World, rng: Generator, around_s: float) -> World:
+    """As the scene came."""
+    return world
+
+
+def _driving(world: World, rng: Generator, around_s: float) -> World:
+    """A vehicle at the scene's speeds: it heaves, rolls and hums, more so the faster it is."""
+    rows = [
+        *_sines(rng, Z, (0.004, 0.02), (1.0, 2.0)),
+        *_sines(rng, PITCH, (0.001, 0.008), (0.8, 2.0)),
+        *_sines(rng, ROLL, (0.001, 0.006), (0.7, 1.6)),
+        *_sines(rng, PITCH, (0.0001, 0.001), (9, 18)),
+        *_sines(rng, ROLL, (0.0001, 0.0008), (9, 20)),
+        *_sines(rng, YAW, (0.001, 0.01), (0.1, 0.4)),
+    ]
+    return _with(world, rows, bank=rng.uniform(-0.01, 0.012), idle=0.25, lively=1.0)
+
+
+def _stop_and_go(world: World, rng: Generator, around_s: float) -> World:
+    """A vehicle or a robot that halts, starts and brakes all the time, nodding as it does."""
+    top = float(np.abs(world.motion.speed[:, 2]).max())
+    rows = [*_sines(rng, PITCH, (0.002, 0.015), (0.5, 1.5)),
+            *_sines(rng, PITCH, (0.0001, 0.0008), (9, 18))]  # fmt: skip
+    paced = _paced(world, rng, around_s, (0.0, 0.6 * top), (0.8, 2.0), halts=0.4)
+    return _with(paced, rows, idle=0.5, lively=0.7)
+
+
+def _walking(world: World, rng: Generator, around_s: float) -> World:
+    """A person's or a legged robot's gait: it bobs at each step and sways at every second."""
+    step_hz, phase = rng.uniform(1.4, 2.6), rng.uniform(0, 2 * math.pi)
+    rows = [
+        (Z, _bounded(world, Z, rng.uniform(0.008, 0.03)), step_hz, phase),
+        (Y, _bounded(world, Y, rng.uniform(0.005, 0.025)), step_hz / 2, phase),
+        (PITCH, rng.uniform(0.004, 0.03), step_hz, phase + rng.uniform(0, 6)),
+        (ROLL, rng.uniform(0.004, 0.025), step_hz / 2, phase + rng.uniform(0, 6)),
+        (YAW, rng.uniform(0.004, 0.03), step_hz / 2, phase + rng.uniform(0, 6)),
+        *_sines(rng, YAW, (0.05, 0.4), (0.08, 0.3)),
+        *_sines(rng, PITCH, (0.01, 0.1), (0.07, 0.25)),
+        *_sines(rng, PITCH, (0.0005, 0.003), (6, 12)),
+    ]
+    return _with(_paced(world, rng, around_s, (0.5, 1.9), (2.0, 4.0)), rows)
+
+
+def _hand_held(world: World, rng: Generator, around_s: float) -> World:
+    """Six degrees of freedom at once, rolled by up to 45 degrees, hardly going anywhere."""
+    rows = []
+    for axis in (X, Y, Z):
+        for row in _sines(rng, axis, (0.01, 0.12), (0.2, 1.2), 2):
+            rows.append((axis, _bounded(world, axis, row[1]), *row[2:]))
+    for axis, least, greatest in ((ROLL, 0.02, 0.25), (PITCH, 0.02, 0.25), (YAW, 0.03, 0.4)):
+        rows += _sines(rng, axis, (least, greatest), (0.2, 1.2), 2)
+    rows += _sines(rng, PITCH, (0.0005, 0.004), (5, 11)) + _sines(
+        rng, ROLL, (0.0005, 0.004), (5, 11)
+    )
+    roll = math.radians(rng.uniform(-40, 40)) if rng.random() < 0.5 else world.ego.roll_rad
+    slow = _paced(world, rng, around_s, (0.0, 0.6), (1.0, 3.0))
+    return _with(slow, rows, roll_rad=roll)
+
+
+def _sideways(world: World, rng: Generator, around_s: float) -> World:
+    """Translation across the line of sight, without a turn.
+
+    Where there is something to see at the sides, the camera looks there while it follows its
+    path. Where the scene is arranged for one line of sight, it swings from side to side.
+    """
+    ego, rows = world.ego, _sines(rng, PITCH, (0.0001, 0.0008), (9, 18))
+    if abs(math.sin(ego.yaw_rad)) > 0.7:
+        return _with(world, rows)
+    if world.free.turn_rad > 2.0:
+        side = math.radians(rng.uniform(65, 115)) * (1 if rng.random() < 0.5 else -1)
+        return _with(world, rows, yaw_rad=ego.yaw_rad + side)
+    reach_m = _bounded(world, Y, rng.uniform(0.05, 0.5))
+    rows.append(
+        (Y, reach_m, rng.uniform(0.1, 0.6) / (2 * math.pi * reach_m), rng.uniform(0, 6.28))
+    )
+    return _with(_standing(world, around_s), rows)
+
+
+def _rotation(world: World, rng: Generator, around_s: float) -> World:
+    """A pan head: all axes turn, the centre of the camera stands still."""
+    rows = [
+        *_sines(rng, YAW, (0.1, 0.8), (0.1, 0.7), 2),
+        *_sines(rng, PITCH, (0.02, 0.25), (0.1, 0.7), 2),
+        *_sines(rng, ROLL, (0.0, 0.2), (0.1, 0.7)),
+    ]
+    return _with(_standing(world, around_s), rows)
+
+
+def _hovering(world: World, rng: Generator, around_s: float) -> World:
+    """A drone that holds its place: it drifts, tilts and hums."""
+    rows = []
+    for axis in (X, Y, Z):
+        for row in _sines(rng, axis, (0.03, 0.3), (0.05, 0.4), 2):
+            rows.append((axis, _bounded(world, axis, row[1]), *row[2:]))
+    for axis in (ROLL, PITCH, YAW):
+        rows += _sines(rng, axis, (0.01, 0.08), (0.1, 0.7), 2)
+        rows += _sines(rng, axis, (0.0002, 0.0015), (14, 28))
+    return _with(_standing(world, around_s), rows)
+
+
+MOTIONS: dict[str, Callable[[World, Generator, float], World]] = {
+    'own': _own,
+    'driving': _driving,
+    'stop_and_go': _stop_and_go,
+    'walking': _walking,
+    'hand_held': _hand_held,
+    'sideways': _sideways,
+    'rotation': _rotation,
+    'hovering': _hovering,
+}
+"""Motion -> function (world, rng, around_s) that gives a world with another speed and shake; at
+`around_s` the camera is where the scene's own would be, but for the shake."""
+
+
+def _with(
+    world: World,
+    rows: Rows,
+    bank: float = 0.0,
+    idle: float = 1.0,
+    lively: float = 0.0,
+    **changes: float,
+) -> World:
+    ego: Ego = world.ego._replace(
+        shake=np.array(rows), bank=bank, idle=idle, lively=lively, **changes
+    )
+    return dataclasses.replace(world, ego=ego)
+
+
+def _sines(
+    rng: Generator,
+    axis: int,
+    amplitudes: tuple[float, float],
+    rates_hz: tuple[float, float],
+    count: int = 1,
+) -> Rows:
+    """Rows of `Ego.shake` with an amplitude and a rate within ranges, and any phase."""
+    return [
+        (axis, rng.uniform(*amplitudes), rng.uniform(*rates_hz), rng.uniform(0, 2 * math.pi))
+        for _ in range(count)
+    ]
+
+
+def _bounded(world: World, axis: int, amplitude_m: float) -> float:
+    """An amplitude that keeps the camera within `World.free`, and off the ground."""
+    ego, free = world.ego, world.free
+    if axis == Z:
+        room = min(ego.height_m - free.low_m, free.high_m - ego.height_m, 0.4 * ego.height_m)
+    else:
+        room = free.side_m
+    return min(amplitude_m, max(room, 0.02) / 2)
+
+
+def _standing(world: World, around_s: float) -> World:
+    """The camera stays where the scene's own is at a time."""
+    place_m = mo.travelled(world.motion.speed, around_s)[0]
+    knots = [(0.0, place_m, 0.0), (world.duration_s + 10.0, place_m, 0.0)]
+    return _moving(world, knots)
+
+
+def _paced(
+    world: World,
+    rng: Generator,
+    around_s: float,
+    speeds_m_s: tuple[float, float],
+    spans_s: tuple[float, float],
+    halts: float = 0.0,
+) -> World:
+    """Speeds drawn from a range, each held for a span of time, some of them 0."""
+    time_s, place_m, speed = 0.0, 0.0, rng.uniform(*speeds_m_s)
+    knots = [(time_s, place_m, speed)]
+    while time_s < world.duration_s + 10.0:
+        span, wish = rng.uniform(*spans_s), rng.uniform(*speeds_m_s)
+        wish = 0.0 if rng.random() < halts else wish
+        time_s, place_m, speed = time_s + span, place_m + span * (speed + wish) / 2, wish
+        knots.append((time_s, place_m, speed))
+    table = np.array(knots)
+    table[:, 1] += mo.travelled(world.motion.speed, around_s)[0] - mo.travelled(table, around_s)[0]
+    return _moving(world, table)
+
+
+def _moving(world: World, knots: list | np.ndarray) -> World:
+    moved = world.motion._replace(speed=quantised(knots))
+    return dataclasses.replace(world, motion=moved)
