@@ -184,7 +184,7 @@ def test_a_comparison_writes_json_markdown_and_a_page(tiny, street, tmp_path):
     names = [result['name'] for result in contents['results']]
     assert names == ['tiny', 'per-pixel mean map', 'constant']
     assert contents['facts']['cap'] == '80 m'
-    assert contents['facts']['clips'] == 3
+    assert contents['facts']['clips'] == '3'
     for result in contents['results']:
         assert f'{result["figures"]["abs_rel"]:.3g}' in table
     html = page.read_text()
@@ -193,6 +193,41 @@ def test_a_comparison_writes_json_markdown_and_a_page(tiny, street, tmp_path):
         assert picture in html
         assert (tmp_path / picture).stat().st_size > 1000
     assert '| Abs Rel | 0-10 m |' in (tmp_path / 'results.md').read_text()
+
+
+def test_sets_stand_side_by_side(tiny, street, tmp_path):
+    sets = {'seen': {'seed': 5}, 'unseen': {'seed': 9}}
+    data = EvaluationData('streets', clip_windows=2, sets=sets)
+    engine = ('torch', 'cpu', 1)
+    _, text = comparison.run([str(tiny)], data, tmp_path, True, 80.0, 'none', engine)
+    results = json.loads((tmp_path / 'results.json').read_text())['results']
+    assert [(r['name'], r['set']) for r in results] == [('tiny', 'seen'), ('tiny', 'unseen')]
+    single = EvaluationData('streets', {'seed': 9}, clip_windows=2)
+    comparison.run([str(tiny)], single, tmp_path / 'one', True, 80.0, 'none', engine)
+    (alone,) = json.loads((tmp_path / 'one' / 'results.json').read_text())['results']
+    assert alone['figures'] == results[1]['figures']
+    ratio = alone['figures']['abs_rel_scaled'] / results[0]['figures']['abs_rel_scaled']
+    (row,) = (line for line in text.splitlines()[5:] if line.startswith('| tiny, unseen'))
+    assert row.endswith(f' {ratio:.3g} |')
+    page = (tmp_path / 'results.md').read_text()
+    assert 'shape against seen' in page
+    assert '## Protocol: DSEC tables of DepthAnyEvent' in page
+    assert '## Protocol: metres without alignment, cap 80 m' in page
+    with pytest.raises(ConfigError, match='empty where test is given'):
+        EvaluationData('streets', {'seed': 5}, sets=sets)
+
+
+def test_jitter_is_of_the_scale_between_maps_after_the_first():
+    class Drifting(Perfect):
+        def __call__(self, clip):
+            maps = [s.depth_m * np.float32(f) for s, f in zip(clip, (9, 1, 2, 4), strict=True)]
+            return Answer(maps[-1], np.ones_like(maps[-1]), 5.0, tuple(maps[:-1]))
+
+    clip = [sample(k, depth_m=np.full((30, 45), 5, np.float32)) for k in range(4)]
+    (result,), _ = evaluate([Drifting()], [clip], [0])
+    assert result.figures['scale_jitter'] == pytest.approx(math.log(2), rel=1e-4)
+    (still,), _ = evaluate([Perfect()], [clip], [0])
+    assert math.isnan(still.figures['scale_jitter'])
 
 
 def test_namesakes_are_told_apart():
@@ -233,7 +268,7 @@ def test_checkpoints_of_different_steps_are_compared(tiny, street, tmp_path):
     files = [str(tiny), str(path)]
     _, table = comparison.run(files, EvaluationData('streets', {}, {}), tmp_path, False, 80.0,
                                  'none', ('torch', 'cpu', 1))  # fmt: skip
-    assert table.count('| tiny |') == table.count('| other |') == 1
+    assert table.count('| tiny |') == table.count('| other |') == 2  # errors, transfer
     results = json.loads((tmp_path / 'results.json').read_text())['results']
     assert [result['name'] for result in results] == ['tiny', 'other']
     alone = tmp_path / 'alone'

@@ -11,6 +11,7 @@ from spike_depth_ros.learning.metrics import (
     DepthMetrics,
     align,
     frame_metrics,
+    log_scale,
 )
 
 NAN, INF = math.nan, math.inf
@@ -154,7 +155,32 @@ def dumb(depth, confidence, truth, cap):
             kept = order[: math.ceil(round(k * 0.05 * n, 9))]
             risks.append(mean(abs(d - t) / t for d, t, _ in kept))
         areas.append(mean(risks))
-    return out | {'aurc': areas[0], 'ause': areas[0] - areas[1]}
+    out |= {'aurc': areas[0], 'ause': areas[0] - areas[1]}
+    finite = sorted(
+        math.log(min(max(d, 0.1), cap) / t)
+        for d, t in zip(depth.flat, truth.flat, strict=True)
+        if math.isfinite(d) and 0 < t <= cap
+    )
+    half = len(finite) // 2
+    middle = finite[half] if len(finite) % 2 else (finite[half - 1] + finite[half]) / 2
+    raw = [
+        (d, t)
+        for d, t in zip(depth.flat, truth.flat, strict=True)
+        if 0 < t <= cap and not math.isnan(d)
+    ]
+    out['scale_error'] = abs(middle)
+    out['abs_rel_scaled'] = mean(
+        abs(min(max(d / math.exp(middle), 0.1), cap) - t) / t for d, t in raw
+    )
+    out['confidence_minus_hits'] = mean(c for _, _, c in pairs) - out['delta1']
+    out['scale_jitter'] = out['planarity'] = NAN
+    most = (max(d for d, _, _ in pairs), max(t for _, t, _ in pairs))
+    own = [(max(80 * d / most[0], 0.1), 80 * t / most[1]) for d, t, _ in pairs]
+    out['dsec_abs_rel'] = mean(abs(d - t) / t for d, t in own)
+    out['dsec_rmse'] = math.sqrt(mean((d - t) ** 2 for d, t in own))
+    out['dsec_rmse_log'] = math.sqrt(mean(math.log(d / t) ** 2 for d, t in own))
+    out['dsec_delta1'] = mean(max(d / t, t / d) < 1.25 for d, t in own)
+    return out
 
 
 @pytest.mark.parametrize('seed', range(4))
@@ -171,7 +197,7 @@ def test_against_a_loop_over_pixels(seed):
     expected = dumb(depth, confidence, truth, 80.0)
     assert set(expected) == set(SCALARS)
     for name, value in zip(SCALARS, frame.scalars, strict=True):
-        assert value == pytest.approx(expected[name], rel=1e-9), name
+        assert value == pytest.approx(expected[name], rel=1e-9, nan_ok=True), name
 
 
 def test_two_halves_add_up_to_the_whole():
@@ -186,6 +212,56 @@ def test_two_halves_add_up_to_the_whole():
         summed = sum(getattr(half, name) for half in halves)
         torch.testing.assert_close(summed, getattr(whole, name))
         assert whole._reductions[name].__name__ == 'dim_zero_sum'
+
+
+def test_one_scale_per_map_by_hand():
+    # ratios 2, 2, 4: the median is 2, so one pixel is left that is twice too far
+    got = figures([4.0, 20.0, 40.0], [2.0, 10.0, 10.0])
+    assert got['abs_rel_scaled'] == pytest.approx((0 + 0 + 1) / 3)
+    assert got['scale_error'] == pytest.approx(math.log(2))
+    # beyond range is no scale, but it is an error: the cap of 80 m for 10 m
+    got = figures([4.0, 20.0, INF], [2.0, 10.0, 10.0])
+    assert got['abs_rel_scaled'] == pytest.approx((0 + 0 + 7) / 3)
+    assert got['scale_error'] == pytest.approx(math.log(2))
+    # too near counts as much as too far
+    assert figures([1.0], [2.0])['scale_error'] == pytest.approx(math.log(2))
+
+
+def test_scale_jitter_by_hand():
+    depth, truth = np.full((1, 3), 20.0), np.full((1, 3), 10.0)
+    # ln s was 0, then ln 4, and is ln 2: steps of ln 4 and -ln 2
+    metrics = DepthMetrics()
+    frame = frame_metrics(depth, depth * 0, truth, earlier_scales=(0.0, math.log(4)))
+    metrics.update(frame)
+    steps = (math.log(4), math.log(2))
+    expected = math.sqrt(sum(x * x for x in steps) / 2)
+    assert metrics.compute()['scale_jitter'] == pytest.approx(expected)
+    assert log_scale(depth, truth) == pytest.approx(math.log(2))
+    assert math.isnan(log_scale(depth * NAN, truth))
+    assert math.isnan(figures([1.0], [1.0])['scale_jitter'])
+
+
+def test_confidence_minus_hits_by_hand():
+    got = figures([10.0, 10.0], [10.0, 20.0], [0.9, 0.7])
+    assert got['confidence_minus_hits'] == pytest.approx(0.8 - 0.5)
+
+
+def test_beyond_range_in_rooms_by_hand():
+    assert figures([INF, 5.0, 5.0, NAN], [3.0, 5.0, 5.0, 5.0])['beyond_in_rooms'] == 0.25
+    assert math.isnan(figures([INF, 5.0], [3.0, INF])['beyond_in_rooms'])
+    assert math.isnan(figures([INF, 5.0], [3.0, 50.0])['beyond_in_rooms'])
+
+
+def test_the_protocol_of_the_dsec_tables_by_hand():
+    # both maxima become 80 m: 20 of 40 m is 40 m, 10 of 20 m as well
+    got = figures([20.0, 40.0], [10.0, 20.0])
+    assert got['dsec_abs_rel'] == got['dsec_rmse'] == got['dsec_rmse_log'] == 0
+    assert got['dsec_delta1'] == 1
+    got = figures([30.0, 40.0], [10.0, 20.0])  # 60 m against 40 m
+    assert got['dsec_abs_rel'] == pytest.approx((0.5 + 0) / 2)
+    assert got['dsec_rmse'] == pytest.approx(math.sqrt(20**2 / 2))
+    assert got['dsec_rmse_log'] == pytest.approx(math.log(1.5) / math.sqrt(2))
+    assert got['dsec_delta1'] == 0.5
 
 
 def test_nothing_to_count_is_nan_not_zero():

@@ -1,5 +1,6 @@
 """The training loop on a tiny data set made here: it learns, resumes, shares work, keeps out."""
 
+import copy
 import dataclasses
 import json
 import math
@@ -22,7 +23,8 @@ from spike_depth_ros.learning.batches import DrawnBatches, collate, groups_by_si
 from spike_depth_ros.learning.datasets import DATASETS
 from spike_depth_ros.learning.datasets.augment import NO_AUGMENTATION
 from spike_depth_ros.learning.datasets.sample import Sample
-from spike_depth_ros.learning.module import DepthTraining, FeatureTap, carried, norms
+from spike_depth_ros.learning.module import DepthTraining, FeatureTap, carried
+from spike_depth_ros.learning.norms import measure_norms, norms
 from spike_depth_ros.learning.optimizer import (
     METHODS,
     Muon,
@@ -37,6 +39,7 @@ from spike_depth_ros.learning.settings import (
     LossConfig,
     Machine,
     ModelChoice,
+    MoreClips,
     OptimizerConfig,
     Schedule,
     TeacherChoice,
@@ -337,10 +340,10 @@ def test_weights_of_another_range_and_more_clips_than_before_are_told(tmp_path, 
     start = run.train(config(schedule=short), tmp_path / 'a')
     other = config(
         schedule=short, model=ModelChoice('tiny', weights=str(start)),
-        depth_range=DepthRange(min_m=2.0, focal_px=40.0),
+        spikes=SpikeConfig(window_ms=40.0),
     )  # fmt: skip
     run.train(other, tmp_path / 'b')
-    assert 'was trained with depth_range' in caplog.text
+    assert 'was trained with spikes' in caplog.text
     state = torch.load(tmp_path / 'b' / run.STATE, weights_only=True)
     keeper = run.Keeper(tmp_path, other, 'tiny')
     keeper.load_state_dict(next(iter(state['callbacks'].values())))
@@ -481,6 +484,53 @@ def test_batch_statistics_stand_still_in_the_later_part(monkeypatch, tmp_path):
     assert seen == [False] * 3 + [True] * 3
 
 
+class Counting(torch.nn.Module):
+    """Two windows of a clip meet one normalisation; the state must run through them."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = torch.nn.BatchNorm2d(2)
+        self.states = []
+
+    def step(self, spikes, state):
+        self.states.append(state)
+        return self.norm(spikes.float().mean(0)), len(self.states)
+
+
+def test_statistics_are_measured_for_the_present_weights():
+    network = Counting().eval()
+    network.norm.running_mean.fill_(99.0)
+    network.norm.momentum = 0.03
+    batches = [collate([plane_clip(PlanesConfig(clip_windows=2), i) for i in pair])
+               for pair in ((0, 1), (2, 3))]  # fmt: skip
+    measure_norms(network, batches)
+    windows = [batch.spikes[k].float().mean(0) for batch in batches for k in range(2)]
+    means = torch.stack([x.mean((0, 2, 3)) for x in windows]).mean(0)
+    variances = torch.stack([x.var((0, 2, 3)) for x in windows]).mean(0)
+    torch.testing.assert_close(network.norm.running_mean, means)
+    torch.testing.assert_close(network.norm.running_var, variances, rtol=1e-4, atol=1e-7)
+    assert network.states == [None, 1, None, 3]
+    assert not network.norm.training
+    assert network.norm.momentum == 0.03
+
+
+@pytest.mark.parametrize('freeze', [1.0, 0.5])
+def test_saved_statistics_belong_to_the_saved_weights(freeze, tmp_path):
+    """What is saved is what measuring the saved weights gives, until the norms are frozen."""
+    settings = config(
+        optimizer=OptimizerConfig(freeze_norms=freeze, norm_clips=8, learning_rate=2e-2),
+        schedule={'max_iterations': 4, 'validate_every': 2},
+    )
+    run.train(settings, tmp_path)
+    saved = load_checkpoint(tmp_path / run.LAST).model
+    measured = copy.deepcopy(saved)
+    clips = run.ClipsOfRun(settings, reads_images=False, taught=False)
+    measure_norms(measured, clips.norm_batches())
+    pairs = list(zip(norms(saved), norms(measured), strict=True))
+    same = [torch.allclose(a.running_var, b.running_var, rtol=1e-3) for a, b in pairs]
+    assert all(same) == (freeze == 1.0)
+
+
 def draws(groups=((0, 1, 2, 3, 4, 5), (6, 7, 8)), size=4, iterations=9, start=0, **options):
     batches = DrawnBatches(groups, size, iterations, seed=3, **options)
     batches.start = start
@@ -544,7 +594,7 @@ def test_two_windows_and_a_spike_config_reach_the_data():
 def test_further_clips_come_as_often_as_asked_and_keep_their_length():
     data = DataChoice(
         'planes', {'clip_windows': 1}, {'seed': 9}, NO_AUGMENTATION, workers=0,
-        more={'clip_windows': 3, 'seed': 5}, more_times=3,
+        more=[MoreClips({'clip_windows': 3, 'seed': 5}, 3)],
     )  # fmt: skip
     clips = run.ClipsOfRun(config(data=data), reads_images=False, taught=False)
     first, further = clips.groups
@@ -632,8 +682,8 @@ def test_every_shipped_configuration_describes_a_run(path, monkeypatch, tmp_path
     training = from_dict(entry.config, shared | settings.data.train)
     validation = from_dict(entry.config, shared | settings.data.validation)
     assert training.split != validation.split
-    if settings.data.more:
-        assert from_dict(entry.config, shared | settings.data.more).split == training.split
+    for source in settings.data.more:
+        assert from_dict(entry.config, shared | source.fields).split == training.split
     with torch.device('meta'):
         build(settings.model.name, settings.model.config)
     if settings.teacher.name:

@@ -28,7 +28,8 @@ def energy(
     from spike_depth_ros.network.checkpoint import load_checkpoint
 
     loaded = load_checkpoint(checkpoint)
-    clips = open_clips(data.name, data.test, loaded.spikes, data.clip_windows, False)
+    fields = next(iter(data.named.values()))
+    clips = open_clips(data.name, fields, loaded.spikes, data.clip_windows, False)
     report = mean_energy(loaded, clips, spread(len(clips), data.clips))
     if json:
         print(jsonlib.dumps(report.to_dict() | {'window_ms': loaded.spikes.window_ms}))

@@ -26,7 +26,12 @@ from spike_depth_ros.learning.contestants import (
 from spike_depth_ros.learning.energies import energy_columns, mean_energy
 from spike_depth_ros.learning.evaluation import Result, Shown, evaluate
 from spike_depth_ros.learning.metrics import ALIGNMENTS
-from spike_depth_ros.learning.report_pages import main_table, markdown, write_report
+from spike_depth_ros.learning.report_pages import (
+    main_table,
+    markdown,
+    transfer_table,
+    write_report,
+)
 from spike_depth_ros.learning.settings import EvaluationData
 
 ENERGY_CLIPS = 4
@@ -82,25 +87,18 @@ def run(
     results: list[Result] = []
     shown: list[Shown] = []
     extra: dict[str, dict[str, Any]] = {}
-    for spikes in dict.fromkeys(runner.checkpoint.spikes for runner in runners):
-        clips = open_clips(data.name, data.test, spikes, data.clip_windows, images)
-        chosen = spread(len(clips), data.clips)
-        group = [runner for runner in runners if runner.checkpoint.spikes == spikes]
-        everybody: list[Contestant] = [*group, *trivial]
-        found, pictured = evaluate(everybody, clips, chosen, cap_m, alignment, progress=progress)
-        results += found
-        shown = _side_by_side(shown, pictured)
-        trivial = []  # they see no events: once is enough
-        extra |= {
-            runner.name: energy_columns(
-                mean_energy(runner.checkpoint, clips, spread(len(clips), ENERGY_CLIPS))
-            )
-            for runner in group
-            if isinstance(runner, CheckpointContestant)
-        }
+    clip_counts = {}
+    for name, fields in data.named.items():
+        found, pictured, clip_counts[name], energy = _measure_set(
+            dataclasses.replace(data, test=fields, sets={}), runners, trivial, images,
+            (cap_m, alignment), progress,
+        )  # fmt: skip
+        results += [result._replace(set=name) for result in found]
+        shown += pictured
+        extra = energy | extra  # energy is that of the first set
     facts = {
-        'data': f'{data.name} {data.test}',
-        'clips': len(chosen),
+        'data': f'{data.name} {data.sets or data.test}',
+        'clips': ', '.join(f'{name} {count}'.strip() for name, count in clip_counts.items()),
         'windows per clip': data.clip_windows,
         'state': 'streaming' if streaming else 'from rest',
         'cap': f'{cap_m:g} m',
@@ -110,7 +108,51 @@ def run(
     }
     title = 'Evaluation' if len(checkpoints) == 1 else 'Comparison'
     page = write_report(out, title, facts, results, shown, extra)
-    return page, markdown(main_table(results, extra))
+    tables = [main_table(results, extra), transfer_table(results)]
+    return page, '\n'.join(markdown(table) for table in tables)
+
+
+def _measure_set(
+    data: EvaluationData,
+    runners: Sequence[CheckpointContestant | ImageContestant],
+    trivial: Sequence[Contestant],
+    images: bool,
+    protocol: tuple[float, str],
+    progress: Callable[[Sequence[int]], Iterator[int]],
+) -> tuple[list[Result], list[Shown], int, dict[str, dict[str, Any]]]:
+    """Measures everything on `data.test`.
+
+    Args:
+        data: gives `test`.
+        runners: checkpoints; those with other steps per window get clips of their own.
+        trivial: baselines that see no events.
+        images: whether the data needs images.
+        protocol: cap [m] and alignment.
+        progress: see `evaluate`.
+
+    Returns:
+        Results, clips for pictures, the number of clips, and columns of energy by name.
+    """
+    results: list[Result] = []
+    shown: list[Shown] = []
+    energy: dict[str, dict[str, Any]] = {}
+    for spikes in dict.fromkeys(runner.checkpoint.spikes for runner in runners):
+        clips = open_clips(data.name, data.test, spikes, data.clip_windows, images)
+        chosen = spread(len(clips), data.clips)
+        group = [runner for runner in runners if runner.checkpoint.spikes == spikes]
+        everybody: list[Contestant] = [*group, *trivial]
+        found, pictured = evaluate(everybody, clips, chosen, *protocol, progress=progress)
+        results += found
+        shown = _side_by_side(shown, pictured)
+        trivial = []  # they see no events: once is enough
+        energy |= {
+            runner.name: energy_columns(
+                mean_energy(runner.checkpoint, clips, spread(len(clips), ENERGY_CLIPS))
+            )
+            for runner in group
+            if isinstance(runner, CheckpointContestant)
+        }
+    return results, shown, len(chosen), energy
 
 
 def _side_by_side(before: list[Shown], more: list[Shown]) -> list[Shown]:

@@ -31,6 +31,7 @@ class Answer(NamedTuple):
     depth_m: np.ndarray  # (h, w) float32: NaN no answer, +inf beyond range
     confidence: np.ndarray  # (h, w) float32 in [0, 1]
     infer_ms: float  # for the last window
+    before: tuple[np.ndarray, ...] = ()  # depth at the end of the windows before, oldest first
 
 
 class Contestant(Protocol):
@@ -87,14 +88,16 @@ class CheckpointContestant:
         estimator = self._estimator(clip[-1].meta)
         estimator.reset()
         windows = clip if self._options.streaming else clip[-1:]
+        frames = []
         for i, sample in enumerate(windows):
             t1_ns = int(sample.meta['stamp_ns'])
             t0_ns = t1_ns - int(sample.meta['window_ns'])
             window = Window(t0_ns, t1_ns, sample.spikes, int(sample.spikes.sum()), fresh=i == 0)
             start_s = time.perf_counter()
-            frame = estimator.infer(window)
+            frames.append(estimator.infer(window))
             infer_ms = (time.perf_counter() - start_s) * 1e3
-        return Answer(frame.depth_m, frame.confidence, infer_ms)
+        before = tuple(frame.depth_m for frame in frames[:-1])
+        return Answer(frames[-1].depth_m, frames[-1].confidence, infer_ms, before)
 
     def _estimator(self, meta: dict) -> Estimator:
         """The estimator of the clip's sensor, looking through the clip's lens."""

@@ -10,7 +10,7 @@ import numpy as np
 
 from spike_depth_ros.learning.contestants import Answer, Contestant
 from spike_depth_ros.learning.datasets.sample import Sample
-from spike_depth_ros.learning.metrics import CAP_M, DepthMetrics, frame_metrics
+from spike_depth_ros.learning.metrics import CAP_M, DepthMetrics, frame_metrics, log_scale
 
 SPARSE, DENSE = 0.05, 0.3
 """Events per pixel and window: fewer is 'sparse', more is 'dense'."""
@@ -59,6 +59,7 @@ class Result(NamedTuple):
     groups: dict[str, dict[str, dict[str, float]]]  # group -> part -> figures
     curves: dict[str, list[float]]
     infer_ms: float  # median for one window
+    set: str = ''  # name of the data, where there are several
 
 
 class Shown(NamedTuple):
@@ -99,7 +100,10 @@ def evaluate(
         for who, tally, took in zip(contestants, tallies, times, strict=True):
             answer = who(clip)
             truth_m = clip[-1].depth_m
-            frame = frame_metrics(answer.depth_m, answer.confidence, truth_m, cap_m, alignment)
+            frame = frame_metrics(
+                answer.depth_m, answer.confidence, truth_m, cap_m, alignment,
+                earlier_scales(answer, clip, cap_m),
+            )  # fmt: skip
             for part in parts:
                 tally.setdefault(part, DepthMetrics()).update(frame)
             took.append(answer.infer_ms)
@@ -111,6 +115,14 @@ def evaluate(
         for who, tally, took in zip(contestants, tallies, times, strict=True)
     ]
     return results, shown
+
+
+def earlier_scales(answer: Answer, clip: list[Sample], cap_m: float) -> list[float]:
+    """`log_scale` of the maps before the last one, without the first, which began from rest."""
+    truths = [sample.depth_m for sample in clip[:-1]][-len(answer.before) :]
+    pairs = list(zip(answer.before, truths, strict=True)) if answer.before else []
+    scales = [log_scale(depth_m, truth_m, cap_m) for depth_m, truth_m in pairs[1:]]
+    return [scale for scale in scales if not np.isnan(scale)]
 
 
 def _parts(sample: Sample) -> list[tuple[str, str]]:

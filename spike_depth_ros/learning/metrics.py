@@ -1,20 +1,26 @@
 """Error figures of depth maps, with one fixed definition each.
 
-A figure is computed per frame and averaged over frames; shares (false obstacles, calibration)
+A figure is computed per frame and averaged over frames; fractions (false obstacles, calibration)
 are pooled over pixels. A pixel counts if its truth is finite, positive and within the cap, and
 if it was answered; answers are clipped to the cap, "beyond range" (+inf) counts as the cap.
 Repositories disagree on most of these definitions, so the cap and the alignment are always
 stated with the numbers.
+
+The figures of transfer separate shape from scale: ln s is the median of ln(depth / truth) over
+the finite answers of a frame, the scale that minimises the mean of |ln(depth / (s truth))|.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 from torchmetrics import Metric
+
+from spike_depth_ros.learning.planarity import fit_plane
 
 CAP_M = 80.0
 NEAREST_M = 0.1
@@ -24,6 +30,9 @@ BANDS_M = ((0.0, 10.0), (10.0, 20.0), (20.0, 40.0), (40.0, 80.0))
 MAE_CUTS_M = (10.0, 20.0, 30.0)
 OBSTACLE_M = 40.0
 """Sky that is answered nearer than this is a false obstacle."""
+
+FLAT = 0.01
+"""Planarity is measured where the truth itself is a plane within this RMS of ln depth."""
 
 RATIO = 1.25
 COVERAGES = np.linspace(0.05, 1.0, 20)
@@ -35,6 +44,8 @@ SCALARS = (
     'rmse', 'rmse_log', 'silog_var', 'silog', 'delta1', 'delta2', 'delta3',
     *(f'abs_rel_{low:.0f}_{high:.0f}m' for low, high in BANDS_M),
     'coverage', 'aurc', 'ause',
+    'abs_rel_scaled', 'scale_error', 'scale_jitter', 'planarity', 'confidence_minus_hits',
+    'dsec_abs_rel', 'dsec_rmse', 'dsec_rmse_log', 'dsec_delta1',
 )  # fmt: skip
 """Names of the figures that are averaged over frames, in the order of a `Frame`'s row."""
 
@@ -46,6 +57,7 @@ class Frame(NamedTuple):
     risk: np.ndarray  # (len(COVERAGES),) abs_rel of the surest share of the pixels; NaN if none
     sky: np.ndarray  # (2,) sky pixels answered nearer than OBSTACLE_M, sky pixels
     missed: np.ndarray  # (2,) pixels nearer than that answered as beyond range, all such pixels
+    closed: np.ndarray  # (2,) the same in frames without anything farther, such as rooms
     calibration: np.ndarray  # (CONFIDENCE_BINS, 3) pixels, sum of confidence, right answers
 
 
@@ -55,6 +67,7 @@ def frame_metrics(
     truth_m: np.ndarray,
     cap_m: float = CAP_M,
     alignment: str = 'none',
+    earlier_scales: Sequence[float] = (),
 ) -> Frame:
     """Compares one depth map with its truth.
 
@@ -64,6 +77,8 @@ def frame_metrics(
         truth_m: (H, W) metres; NaN unknown, +inf sky.
         cap_m: truth beyond this does not count.
         alignment: 'none' for metres as answered, 'median' or 'lsq': see `align`.
+        earlier_scales: `log_scale` of the depth maps before this one in its clip, in order;
+            'scale_jitter' is the root mean square of the steps from map to map.
 
     Raises:
         ValueError: shapes differ, or an unknown alignment.
@@ -82,14 +97,20 @@ def frame_metrics(
     answer[finite] = align(answer[finite], truth[finite], alignment)
     answer = np.clip(answer, NEAREST_M, cap_m)
     figures = _errors(answer, truth) | _risk(answer, truth, confidence[mask])
+    figures |= _transfer(depth_m, truth_m, cap_m) | _frame_maximum(answer, truth)
     figures['coverage'] = mask.sum() / counted.sum() if counted.any() else np.nan
+    figures['confidence_minus_hits'] = _mean(confidence[mask]) - figures['delta1']
+    steps = np.diff([*earlier_scales, log_scale(depth_m, truth_m, cap_m)])
+    figures['scale_jitter'] = _mean(steps**2) ** 0.5 if earlier_scales else np.nan
     near = counted & (truth_m < OBSTACLE_M)
     sky = np.isposinf(truth_m)
+    missed = np.array([np.isposinf(depth_m[near]).sum(), near.sum()], np.float64)
     return Frame(
         np.array([figures[name] for name in SCALARS]),
         figures['risk'],
         np.array([(depth_m[sky] < OBSTACLE_M).sum(), sky.sum()], np.float64),
-        np.array([np.isposinf(depth_m[near]).sum(), near.sum()], np.float64),
+        missed,
+        missed * _is_closed(truth_m),
         _calibration(depth_m, confidence, truth_m, cap_m),
     )
 
@@ -111,6 +132,50 @@ def align(answer: np.ndarray, truth: np.ndarray, alignment: str) -> np.ndarray:
         return answer * (np.median(truth) / np.median(answer))
     design = np.stack([answer, np.ones_like(answer)], axis=1)
     return design @ np.linalg.lstsq(design, truth, rcond=None)[0]
+
+
+def log_scale(depth_m: np.ndarray, truth_m: np.ndarray, cap_m: float = CAP_M) -> float:
+    """Median of ln(depth / truth) over the finite answers of a map: ln s; NaN without any."""
+    with np.errstate(invalid='ignore'):
+        both = np.isfinite(depth_m) & (truth_m > 0) & (truth_m <= cap_m)
+    if not both.any():
+        return np.nan
+    answer = np.clip(depth_m[both].astype(np.float64), NEAREST_M, cap_m)
+    return float(np.median(np.log(answer) - np.log(truth_m[both])))
+
+
+def _transfer(depth_m: np.ndarray, truth_m: np.ndarray, cap_m: float) -> dict[str, float]:
+    """What is left of the error after one scale per map, that scale, and planarity of planes."""
+    ln_s = log_scale(depth_m, truth_m, cap_m)
+    asked = (truth_m > 0) & (truth_m <= cap_m) & ~np.isnan(depth_m)
+    scaled = np.clip(depth_m[asked] / np.exp(ln_s), NEAREST_M, cap_m)
+    figures = {
+        'abs_rel_scaled': _mean(np.abs(scaled - truth_m[asked]) / truth_m[asked]),
+        'scale_error': abs(ln_s),
+        'planarity': np.nan,
+    }
+    truth_plane = fit_plane(truth_m)
+    if truth_plane is not None and np.isfinite(truth_m).all() and truth_plane.rms < FLAT:
+        plane = fit_plane(depth_m)
+        figures['planarity'] = np.nan if plane is None else plane.spread
+    return figures
+
+
+def _frame_maximum(answer: np.ndarray, truth: np.ndarray) -> dict[str, float]:
+    """The protocol of the DSEC tables of DepthAnyEvent (arXiv 2509.15224), which is not metres.
+
+    Prediction and truth are each divided by their own maximum of the frame, times `CAP_M`.
+    """
+    if truth.size:
+        answer, truth = (CAP_M * maps / maps.max() for maps in (answer, truth))
+    errors = _errors(np.clip(answer, NEAREST_M, None), truth)
+    return {f'dsec_{name}': errors[name] for name in ('abs_rel', 'rmse', 'rmse_log', 'delta1')}
+
+
+def _is_closed(truth_m: np.ndarray) -> bool:
+    """Whether nothing in the frame is farther than `OBSTACLE_M`, as in a room."""
+    known = truth_m[~np.isnan(truth_m)]
+    return bool(known.size) and bool((known < OBSTACLE_M).all())
 
 
 def _mean(values: np.ndarray) -> float:
@@ -184,13 +249,15 @@ class DepthMetrics(Metric):
     risk: Tensor
     sky: Tensor
     missed: Tensor
+    closed: Tensor
     calibration: Tensor
     frames: Tensor
 
     def __init__(self) -> None:
         super().__init__()
         shapes = {'scalars': (2, len(SCALARS)), 'risk': (2, len(COVERAGES)), 'sky': (2,),
-                  'missed': (2,), 'calibration': (CONFIDENCE_BINS, 3), 'frames': ()}  # fmt: skip
+                  'missed': (2,), 'closed': (2,), 'calibration': (CONFIDENCE_BINS, 3),
+                  'frames': ()}  # fmt: skip
         for name, shape in shapes.items():
             self.add_state(name, torch.zeros(shape, dtype=torch.float64), dist_reduce_fx='sum')
 
@@ -200,7 +267,7 @@ class DepthMetrics(Metric):
             values = getattr(frame, name)
             sums = np.stack([np.nan_to_num(values), ~np.isnan(values)])
             self._add_to(name, sums)
-        for name in ('sky', 'missed', 'calibration'):
+        for name in ('sky', 'missed', 'closed', 'calibration'):
             self._add_to(name, getattr(frame, name))
         self.frames = self.frames + 1
 
@@ -214,12 +281,15 @@ class DepthMetrics(Metric):
 
         Beside `SCALARS`: `false_obstacles` (share of sky pixels answered nearer than 40 m),
         `missed_obstacles` (share of pixels nearer than 40 m answered as beyond range), `ece`
-        (expected calibration error, Guo et al., ICML 2017, eq. 3) and `frames`.
+        (expected calibration error, Guo et al., ICML 2017, eq. 3), `beyond_in_rooms` (share of
+        pixels answered as beyond range in frames whose whole truth is nearer than 40 m) and
+        `frames`.
         """
         means = self.scalars[0] / self.scalars[1]
         figures = dict(zip(SCALARS, means.tolist(), strict=True))
         figures['false_obstacles'] = float(self.sky[0] / self.sky[1])
         figures['missed_obstacles'] = float(self.missed[0] / self.missed[1])
+        figures['beyond_in_rooms'] = float(self.closed[0] / self.closed[1])
         pixels, sure, right = self.calibration.unbind(1)
         figures['ece'] = float((sure - right).abs().sum() / pixels.sum())
         figures['frames'] = int(self.frames)

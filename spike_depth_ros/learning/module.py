@@ -18,6 +18,7 @@ from spike_depth_ros.events.config import ConfigError
 from spike_depth_ros.learning import losses
 from spike_depth_ros.learning.batches import Batch
 from spike_depth_ros.learning.metrics import DepthMetrics, frame_metrics
+from spike_depth_ros.learning.norms import measure_norms, network_input, norms, to_device
 from spike_depth_ros.learning.optimizer import METHODS, follow, parameter_groups, rate
 from spike_depth_ros.learning.pictures import sample_picture
 from spike_depth_ros.learning.settings import TrainConfig
@@ -126,11 +127,27 @@ class DepthTraining(lightning.LightningModule):
         return self._teacher[0]
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Lets the batch normalisations rest in the later part of the run."""
-        schedule, optimizer = self.config.schedule, self.config.optimizer
-        if self.global_step >= optimizer.freeze_norms * schedule.max_iterations:
-            for norm in norms(self.student):
-                norm.eval()
+        """Freezes the batch normalisations in the later part of the run."""
+        if self.global_step < self._frozen_from:
+            return
+        if self.global_step == self._frozen_from > 0:
+            self._measure_norms(self.student)
+        for norm in norms(self.student):
+            norm.eval()
+
+    @property
+    def _frozen_from(self) -> int:
+        """The iteration from which the batch normalisations are frozen."""
+        return math.ceil(self.config.optimizer.freeze_norms * self.config.schedule.max_iterations)
+
+    def _measure_norms(self, network: nn.Module) -> None:
+        """Gives a network the statistics of its own weights, where the configuration asks so."""
+        if self.config.optimizer.norm_clips:
+            with self.trainer.precision_plugin.forward_context():
+                batches = self.trainer.datamodule.norm_batches()  # type: ignore[attr-defined]
+                measure_norms(network, (to_device(batch, self.device) for batch in batches))
+            if self._tap is not None:
+                self._tap.take()  # nothing is compared with these
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of a batch of clips, averaged over the windows that are learnt from."""
@@ -223,8 +240,10 @@ class DepthTraining(lightning.LightningModule):
         self.wall_s, self._since_s = self.wall_s + now - self._since_s, now
 
     def on_validation_start(self) -> None:
-        """Validates in eval mode, whatever the loop has set."""
+        """Validates in eval mode, with statistics that belong to the averaged weights."""
         self.averaged.eval()
+        if not self.trainer.sanity_checking and self.global_step <= self._frozen_from:
+            self._measure_norms(self.averaged)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Adds the last window of one clip to the error figures."""
@@ -294,24 +313,6 @@ class DepthTraining(lightning.LightningModule):
         """Goes on counting the time, and knows what the last validation found."""
         self.wall_s = float(checkpoint['wall_s'])
         self.validated_at, self.figures = checkpoint.get('validation', (0, {}))
-
-
-def norms(network: nn.Module) -> list[nn.BatchNorm2d]:
-    """All batch normalisations of a network."""
-    return [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
-
-
-def network_input(network: nn.Module, batch: Batch, k: int) -> Tensor:
-    """What the network reads of window k: spikes (T, B, 2, H, W), or the image (B, 3, H, W).
-
-    Raises:
-        ValueError: it reads images and the data lacks one.
-    """
-    if getattr(network, 'reads', 'spikes') == 'spikes':
-        return batch.spikes[k]
-    if batch.image is None or not batch.pictured[k].all():
-        raise ValueError(f'{type(network).__name__} reads images, and this data set lacks some')
-    return batch.image[k]
 
 
 def carry(network: Any, seen: Tensor, state: Any) -> Any:

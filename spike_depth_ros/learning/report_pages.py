@@ -35,42 +35,105 @@ COLUMNS: dict[str, str] = {
 BANDS = {'abs_rel_0_10m': '0-10 m', 'abs_rel_10_20m': '10-20 m', 'abs_rel_20_40m': '20-40 m',
          'abs_rel_40_80m': '40-80 m'}  # fmt: skip
 
+TRANSFER: dict[str, str] = {
+    'abs_rel': 'Abs Rel',
+    'rmse_log': 'RMSE log',
+    'delta1': 'δ<1.25',
+    'abs_rel_scaled': 'Abs Rel, one scale per map',
+    'scale_error': 'scale error |ln s|',
+    'scale_jitter': 'scale jitter',
+    'planarity': 'planarity',
+    'confidence_minus_hits': 'confidence - hits',
+    'false_obstacles': 'false obst.',
+    'beyond_in_rooms': 'beyond range in rooms',
+}
+"""Figure -> heading: what shows whether depth holds on other cameras and in other places."""
+
+PROTOCOLS: dict[str, dict[str, str]] = {
+    'metres without alignment, cap 80 m (DENSE, EventScape)': {
+        'mae_10m': 'MAE to 10 m', 'mae_20m': 'MAE to 20 m', 'mae_30m': 'MAE to 30 m',
+        'abs_rel': 'Abs Rel', 'rmse_log': 'RMSE log',
+    },
+    'DSEC tables of DepthAnyEvent: prediction and truth each divided by their own maximum of the '
+    'frame, times 80': {
+        'dsec_delta1': 'δ<1.25', 'dsec_abs_rel': 'Abs Rel', 'dsec_rmse': 'RMSE',
+        'dsec_rmse_log': 'RMSE log',
+    },
+}  # fmt: skip
+"""Protocol of published tables -> figure -> heading."""
+
 Table = tuple[list[str], list[list[Any]]]
 
 
+def row_name(result: Result) -> str:
+    """The contestant, and the data where there are several."""
+    return f'{result.name}, {result.set}' if result.set else result.name
+
+
 def main_table(results: Sequence[Result], extra: dict[str, dict[str, Any]]) -> Table:
-    """One row per contestant.
+    """One row per contestant and set of data.
 
     Args:
         results: of the evaluation.
-        extra: contestant -> further columns, such as energy.
+        extra: contestant -> further columns, such as energy; of the first set of data.
     """
     more = list(dict.fromkeys(key for columns in extra.values() for key in columns))
+    first = results[0].set
     rows = [
         [
-            r.name, r.parameters, *(r.figures[key] for key in COLUMNS), r.infer_ms,
-            *(extra.get(r.name, {}).get(key, '') for key in more),
+            row_name(r), r.parameters, *(r.figures[key] for key in COLUMNS), r.infer_ms,
+            *(extra.get(r.name, {}).get(key, '') if r.set == first else '' for key in more),
         ]
         for r in results
     ]  # fmt: skip
     return ['', 'parameters', *COLUMNS.values(), 'ms', *more], rows
 
 
+def transfer_table(results: Sequence[Result]) -> Table:
+    """How depth holds; with several sets of data, shape against that of the first set."""
+    home = {r.name: r.figures['abs_rel_scaled'] for r in results if r.set == results[0].set}
+    several = any(r.set != results[0].set for r in results)
+    ordered = sorted(results, key=lambda r: list(home).index(r.name))
+    rows = [
+        [
+            row_name(r), *(r.figures[key] for key in TRANSFER),
+            *([r.figures['abs_rel_scaled'] / home[r.name]] if several else []),
+        ]
+        for r in ordered
+    ]  # fmt: skip
+    ratio = [f'shape against {results[0].set}'] if several else []
+    return ['', *TRANSFER.values(), *ratio], rows
+
+
+def protocol_tables(results: Sequence[Result]) -> dict[str, Table]:
+    """The figures of published tables, by protocol."""
+    return {
+        f'Protocol: {protocol}': (
+            ['', *columns.values()],
+            [[row_name(r), *(r.figures[key] for key in columns)] for r in results],
+        )
+        for protocol, columns in PROTOCOLS.items()
+    }
+
+
 def band_table(results: Sequence[Result]) -> Table:
     """Abs Rel by distance."""
-    rows = [[r.name, *(r.figures[key] for key in BANDS)] for r in results]
+    rows = [[row_name(r), *(r.figures[key] for key in BANDS)] for r in results]
     return ['Abs Rel', *BANDS.values()], rows
 
 
 def group_tables(results: Sequence[Result]) -> dict[str, Table]:
-    """Abs Rel of each part of each group that has more than one part."""
+    """Abs Rel of each part of each group that has more than one part, by set of data."""
     tables = {}
-    for group, parts in results[0].groups.items():
-        if len(parts) > 1:
-            counts = [f'{part} ({parts[part]["frames"]:.0f})' for part in parts]
-            rows = [[r.name, *(r.groups[group][part]['abs_rel'] for part in parts)]
-                    for r in results]  # fmt: skip
-            tables[group] = (['Abs Rel', *counts], rows)
+    for name in dict.fromkeys(r.set for r in results):
+        here = [r for r in results if r.set == name]
+        for group, parts in here[0].groups.items():
+            if len(parts) > 1:
+                counts = [f'{part} ({parts[part]["frames"]:.0f})' for part in parts]
+                rows = [[r.name, *(r.groups[group][part]['abs_rel'] for part in parts)]
+                        for r in here]  # fmt: skip
+                title = f'{name}, by {group}' if name else f'By {group}'
+                tables[title] = (['Abs Rel', *counts], rows)
     return tables
 
 
@@ -104,10 +167,13 @@ def write_report(
         The page.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    contents = {'facts': facts, 'results': [plain(r) | extra.get(r.name, {}) for r in results]}
+    first = results[0].set
+    rows = [plain(r) | (extra.get(r.name, {}) if r.set == first else {}) for r in results]
+    contents = {'facts': facts, 'results': rows}
     (folder / 'results.json').write_text(json.dumps(contents, indent=1) + '\n', encoding='utf-8')
     tables = {'': main_table(results, extra), 'By distance': band_table(results)}
-    tables |= {f'By {group}': table for group, table in group_tables(results).items()}
+    tables |= {'Transfer': transfer_table(results)} | protocol_tables(results)
+    tables |= group_tables(results)
     said = [f'{key}: {value}' for key, value in facts.items()]
     text = '\n'.join(
         [f'# {title}', '', *said, '',
@@ -146,7 +212,7 @@ def _depth(depth_m: np.ndarray) -> np.ndarray:
 
 
 def _pictures(folder: Path, results: Sequence[Result], shown: Sequence[Shown]) -> list[str]:
-    names = ', '.join(r.name for r in results)
+    names = ', '.join(dict.fromkeys(r.name for r in results))
     figures = []
     for i, clip in enumerate(shown):
         file = f'clip_{i}.png'
@@ -172,7 +238,7 @@ def _curves(folder: Path, results: Sequence[Result]) -> list[str]:
     figure, axes = plt.subplots(1, 2, figsize=(10, 4), constrained_layout=True)
     for axis, (x, y, across, up) in zip(axes, plots, strict=True):
         for result in results:
-            axis.plot(result.curves[x], result.curves[y], marker='.', label=result.name)
+            axis.plot(result.curves[x], result.curves[y], marker='.', label=row_name(result))
         axis.set(xlabel=across, ylabel=up)
         axis.grid(alpha=0.3)
     axes[1].plot([0, 1], [0, 1], color='grey', linestyle=':')

@@ -13,6 +13,7 @@ import logging
 import signal
 import threading
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +27,18 @@ from torch.utils.data import ConcatDataset, DataLoader, Subset
 
 from spike_depth_ros.events.config import ConfigError, to_dict
 from spike_depth_ros.learning.batches import (
+    Batch,
     DrawnBatches,
     TrainingClips,
+    collate,
     groups_by_size,
     loader,
     open_clips,
     spread,
 )
+from spike_depth_ros.learning.calibration import change_range
 from spike_depth_ros.learning.module import DepthTraining
-from spike_depth_ros.learning.settings import TeacherChoice, TrainConfig
+from spike_depth_ros.learning.settings import MoreClips, TeacherChoice, TrainConfig
 from spike_depth_ros.network.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from spike_depth_ros.network.registry import PRESETS, build
 from spike_depth_ros.network.teacher import TEACHERS, CachedTeacher, Teacher
@@ -44,6 +48,9 @@ log = logging.getLogger(__name__)
 STATE, CONFIG, BEST, LAST = 'state.ckpt', 'config.json', 'best.safetensors', 'last.safetensors'
 FREE_TO_CHANGE = ('machine',)
 """What may differ when a run goes on; so may `schedule.max_iterations`."""
+
+NORM_SEED = 1_000_000
+"""Added to the run's seed for the clips on which normalisations are measured."""
 
 
 class TrainingError(ValueError):
@@ -63,16 +70,31 @@ class ClipsOfRun(lightning.LightningDataModule):
         super().__init__()
         self.config = config
         data, shared = config.data, (config.spikes, config.schedule.clip_windows)
-        sets = [data.train, data.more] if data.more else [data.train]
-        opened = [open_clips(data.name, each, *shared, reads_images or taught) for each in sets]
+        images = reads_images or taught
+        sources = [MoreClips(data.train), *data.more]
+        opened = [open_clips(data.name, source.fields, *shared, images) for source in sources]
         self.training: Any = ConcatDataset(opened)  # type: ignore[arg-type]
         self.validation = open_clips(data.name, data.validation, *shared, reads_images)
-        self.groups = groups_by_size(opened[0], data.augment)
-        for further in opened[1:]:
+        self.groups: list[list[int]] = []
+        first = 0
+        for source, clips in zip(sources, opened, strict=True):
             self.groups += [
-                [len(opened[0]) + index for index in group] * data.more_times
-                for group in groups_by_size(further, data.augment)
+                [first + index for index in group] * source.times
+                for group in groups_by_size(clips, data.augment)
             ]
+            first += len(clips)
+
+    def norm_batches(self) -> Iterator[Batch]:
+        """Training batches on which to measure the statistics of batch normalisations.
+
+        They are the same at every call and in every process.
+        """
+        size = self.config.schedule.batch_size
+        count = -(-self.config.optimizer.norm_clips // size)
+        clips = TrainingClips(self.training, self.config.data.augment)
+        seed = self.config.schedule.seed + NORM_SEED
+        for draws in DrawnBatches(self.groups, size, count, seed):
+            yield collate([clips[draw] for draw in draws])
 
     def train_dataloader(self) -> DataLoader:
         """Batches from the iteration that the run has reached."""
@@ -210,8 +232,9 @@ def card(config: TrainConfig, module: DepthTraining) -> dict[str, Any]:
     return {
         'trained': True,
         'preset': config.model.name,
-        'data': {'name': config.data.name, 'train': config.data.train, 'more': config.data.more,
-                 'more_times': config.data.more_times, 'validation': config.data.validation},
+        'data': {'name': config.data.name, 'train': config.data.train,
+                 'more': [dataclasses.asdict(source) for source in config.data.more],
+                 'validation': config.data.validation},
         'teacher': config.teacher.name,
         'clip_windows': config.schedule.clip_windows,
         'seed': config.schedule.seed,
@@ -296,13 +319,13 @@ def make_student(config: TrainConfig) -> nn.Module:
                 f'{config.model.weights!r} holds {start.model_config}, the run asks for '
                 f'{student.config}: make model.name and model.config the same'
             )
-        for name, had, has in (
-            ('depth_range', start.depth_range, config.depth_range),
-            ('spikes', start.spikes, config.spikes),
-        ):
-            if had != has:
-                log.warning('%s was trained with %s %s, this run has %s: its first answers will '
-                            'be off', config.model.weights, name, had, has)  # fmt: skip
+        if start.spikes != config.spikes:
+            log.warning('%s was trained with spikes %s, this run has %s: its first answers will '
+                        'be off', config.model.weights, start.spikes, config.spikes)  # fmt: skip
+        if start.depth_range != config.depth_range:
+            log.info('%s was trained with %s: its last layer is fitted to %s',
+                     config.model.weights, start.depth_range, config.depth_range)  # fmt: skip
+            change_range(start.model, start.depth_range, config.depth_range)
         student.load_state_dict(start.model.state_dict())
     # convolutions on the CPU are up to twice as fast on this layout, in bfloat16 above all
     return student.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]

@@ -72,18 +72,33 @@ class ModelChoice:
 
 
 @dataclasses.dataclass(frozen=True)
-class DataChoice:
-    """What to train on and what to validate with.
+class MoreClips:
+    """A further source of training clips.
 
     Attributes:
-        name: of `DATASETS`.
+        fields: fields of the data set's configuration. They may contain their own `clip_windows`;
+            the number of windows with a loss is at most that of the first source.
+        times: how often each of these clips is used for each use of a clip of `DataChoice.train`.
+    """
+
+    fields: dict[str, Any]
+    times: int = 1
+
+    def __post_init__(self) -> None:
+        require(self.times >= 1, 'times', self.times, 'at least 1')
+
+
+@dataclasses.dataclass(frozen=True)
+class DataChoice:
+    """The data for training and for validation.
+
+    Attributes:
+        name: key of `DATASETS`.
         train: fields of that data set's configuration, for training.
-        validation: the same for validation; never the data that figures are published on.
-        augment: how strongly training clips are varied.
-        workers: processes that load; 0 loads between the steps.
-        more: fields for further training clips. They may have a `clip_windows` of their own; at
-            most as many windows are learnt from as of the others. Empty: none.
-        more_times: how often each of these comes while one of `train` comes once.
+        validation: the same for validation; never the data on which figures are published.
+        augment: strength of the augmentation of training clips.
+        workers: number of loader processes; 0 loads in the training process.
+        more: further sources of training clips, of the same data set.
     """
 
     name: str = 'synthetic'
@@ -91,12 +106,10 @@ class DataChoice:
     validation: dict[str, Any] = dataclasses.field(default_factory=dict)
     augment: AugmentConfig = dataclasses.field(default_factory=AugmentConfig)
     workers: int = 1
-    more: dict[str, Any] = dataclasses.field(default_factory=dict)
-    more_times: int = 1
+    more: list[MoreClips] = dataclasses.field(default_factory=list)
 
     def __post_init__(self) -> None:
         require(self.workers >= 0, 'workers', self.workers, '0 or more')
-        require(self.more_times >= 1, 'more_times', self.more_times, 'at least 1')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,10 +144,15 @@ class OptimizerConfig:
         clip_norm: greatest norm of the gradient; 0 does not clip.
         ema_decay: of the moving average of the weights, which is what is validated and kept;
             0 keeps the weights themselves.
-        norm_momentum: of the running statistics of batch normalisations.
-        freeze_norms: part of the run after which these statistics stand still and are used, as
-            they will be on a robot. Batches of a few mixed scenes have statistics of their own,
-            to which a network would otherwise stay adapted.
+        norm_momentum: momentum of the running statistics of batch normalisations.
+        norm_clips: number of training clips on which the statistics of the averaged weights are
+            measured before each validation, and those of the student when they are frozen.
+            Running statistics are those of earlier weights: with them, short runs validated at
+            1.5 times the error of the same weights with statistics of their own. 0 keeps the
+            running statistics.
+        freeze_norms: fraction of the run after which the statistics are fixed and used in
+            training too, as in inference. Otherwise the network stays adapted to the statistics
+            of its small batches of mixed scenes.
     """
 
     name: str = 'adamw'
@@ -145,6 +163,7 @@ class OptimizerConfig:
     clip_norm: float = 1.0
     ema_decay: float = 0.998
     norm_momentum: float = 0.03
+    norm_clips: int = 64
     freeze_norms: float = 0.4
 
     def __post_init__(self) -> None:
@@ -156,6 +175,7 @@ class OptimizerConfig:
         require(self.clip_norm >= 0, 'clip_norm', self.clip_norm, '0 or more')
         require(0 <= self.ema_decay < 1, 'ema_decay', self.ema_decay, '0 to below 1')
         require(0 < self.norm_momentum <= 1, 'norm_momentum', self.norm_momentum, 'above 0, to 1')
+        require(self.norm_clips >= 0, 'norm_clips', self.norm_clips, '0 or more')
         require(0 <= self.freeze_norms <= 1, 'freeze_norms', self.freeze_norms, '0 to 1')
 
 
@@ -252,14 +272,16 @@ class TrainConfig:
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationData:
-    """What to measure on.
+    """The data to measure on.
 
     Attributes:
-        name: of `DATASETS`.
+        name: key of `DATASETS`.
         test: fields of that data set's configuration, for measuring.
-        fit: the same for fitting the trivial rivals: training data; empty leaves them out.
-        clips: at most so many, evenly spread; 0 takes all.
+        fit: fields for fitting the trivial baselines: training data; empty omits them.
+        clips: at most this many of each set, evenly spread; 0 uses all.
         clip_windows: windows per clip; the last one is measured.
+        sets: several such data in place of `test`, name -> fields: they stand side by side in
+            the tables, and the first is what the others are compared with.
     """
 
     name: str = 'synthetic'
@@ -267,7 +289,14 @@ class EvaluationData:
     fit: dict[str, Any] = dataclasses.field(default_factory=dict)
     clips: int = 0
     clip_windows: int = 1
+    sets: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         require(self.clips >= 0, 'clips', self.clips, '0 or more')
         require(self.clip_windows >= 1, 'clip_windows', self.clip_windows, 'at least 1')
+        require(not (self.test and self.sets), 'sets', self.sets, 'empty where test is given')
+
+    @property
+    def named(self) -> dict[str, dict[str, Any]]:
+        """Name -> fields of all sets; a single one has the name ''."""
+        return self.sets or {'': self.test}
