@@ -16,22 +16,30 @@ def test_ratio_says_how_many_times_better():
     assert report.bench_row('a', None, 'ms', 'b', 6.0)['ratio'] is None
 
 
+def test_the_median_and_the_spread_of_the_rounds():
+    row = report.bench_row('a', [1.0, 2.0, 3.0, 4.0, 9.0], 'ms', 'b', [6.0, 60.0, 5.0],
+                           less_is_better=True)  # fmt: skip
+    assert (row['value'], row['peer_value'], row['ratio']) == (3.0, 6.0, 2.0)
+    assert (row['low'], row['high']) == pytest.approx((1.4, 7.0))  # 0.4 and 3.6 steps from 1
+
+
 def test_table_is_markdown_with_one_line_per_row():
-    rows = [report.bench_row('first', 6.0, 'Mev/s', 'b', 2.0), report.bench_row('x', None, 'ms')]
+    rows = [report.bench_row('first', [6.0, 5.0, 7.0], 'Mev/s', 'b', 2.0),
+            report.bench_row('x', None, 'ms')]  # fmt: skip
     head, rule, one, two = report.bench_table(rows).splitlines()
     assert len({len(line) for line in (head, rule, one, two)}) == 1
     assert [cell.strip() for cell in one.split('|')] == [
-        '', 'first', '6', 'Mev/s', 'b', '2', '3.00x', '',
+        '', 'first', '6', '5.2 to 6.8', 'Mev/s', 'b', '2', '3.00x', '',
     ]  # fmt: skip
-    assert [cell.strip() for cell in two.split('|')] == ['', 'x', '-', 'ms', '', '-', '', '']
+    assert [cell.strip() for cell in two.split('|')] == ['', 'x', '-', '', 'ms', '', '', '', '']
 
 
-def test_fastest_run_counts_and_jobs_take_turns(monkeypatch):
+def test_jobs_take_turns_and_every_run_counts(monkeypatch):
     clock = iter([0, 9, 10, 11, 20, 25, 30, 37])  # a: 9 and 5, b: 1 and 7
     monkeypatch.setattr(report.time, 'perf_counter', lambda: next(clock))
     calls = []
-    times_s = report.fastest_s([lambda: calls.append('a'), lambda: calls.append('b')], 2)
-    assert times_s == [5, 1]
+    times_s = report.time_jobs([lambda: calls.append('a'), lambda: calls.append('b')], 2)
+    assert [job_s.tolist() for job_s in times_s] == [[9, 5], [1, 7]]
     assert calls == ['a', 'b'] * 3
 
 
@@ -50,7 +58,8 @@ def test_ingest_prints_one_json_object(capsys):
     assert len(names) == 7
     assert sum('(made)' in name for name in names) == 5
     for row in printed['rows']:
-        assert set(row) == {'name', 'value', 'unit', 'peer', 'peer_value', 'ratio'}
+        assert set(row) == {'name', 'value', 'low', 'high', 'unit', 'peer', 'peer_value',
+                            'ratio'}  # fmt: skip
         assert row['value'] > 0
 
 

@@ -9,7 +9,9 @@ import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from spike_depth_ros.cli.report import bench_row, fastest_s, print_bench
+import numpy as np
+
+from spike_depth_ros.cli.report import bench_row, print_bench, time_jobs
 
 SIZES_PX: dict[str, tuple[int, int]] = {
     '346x260 native': (264, 352),
@@ -52,7 +54,7 @@ def infer(
         json: print one JSON object instead of a table.
         engines: keys of `ENGINES`.
         threads: for inference; 0: all cores.
-        rounds: the best of so many runs counts.
+        rounds: number of runs; the median and its spread are printed.
     """
     from spike_depth_ros.network.checkpoint import load_checkpoint
 
@@ -65,18 +67,18 @@ def infer_rows(
 ) -> Iterator[dict[str, Any]]:
     """The rows of `infer`, one after the other."""
     running = _start(checkpoint, names, threads)
-    fastest: dict[str, float] = {}
+    first_size_s: dict[str, Any] = {}
     for image, size in SIZES_PX.items():
         spikes = _spikes(checkpoint.spikes.steps, *size)
         jobs = [_stream(engine, spikes) for engine in running.values()]
-        for name, time_s in zip(running, fastest_s(jobs, rounds), strict=True):
+        for name, time_s in zip(running, time_jobs(jobs, rounds), strict=True):
             yield bench_row(f'{name}, {image}', 1 / time_s, UNIT)
             if image == next(iter(SIZES_PX)):
-                fastest[name] = time_s
+                first_size_s[name] = time_s
     yield from _peer_rows(checkpoint, running, threads, rounds)
     for name, engine in running.items():
         yield _streaming_row(name, engine, rounds)
-    for name, time_s in fastest.items():
+    for name, time_s in first_size_s.items():
         yield _roofline_row(name, checkpoint, time_s, rounds)
 
 
@@ -98,8 +100,6 @@ def _start(checkpoint: Any, names: tuple[str, ...], threads: int) -> dict[str, A
 
 def _spikes(steps: int, height: int, width: int) -> Any:
     """A window as dense as a driving one: a tenth of the pixels fire in a step, in clusters."""
-    import numpy as np
-
     rng = np.random.default_rng(0)
     rate = np.kron(rng.random((height // 8, width // 8)) ** 4, np.ones((8, 8)))
     return rng.poisson(0.5 * rate, (steps, 2, height, width)).astype(np.uint8)
@@ -132,7 +132,7 @@ def _peer_rows(
     for name in ('torch', 'torch_bf16'):
         if name in running:
             rival = ENGINES[name](peer, 'cpu', threads)
-            ours_s, theirs_s = fastest_s(
+            ours_s, theirs_s = time_jobs(
                 [_stream(running[name], spikes), _stream(rival, spikes)], rounds
             )
             title = f'{name} against E2Depth, {image}'
@@ -148,7 +148,7 @@ def _peer_rows(
             _, state = reference.step(batch, state)
 
     for name, engine in running.items():
-        ours_s, theirs_s = fastest_s([_stream(engine, spikes), eager], rounds)
+        ours_s, theirs_s = time_jobs([_stream(engine, spikes), eager], rounds)
         title = f'{name} against spikingjelly in eager torch, {image}'
         yield bench_row(title, 1 / ours_s, UNIT, 'spikingjelly', 1 / theirs_s)
 
@@ -173,12 +173,12 @@ def _streaming_row(name: str, engine: Any, rounds: int) -> dict[str, Any]:
     image, size = next(iter(SIZES_PX.items()))
     spikes = _spikes(STREAMED_STEPS, *size)
     jobs = [_stream(engine, spikes[:1]), _stream(engine, spikes)]
-    step_s, window_s = fastest_s(jobs, rounds)
+    step_s, window_s = time_jobs(jobs, rounds)
     title = f'{name}, streaming step of {STREAMED_STEPS}, {image}'
     return bench_row(title, 1e3 * step_s, 'ms', 'window', 1e3 * window_s, less_is_better=True)
 
 
-def _roofline_row(name: str, checkpoint: Any, time_s: float, rounds: int) -> dict[str, Any]:
+def _roofline_row(name: str, checkpoint: Any, time_s: Any, rounds: int) -> dict[str, Any]:
     """Multiply-accumulates done per second, next to a large matrix product's."""
     import torch
 
@@ -205,6 +205,6 @@ def _roofline_row(name: str, checkpoint: Any, time_s: float, rounds: int) -> dic
         x = torch.ones(1, 2048, 32, 64, dtype=dtype, device=where)
         x = x.to(memory_format=torch.channels_last)
         jobs.append(lambda: float(torch.nn.functional.conv2d(x, a[:, :, None, None])[0, 0, 0, 0]))
-    peak = 2048**3 / min(fastest_s(jobs, rounds)) * 1e-9
+    peak = 2048**3 / min(float(np.median(job_s)) for job_s in time_jobs(jobs, rounds)) * 1e-9
     title = f'{name}, share of the matrix product peak'
     return bench_row(title, macs / time_s * 1e-9, 'GMAC/s', 'matrix product', peak)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from spike_depth_ros.cli.report import bench_row, fastest_s, print_bench
+from spike_depth_ros.cli.report import bench_row, print_bench, time_jobs
 from spike_depth_ros.events.arrays import make_events
 from spike_depth_ros.events.codecs import (
     CODECS,
@@ -37,8 +37,7 @@ def ingest(json: bool = False, recordings: Path | None = None, rounds: int = 100
         json: print one JSON object instead of a table.
         recordings: folder with the bags test_events_1 (evt3) and test_events_2 (libcaer_cmp) of
             event_camera_py; without it, streams made by this package's encoders are decoded.
-        rounds: the best of so many runs counts. They take milliseconds: of many, some meet a
-            host that has nothing else to do.
+        rounds: number of runs of a few milliseconds; the median and its spread are printed.
     """
     if recordings is not None and not recordings.is_dir():
         raise NotADirectoryError(f'recordings is {str(recordings)!r}, expected a folder')
@@ -130,8 +129,8 @@ def _decoding_row(
 
     job()
     events = decoder.counts.events
-    times_s = fastest_s([job, peer_job] if peer_job else [job], rounds)
-    rates = [events / time_s / 1e6 for time_s in times_s]
+    times_s = time_jobs([job, peer_job] if peer_job else [job], rounds)
+    rates = [events / job_s / 1e6 for job_s in times_s]
     if peer_job is None:
         return bench_row(name, rates[0], UNIT)
     return bench_row(name, rates[0], UNIT, peer, rates[1])
@@ -178,7 +177,7 @@ def _windows_row(name: str, packets: Sequence[Packet], rounds: int) -> dict[str,
 
     decode()
     events = decoder.counts.events
-    rates = [events / time_s / 1e6 for time_s in fastest_s([decode_and_cut, decode], rounds)]
+    rates = [events / job_s / 1e6 for job_s in time_jobs([decode_and_cut, decode], rounds)]
     return bench_row(name, rates[0], UNIT, 'decoding alone', rates[1])
 
 
@@ -188,13 +187,13 @@ def _legacy_row(rounds: int) -> dict[str, Any]:
     payload = np.frombuffer(encode_event_array(events), np.uint8)
     cdr = pack_event_array(Packet(0, 'made', HD_HEIGHT, HD_WIDTH, None, 0, 'event_array', payload))
     stream = EventStream(LEGACY)
-    (ours_s,) = fastest_s([lambda: stream.feed(cdr)], rounds)
+    (ours_s,) = time_jobs([lambda: stream.feed(cdr)], rounds)
     rate = len(events) / ours_s / 1e6
     name = 'legacy EventArray, from CDR bytes (made)'
     try:
         from spike_depth_ros.ros.peers import deserialise_event_array
 
-        (peer_s,) = fastest_s([lambda: deserialise_event_array(cdr)], 1)
+        (peer_s,) = time_jobs([lambda: deserialise_event_array(cdr)], 1)
     except ImportError as error:
         log.info('%s: no peer for the legacy row', error)
         return bench_row(name, rate, UNIT)
@@ -230,6 +229,6 @@ def _accumulate_rows(rounds: int) -> Iterator[dict[str, Any]]:
         accumulate(events, 0, window_ns, steps, pixels.height, pixels.width, pixels, out=binned)
 
     jobs = [job, numpy_job, binned_job]
-    ours, numpys, by_table = (count / s / 1e6 for s in fastest_s(jobs, max(3, rounds // 5)))
+    ours, numpys, by_table = (count / s / 1e6 for s in time_jobs(jobs, max(3, rounds // 5)))
     yield bench_row('accumulate to (8, 2, 480, 640)', ours, UNIT, 'numpy.add.at', numpys)
     yield bench_row('accumulate to (8, 2, 240, 320), binned 2x2', by_table, UNIT)

@@ -32,7 +32,7 @@ def train(
         height: of the window, a multiple of 8.
         width: of the window, a multiple of 8.
         steps: time bins T.
-        rounds: the best of so many steps counts.
+        rounds: number of steps; the median and its spread are printed.
         threads: for arithmetic; two that spin beside a busy neighbour are slower than one.
     """
     import torch
@@ -50,14 +50,14 @@ def step_rows(
     """The rows of `train`, one after the other."""
     import torch
 
-    from spike_depth_ros.cli.report import bench_row, fastest_s
+    from spike_depth_ros.cli.report import bench_row, time_jobs
     from spike_depth_ros.learning.run import keep_freed_memory
 
     keep_freed_memory()
     spikes = torch.poisson(torch.full(shape, 0.1), torch.Generator().manual_seed(0)).byte()
     for bfloat16 in (False, True):
         yield _row(preset, bfloat16, spikes, rounds)
-    (rival,) = fastest_s([_step('unet_small', 'auto', False, spikes)], rounds)
+    (rival,) = time_jobs([_step('unet_small', 'auto', False, spikes)], rounds)
     size = _size(spikes)
     yield bench_row(
         f'unet_small, training step, {size}, float32', 1e3 * rival / shape[1], 'ms/window'
@@ -74,10 +74,10 @@ def _size(spikes: Any) -> str:
 
 def _row(preset: str, bfloat16: bool, spikes: Any, rounds: int, where: str = '') -> dict[str, Any]:
     """A step next to spikingjelly's, where the spikes (T, B, 2, H, W) are."""
-    from spike_depth_ros.cli.report import bench_row, fastest_s
+    from spike_depth_ros.cli.report import bench_row, time_jobs
 
     jobs = [_step(preset, backend, bfloat16, spikes) for backend in ('auto', 'spikingjelly')]
-    ours, peer = (1e3 * seconds / spikes.shape[1] for seconds in fastest_s(jobs, rounds))
+    ours, peer = (1e3 * seconds / spikes.shape[1] for seconds in time_jobs(jobs, rounds))
     precision = 'bfloat16' if bfloat16 else 'float32'
     return bench_row(
         f'{preset}, training step, {_size(spikes)}, {precision}{where}', ours, 'ms/window',

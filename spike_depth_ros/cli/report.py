@@ -1,4 +1,4 @@
-"""Benchmarks as data: on which machine, how fast, against which peer; and their printing."""
+"""Benchmark results as data (machine, figure, spread, peer), and their printing."""
 
 from __future__ import annotations
 
@@ -12,14 +12,19 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+Rounds = Sequence[float] | NDArray[np.float64] | float | None
+
 PACKAGES = ('numpy', 'numba', 'torch', 'spikingjelly', 'openvino', 'onnxruntime', 'ros-rclpy')
 
 
 def machine() -> dict[str, Any]:
-    """What a figure depends on besides the code: processor, memory, system, versions, load.
+    """Describes the machine: processor, memory, system, package versions and load.
 
     Returns:
-        JSON-ready; `gpu` is None unless torch is already loaded and sees one.
+        A JSON-ready table; `gpu` is None unless torch is already loaded and sees one.
     """
     torch = sys.modules.get('torch')
     has_gpu = torch is not None and torch.cuda.is_available()
@@ -37,28 +42,35 @@ def machine() -> dict[str, Any]:
 
 def bench_row(
     name: str,
-    value: float | None,
+    values: Rounds,
     unit: str,
     peer: str | None = None,
-    peer_value: float | None = None,
+    peer_values: Rounds = None,
     less_is_better: bool = False,
 ) -> dict[str, Any]:
-    """One figure of a benchmark.
+    """Makes one row of a benchmark: the median of several rounds and its spread.
 
     Args:
         name: what was measured.
-        value: the figure; None if it could not be measured here.
-        unit: its unit.
+        values: one figure per round, or a single figure; None if it could not be measured here.
+        unit: unit of the figures.
         peer: what it is compared with, measured in the same run.
-        peer_value: the peer's figure in the same unit.
+        peer_values: the figures of the peer in the same unit.
         less_is_better: for times and sizes; `ratio` says how many times better ours is.
+
+    Returns:
+        A JSON-ready row. `low` and `high` are the 10th and 90th percentile of the rounds.
     """
+    value, low, high = _median(values)
+    peer_value = _median(peer_values)[0]
     ratio = None
     if value and peer_value:
         ratio = peer_value / value if less_is_better else value / peer_value
     return {
         'name': name,
         'value': value,
+        'low': low,
+        'high': high,
         'unit': unit,
         'peer': peer,
         'peer_value': peer_value,
@@ -67,7 +79,7 @@ def bench_row(
 
 
 def print_bench(rows: Sequence[dict[str, Any]], json: bool = False) -> None:
-    """Writes rows and machine to standard output, as one JSON object or as a table."""
+    """Prints rows and machine, as one JSON object or as a table."""
     here = machine()
     if json:
         text = jsonlib.dumps({'machine': here, 'rows': list(rows)}, allow_nan=False)
@@ -78,39 +90,49 @@ def print_bench(rows: Sequence[dict[str, Any]], json: bool = False) -> None:
 
 
 def bench_table(rows: Sequence[dict[str, Any]]) -> str:
-    """Rows as a Markdown table."""
-    cells = [('', 'value', 'unit', 'peer', 'its value', 'ratio')]
+    """Formats rows as a Markdown table."""
+    cells = [('', 'median', '10 to 90 %', 'unit', 'peer', 'median of the peer', 'ratio')]
     for row in rows:
         ratio = '' if row['ratio'] is None else f'{row["ratio"]:.2f}x'
-        peer_value = _number(row['peer_value'])
-        cells.append(
-            (row['name'], _number(row['value']), row['unit'], row['peer'] or '', peer_value, ratio)
-        )
-    widths = [max(len(line[k]) for line in cells) for k in range(6)]
+        alone = row['low'] is None or row['low'] == row['high']
+        spread = '' if alone else f'{_number(row["low"])} to {_number(row["high"])}'
+        peer_value = '' if row['peer'] is None else _number(row['peer_value'])
+        cells.append((row['name'], _number(row['value']), spread, row['unit'], row['peer'] or '',
+                      peer_value, ratio))  # fmt: skip
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = [
-        '| '
-        + ' | '.join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))
-        + ' |'
+        f'| {" | ".join(c.ljust(w) for c, w in zip(line, widths, strict=True))} |'
         for line in cells
     ]
     rule = '|' + '|'.join('-' * (width + 2) for width in widths) + '|'
     return '\n'.join([lines[0], rule, *lines[1:]])
 
 
-def fastest_s(jobs: Sequence[Callable[[], Any]], rounds: int = 10) -> list[float]:
-    """Shortest run of each job [s]; they take turns, so that peers meet the same conditions.
+def time_jobs(jobs: Sequence[Callable[[], Any]], rounds: int = 10) -> list[NDArray[np.float64]]:
+    """Times jobs in turns, so that peers meet the same conditions.
 
     Each job runs once beforehand to compile and to warm caches.
+
+    Returns:
+        For each job (rounds,) float64: the duration of each of its runs [s].
     """
-    best = [float('inf')] * len(jobs)
+    times_s: list[NDArray[np.float64]] = [np.empty(rounds) for _ in jobs]
     for job in jobs:
         job()
-    for _ in range(rounds):
-        for k, job in enumerate(jobs):
+    for k in range(rounds):
+        for job, job_times_s in zip(jobs, times_s, strict=True):
             start = time.perf_counter()
             job()
-            best[k] = min(best[k], time.perf_counter() - start)
-    return best
+            job_times_s[k] = time.perf_counter() - start
+    return times_s
+
+
+def _median(values: Rounds) -> tuple[float | None, ...]:
+    """The median, 10th and 90th percentile of the rounds, all None without any."""
+    if values is None or not np.size(values):
+        return None, None, None
+    low, median, high = np.percentile(values, (10, 50, 90))
+    return float(median), float(low), float(high)
 
 
 def _number(value: float | None) -> str:
@@ -127,7 +149,7 @@ def _version(name: str) -> str | None:
 
 
 def _cpu_name() -> str:
-    """The processor's name; Linux tells it only in /proc/cpuinfo."""
+    """Returns the name of the processor, which Linux gives in /proc/cpuinfo only."""
     path = Path('/proc/cpuinfo')
     text = path.read_text(encoding='utf-8') if path.exists() else ''
     names = [line.split(':', 1)[1].strip() for line in text.splitlines() if 'model name' in line]
