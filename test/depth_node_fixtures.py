@@ -43,12 +43,12 @@ def start(graph, checkpoint_file, monkeypatch):
 
     monkeypatch.setattr(pipeline, 'MESSAGE_AGE_S', 60.0)
 
-    def start(activate=True, configure=True, cli_args=None, **values):
+    def start(activate=True, configure=True, cli_args=None, quick=True, **values):
         given = {'checkpoint': str(checkpoint_file), 'num_threads': 1, 'autostart': False,
                  'diagnostics_period_s': 0.1, 'max_latency_ms': 60_000.0,
                  'window_queue': 100, **values}  # fmt: skip
         node = DepthNode(cli_args=cli_args, parameter_overrides=overrides(given))
-        graph.add(node, quick=True)
+        graph.add(node, quick=quick)
         if configure:
             assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS, node.last_error
             if activate:

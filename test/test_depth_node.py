@@ -487,14 +487,33 @@ def test_a_manager_may_do_it(graph, start):
     assert node.outputs is None
 
 
-def test_a_second_activate_changes_nothing(graph, start):
-    node = start()
+@pytest.mark.parametrize('quick', [True, False])
+def test_transitions_that_do_not_apply_change_nothing(graph, start, quick):
+    node = start(configure=False, quick=quick)
+
+    def request(transition):
+        asked = Transition(id=transition)
+        return graph.call(ChangeState, '/depth_node/change_state', transition=asked).success
+
+    assert not request(Transition.TRANSITION_ACTIVATE)
+    assert node.state == 'unconfigured'
+    assert request(Transition.TRANSITION_CONFIGURE)
+    assert request(Transition.TRANSITION_ACTIVATE)
+    for transition in (Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE,
+                       Transition.TRANSITION_CLEANUP, 77):  # fmt: skip
+        assert not request(transition)
+        assert node.trigger_configure() != SUCCESS
+        assert node.state == 'active'
     depth = graph.listen(Image, '/depth_node/depth/image')
-    request = Transition(id=Transition.TRANSITION_ACTIVATE)
-    assert not graph.call(ChangeState, '/depth_node/change_state', transition=request).success
-    assert node.state == 'active'
     Driver(graph).send(2 * WINDOW_MS)
     assert graph.spin_until(lambda: depth)
+
+
+def test_an_autostart_that_a_manager_preceded_changes_nothing(graph, start):
+    node = start(autostart=True)
+    assert graph.spin_until(lambda: not node._autostart_due)
+    graph.spin_for(0.3)
+    assert node.state == 'active'
 
 
 def test_it_works_again_after_a_rest(graph, start):

@@ -10,8 +10,6 @@ import functools
 import sys
 import threading
 import time
-import traceback
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +19,7 @@ from rclpy.clock import Clock, ClockChange, ClockType, JumpThreshold, TimeJump
 from rclpy.duration import Duration
 from rclpy.exceptions import ParameterException
 from rclpy.executors import Executor, SingleThreadedExecutor
-from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rclpy.qos_overriding_options import InvalidQosOverridesError
 from std_srvs.srv import SetBool, Trigger
@@ -39,14 +37,13 @@ from spike_depth_ros.ros.depth_parameters import DepthParameters
 from spike_depth_ros.ros.energy_meter import EnergyMeter
 from spike_depth_ros.ros.health import UNTRAINED, Health
 from spike_depth_ros.ros.inputs import EventInput, message_class
+from spike_depth_ros.ros.lifecycle import FAILURE, SUCCESS, ManagedNode, logged
 from spike_depth_ros.ros.outputs import Outputs
 from spike_depth_ros.ros.params import ParameterError
 from spike_depth_ros.ros.pipeline import Pipeline, Result, Wiring
 from spike_depth_ros.ros.preparation import empty_window_s, prepare
 from spike_depth_ros.ros.process import quick_executor, run_node
 from spike_depth_ros.ros.snapshot import write_snapshot
-
-SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 
 SETTLED = 'is read when the node is configured: bring it to unconfigured (cleanup) first'
 WATCH_PERIOD_S = 0.2
@@ -61,22 +58,7 @@ CONFIGURE_ERRORS = (
 """What bad weights, calibrations, devices and parameters raise; our own are ValueErrors."""
 
 
-def told(transition: Callable[[Any, LifecycleState], TransitionCallbackReturn]) -> Any:
-    """Decorates a lifecycle callback: rclpy swallows what it raises, so it is logged first."""
-
-    @functools.wraps(transition)
-    def wrapped(node: DepthNode, state: LifecycleState) -> TransitionCallbackReturn:
-        try:
-            return transition(node, state)
-        except Exception as error:
-            node.last_error = f'{transition.__name__}: {type(error).__name__}: {error}'
-            node.get_logger().fatal(traceback.format_exc())
-            raise
-
-    return wrapped
-
-
-class DepthNode(LifecycleNode):
+class DepthNode(ManagedNode):
     """Lifecycle node `depth_node`; see `DepthParameters` and `outputs.OUTPUTS` for its interface.
 
     Args:
@@ -89,12 +71,10 @@ class DepthNode(LifecycleNode):
         self.outputs: Outputs | None = None
         self.events: EventInput | None = None
         self.calibration = Calibration(self)
-        self._state_machine: Any = None
         super().__init__('depth_node', **options)
         params.declare(self, DepthParameters)
         params.warn_of_unknown(self, DepthParameters)
         self.parameters = params.read(self, DepthParameters)
-        self.last_error = ''
         self.checkpoint_path = Path()
         self.checkpoint: Any = None
         self.engine: Any = None
@@ -120,7 +100,7 @@ class DepthNode(LifecycleNode):
         )
         self._autostart_due = self.parameters.autostart
 
-    @told
+    @logged
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Loads everything that can fail; on failure says why and can be tried again."""
         self.parameters = params.read(self, DepthParameters)
@@ -142,7 +122,7 @@ class DepthNode(LifecycleNode):
         self._tell_what_is_loaded()
         return super().on_configure(state)
 
-    @told
+    @logged
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Begins to listen."""
         self.last_error = ''
@@ -154,20 +134,20 @@ class DepthNode(LifecycleNode):
         self.events.look()
         return result
 
-    @told
+    @logged
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Ends the threads and the subscriptions."""
         self._stop()
         return super().on_deactivate(state)
 
-    @told
+    @logged
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Lets go of weights and publishers."""
         self.last_error = ''
         self._release()
         return SUCCESS
 
-    @told
+    @logged
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Ends everything, from whatever state."""
         self._stop()
@@ -185,15 +165,6 @@ class DepthNode(LifecycleNode):
         """Ends the threads before what they use goes away."""
         self._stop()
         super().destroy_node()
-        if self._state_machine is not None:
-            # rclpy leaves it to the collector; until then others see the node, and after an exit
-            # they do until its lease of 20 s is over
-            self._state_machine.destroy_when_not_in_use()
-
-    @property
-    def state(self) -> str:
-        """Label of the lifecycle state."""
-        return self._state_machine.current_state[1]
 
     def _load(self) -> None:
         parameters = self.parameters

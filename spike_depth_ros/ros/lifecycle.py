@@ -1,0 +1,82 @@
+"""A lifecycle node that survives every transition that is requested of it."""
+
+from __future__ import annotations
+
+import functools
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+
+SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
+ERROR = TransitionCallbackReturn.ERROR
+
+Transition = Callable[[Any, LifecycleState], TransitionCallbackReturn]
+
+
+def logged(transition: Transition) -> Transition:
+    """Decorates a lifecycle callback: logs what it raises, which rclpy drops without a word."""
+
+    @functools.wraps(transition)
+    def wrapped(node: ManagedNode, state: LifecycleState) -> TransitionCallbackReturn:
+        try:
+            return transition(node, state)
+        except Exception as error:
+            node.last_error = f'{transition.__name__}: {type(error).__name__}: {error}'
+            node.get_logger().fatal(traceback.format_exc())
+            raise
+
+    return wrapped
+
+
+class ManagedNode(LifecycleNode):
+    """A lifecycle node for every rclpy from 7.1 (Jazzy) on.
+
+    Args:
+        name: of the node.
+        **options: as of `rclpy.lifecycle.LifecycleNode`.
+
+    Attributes:
+        last_error: why the last transition failed; empty if it did not.
+    """
+
+    def __init__(self, name: str, **options: Any) -> None:
+        self._state_machine: Any = None  # `destroy_node` runs even if the constructor fails
+        self.last_error = ''
+        super().__init__(name, **options)
+
+    @property
+    def state(self) -> str:
+        """Label of the lifecycle state."""
+        label: str = self._state_machine.current_state[1]
+        return label
+
+    def destroy_node(self) -> None:
+        """Removes the node from the graph, its state machine included."""
+        super().destroy_node()
+        if self._state_machine is not None:
+            # rclpy leaves this to the garbage collector; until then peers still see the node, and
+            # after an exit they see it until its lease of 20 s ends
+            self._state_machine.destroy_when_not_in_use()
+
+    def _LifecycleNodeMixin__change_state(self, transition_id: int) -> TransitionCallbackReturn:  # noqa: N802
+        """Starts a transition; one that does not apply changes nothing.
+
+        It overrides a private method of rclpy that all requests and triggers call. In rclpy 7.1
+        that method raises an RCLError through the executor and so ends the process
+        (ros2/rclpy#1209).
+        """
+        before = self.state
+        try:
+            result: TransitionCallbackReturn = (
+                super()._LifecycleNodeMixin__change_state(transition_id)  # type: ignore[misc]
+            )
+        except RuntimeError as error:  # RCLError is one
+            self.get_logger().warning(
+                f'lifecycle transition {transition_id} does not apply to a node that is {before}: '
+                'nothing has changed'
+            )
+            self.get_logger().debug(str(error))
+            return ERROR
+        return result
