@@ -1,19 +1,27 @@
 # The words that people and CI share. `make help` lists them.
-VENV := .venv
-BIN := $(VENV)/bin
-READY := $(VENV)/.ready
 ARGS ?=
 BAG ?=
+# `make ROS_DISTRO=jazzy ...` chooses the ROS 2 that comes from PyPI, in an environment of its own.
+# In the environment the same variable belongs to a ROS 2 that is sourced.
+WHEELS := $(if $(filter command%,$(origin ROS_DISTRO)),$(ROS_DISTRO))
+ifneq ($(and $(WHEELS),$(AMENT_PREFIX_PATH)),)
+$(error a ROS 2 is sourced and would be used: leave out ROS_DISTRO=$(WHEELS), or use a shell without it)
+endif
+VENV := .venv$(addprefix -,$(filter-out kilted,$(WHEELS)))
+BIN := $(VENV)/bin
+# `make setup EXTRAS=` leaves out what only training, tests and documentation need
+CHOSEN := $(filter command% environment%,$(origin EXTRAS))
+READY := $(VENV)/.ready$(if $(CHOSEN),-with-$(subst $() ,-,$(EXTRAS)))
 
-.PHONY: help setup demo test test-all lint types format bench docs clean
+.PHONY: help setup demo test test-all test-nodes lint types format bench docs clean
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 $(READY): setup.py $(wildcard interfaces/*.* interfaces/*/* interfaces/*/msg/*)
-	bash interfaces/setup.sh $(VENV)
+	bash interfaces/setup.sh $(VENV) '$(or $(WHEELS),kilted)' '$(if $(CHOSEN),$(or $(EXTRAS),-))'
 	@touch $@
 
-setup: $(READY) ## make .venv, with ROS 2 from PyPI unless one is sourced
+setup: $(READY) ## make .venv (ROS_DISTRO=jazzy: .venv-jazzy), with ROS 2 from PyPI unless one is sourced
 
 demo: $(READY) ## run the nodes on a drive (BAG=path plays yours), report in out/demo
 	$(BIN)/spike_depth demo --out out/demo $(if $(BAG),--source '$(BAG)') $(ARGS)
@@ -23,6 +31,9 @@ test: $(READY) ## the fast tests
 
 test-all: $(READY) ## all tests, as CI runs them
 	$(BIN)/python -m pytest --slow $(ARGS)
+
+test-nodes: $(READY) ## the tests that run nodes, as CI does for ROS_DISTRO=jazzy as well
+	$(BIN)/python -m pytest --slow $(ARGS) $(shell grep -lE '^(from|import) (graph|rclpy|[a-z_]+_msgs|spike_depth_ros\.ros)\b' test/test_*.py)
 
 lint: $(READY) ## rules, format and spelling
 	$(BIN)/ruff check .
@@ -47,4 +58,4 @@ docs: $(READY) ## the documentation as pages, in out/docs
 	$(BIN)/mkdocs build --quiet
 
 clean: ## remove what was built
-	rm -rf $(VENV) build install log out
+	rm -rf .venv .venv-* build install log out

@@ -6,7 +6,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 PACKAGE = 'spike_depth_ros'
-HERE = Path(__file__).parent
+HERE = Path(__file__).resolve().parent  # `colcon build --symlink-install` runs a link to this file
 SHARE = f'share/{PACKAGE}'
 
 

@@ -1,11 +1,18 @@
 #!/usr/bin/env bash
-# Makes the virtual environment that `make` uses. Usage: setup.sh VENV
-# With a ROS 2 sourced the environment sees the system's packages; without one ROS 2 comes from
-# PyPI and the message packages in this folder are built into it.
+# Makes the virtual environment that `make` uses.
+# Usage: setup.sh VENV [DISTRO [EXTRAS]]
+#   DISTRO  kilted or jazzy: the ROS 2 that comes from PyPI where none is sourced
+#   EXTRAS  extras of setup.py, in quotes; '-' for none; all by default
+# With a ROS 2 sourced the environment uses the system's packages. Without one ROS 2 comes from
+# PyPI and the message packages in this folder are built into the environment.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(dirname "$here")
 venv=$1
+distro=${2:-kilted}
+read -ra extras <<< "${3:-}"
+sourced=${AMENT_PREFIX_PATH:+${ROS_DISTRO:-}} # ROS_DISTRO alone may be set in a container
+export PIP_DISABLE_PIP_VERSION_CHECK=1
 
 missing() { # what is missing, the Debian package that has it
     if [ "$(id -u)" = 0 ] && command -v apt-get > /dev/null; then
@@ -16,55 +23,80 @@ missing() { # what is missing, the Debian package that has it
     exit 1
 }
 
-newest=13 # ROS 2 Kilted's wheels are made for CPython 3.10 to 3.13
-[ -n "${ROS_DISTRO:-}" ] && newest=99
-fits() { command -v "$1" > /dev/null && "$1" -c "import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, $newest))"; }
+case $distro in # the newest CPython that the wheels are made for
+    kilted) newest=13 ;;
+    jazzy) newest=12 ;;
+    *) echo "ROS_DISTRO is $distro, expected kilted or jazzy" >&2 && exit 1 ;;
+esac
+[ -n "$sourced" ] && newest=99
+fits() { command -v "$1" > /dev/null && "$1" -c "import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, $newest))" 2> /dev/null; }
+# an environment of the other distribution lends what is not ROS, if it is of the same Python
+lender=$root/.venv/bin/python
+[ "$venv" != .venv ] && [ -x "$lender" ] || lender=
 python=
-for candidate in ${PYTHON:-python3 python3.12 python3.13 python3.11}; do
+for candidate in ${PYTHON:-$lender python3 python3.12 python3.13 python3.11}; do
     if fits "$candidate"; then python=$candidate && break; fi
 done
-[ -n "$python" ] || missing "Python 3.11 to 3.13" python3.12
+[ -n "$python" ] || missing "Python 3.11 to 3.$newest" python3.12
+[ -n "$lender" ] && [ "$python" != "$lender" ] && lender=
 "$python" -c 'import ensurepip, venv' 2> /dev/null || missing "Python's venv module" python3-venv
 header=$("$python" -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h
 
 step() { printf '\n[%s] %s\n' "$(date +%T)" "$1"; }
-if [ -n "${ROS_DISTRO:-}" ]; then
-    step "making $venv on top of ROS 2 $ROS_DISTRO"
+if [ -n "$sourced" ]; then
+    step "making $venv on top of ROS 2 $sourced"
     "$python" -m venv --system-site-packages "$venv"
     for package in event_camera_msgs cv_bridge; do
         "$venv/bin/python" -c "import $package" 2> /dev/null ||
-            missing "the ROS package $package" "ros-$ROS_DISTRO-${package//_/-}"
+            missing "the ROS package $package" "ros-$sourced-${package//_/-}"
     done
 else
     command -v g++ > /dev/null || missing "a C++ compiler" g++
     [ -e "$header" ] || missing "Python's headers" "python3-dev"
-    step "making $venv"
+    step "making $venv with ROS 2 $distro from PyPI"
     "$python" -m venv "$venv"
 fi
-pip() { "$venv/bin/python" -m pip --disable-pip-version-check "$@"; }
+pip() { "$venv/bin/python" -m pip "$@"; }
+version() { "$venv/bin/python" -c "import importlib.metadata as m; print(m.version('$1'))" 2> /dev/null || true; }
+install() { # prints a line for each download and for the result
+    pip install --progress-bar "$([ -t 1 ] && echo on || echo off)" -c "$constraints" "$@" |
+        { grep -E '^(Downloading|Installing)' || true; } | cut -c1-100
+}
 
-# What a ROS distribution compiled against its own numpy keeps that numpy.
 constraints=$venv/constraints.txt
 cp "$here/constraints.txt" "$constraints"
-if [ -n "${ROS_DISTRO:-}" ]; then
-    numpy=$("$python" -c 'import numpy; print(numpy.__version__)')
-    sed -i "s/^numpy==.*/numpy==$numpy/" "$constraints"
+pin() { sed -i "s/^$1==.*/$1==$2/" "$constraints"; }
+# a ROS distribution keeps the numpy that it was compiled with
+[ -n "$sourced" ] && pin numpy "$(version numpy)"
+if [ -z "$sourced" ]; then # first, so that no other ROS 2 seems to satisfy a requirement
+    step "installing ROS 2 $distro (30 MB)"
+    install setuptools wheel -r "$here/ros-$distro.txt"
+    step "building the event messages"
+    bash "$here/build.sh" "$venv"
+    if [ -n "$lender" ]; then
+        step "sharing what is not ROS with $(dirname "$(dirname "$lender")")"
+        "$lender" -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > \
+            "$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/lender.pth"
+    fi
+else
+    install setuptools wheel
+fi
+
+torch=$(version torch) # the user's own stays
+if [ -n "$torch" ]; then
+    pin torch "$torch"
+    step "keeping torch $torch"
+elif [ "$(uname -m)" = x86_64 ] && [ -z "${PIP_INDEX_URL:-}${PIP_EXTRA_INDEX_URL:-}" ]; then
+    step "torch from PyPI comes with CUDA: 6 GB. Without a GPU stop here (Ctrl-C) and use the CPU build:"
+    echo "    PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make setup"
 fi
 step "installing torch and the tools (a few minutes on a slow line)"
-pip install --quiet -c "$constraints" 'setuptools' wheel
-# Pip has no word for "this requirement without its own": spikingjelly asks for torchvision and
-# torchaudio, which its neurons do not use and which break beside a torch they do not match.
-"$venv/bin/python" "$here/requirements.py" "$root/setup.py" > "$venv/requirements.txt"
-wheels=()
-[ -n "${ROS_DISTRO:-}" ] || wheels=(-r "$here/ros-wheels.txt")
-pip install --progress-bar "$([ -t 1 ] && echo on || echo off)" -c "$constraints" \
-    -r "$venv/requirements.txt" "${wheels[@]}" |
-    { grep -E '^(Downloading|Installing)' || true; } | cut -c1-100
+# pip cannot leave out the requirements of one requirement: spikingjelly asks for torchvision and
+# torchaudio, which its neurons do not use and which break beside a torch that they do not match
+"$venv/bin/python" "$here/requirements.py" "$root/setup.py" "${extras[@]}" > "$venv/requirements.txt"
+[ -n "$sourced" ] || echo 'cv-bridge==1.13.0.post0' >> "$venv/requirements.txt"
+install -r "$venv/requirements.txt"
 pip install --quiet --no-deps -c "$constraints" spikingjelly
 step "installing spike_depth_ros"
 pip install --quiet --no-deps --no-build-isolation --editable "$root"
-if [ -z "${ROS_DISTRO:-}" ]; then
-    step "building the event messages"
-    bash "$here/build.sh" "$venv"
-fi
 step "ready: $venv/bin/spike_depth --help"
