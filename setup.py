@@ -34,7 +34,9 @@ setup(
     maintainer='spike_depth_ros maintainers',
     maintainer_email='maintainers@users.noreply.r-seed-22cb36c3.example',
     packages=find_packages(include=[PACKAGE, f'{PACKAGE}.*']),
-    package_data={PACKAGE: ['py.typed', 'learning/datasets/splits/*.txt']},
+    package_data={
+        PACKAGE: ['py.typed', 'learning/datasets/splits/*.txt', 'learning/templates/*.html']
+    },
     python_requires='>=3.11',
     install_requires=[
         'setuptools',
@@ -42,6 +44,7 @@ setup(
         'numba',
         'opencv-python-headless',
         'pyyaml',
+        'jinja2',
         'torch>=2.6',
         # spikingjelly 2 goes in with --no-deps: it asks for a torchvision that it does not use
         'spikingjelly>=2',

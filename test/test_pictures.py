@@ -76,15 +76,21 @@ def test_a_picture_that_cannot_be_written_is_told(tmp_path):
 
 
 def test_a_page_is_escaped_and_complete(tmp_path):
-    table = pages.table(('what', 'value'), [('a<b', 1234), ('c', 0.123456), ('d', 12345.6)])
-    assert 'a&lt;b' in table
-    assert '<td class="number">1,234</td>' in table
-    assert '<td class="number">0.123</td>' in table
-    assert '<td class="number">12,346</td>' in table
+    rows = [('a<b', 1234), ('c', 0.123456), ('d', 12345.6)]
+    parts = [
+        pages.Table(('what', 'value'), rows),
+        pages.Paragraph('<p>'),
+        pages.Row([pages.Figure('x.webm', 'c'), pages.Figure('y.png', '"d"')]),
+    ]
     path = tmp_path / 'page.html'
-    pages.write_page(path, 'A & B', 'lead', [pages.section('S', table), pages.paragraph('<p>')])
+    pages.write_page(path, 'A & B', 'lead', [pages.Section('S', parts)])
     text = path.read_text(encoding='utf-8')
     assert '<title>A &amp; B</title>' in text
+    assert '<th>what</th>' in text
+    assert '<td>a&lt;b</td><td class="number">1,234</td>' in text
+    assert '<td class="number">0.123</td>' in text
+    assert '<td class="number">12,346</td>' in text
     assert '<p>&lt;p&gt;</p>' in text
-    assert 'http' not in text, 'nothing from the net'
-    assert pages.figure('x.webm', 'c').startswith('<figure><video src="x.webm"')
+    assert '<video src="x.webm"' in text
+    assert '<img src="y.png" alt="&#34;d&#34;">' in text
+    assert 'http' not in text, 'nothing from the network'

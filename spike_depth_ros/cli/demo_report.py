@@ -1,4 +1,4 @@
-"""What the demo leaves behind: figures, pictures, a video and a page."""
+"""Report of a demo run: figures, pictures, a video and a page."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from spike_depth_ros.estimation.pictures import (
     write_picture,
     write_video,
 )
-from spike_depth_ros.learning.pages import figure, paragraph, row, section, table, write_page
+from spike_depth_ros.learning.pages import Figure, Paragraph, Row, Section, Table, write_page
 from spike_depth_ros.ros.probe import Recording
 
 NEAR_M, FAR_M = 2.0, 80.0
@@ -30,8 +30,8 @@ def write_report(folder: Path, recording: Recording, drive: str, made: bool) -> 
 
     Args:
         folder: of the report; exists.
-        recording: what a third party heard of the nodes; at least one depth map.
-        drive: what was played.
+        recording: the outputs of the nodes as a subscriber received them, at least one depth map.
+        drive: path of the recording that was played.
         made: True if the package rendered the drive itself.
 
     Returns:
@@ -51,7 +51,7 @@ def write_report(folder: Path, recording: Recording, drive: str, made: bool) -> 
 
 
 def _write_video(folder: Path, recording: Recording, maps_per_s: float) -> str:
-    """Writes demo.webm; says why there is none where this OpenCV cannot encode it."""
+    """Writes demo.webm; returns the reason if this OpenCV cannot encode it, else an empty text."""
     try:
         write_video(folder / 'demo.webm', _frames(recording), max(1.0, maps_per_s))
     except OSError as error:
@@ -60,9 +60,9 @@ def _write_video(folder: Path, recording: Recording, maps_per_s: float) -> str:
 
 
 def measure(recording: Recording) -> dict[str, Any]:
-    """The figures of a run: rates, latency, losses and, with a truth, errors.
+    """Computes the figures of a run: rates, latency, losses and, with ground truth, errors.
 
-    Latency runs from the end of a window to the arrival of its depth map at the subscriber.
+    Latency is the time from the end of a window to the arrival of its depth map at the subscriber.
     """
     span_s = max(recording.arrival_s[-1] - recording.arrival_s[0], 1e-3)
     work = _status(recording, 'work')
@@ -91,13 +91,13 @@ def measure(recording: Recording) -> dict[str, Any]:
 
 
 def _status(recording: Recording, name: str) -> dict[str, str]:
-    """The last status whose name ends so; empty if there was none."""
+    """Returns the last diagnostics status with this name; empty if there was none."""
     found = [v for key, v in recording.diagnostics.items() if key.endswith(f': {name}')]
     return found[-1] if found else {}
 
 
 def _with_truth(recording: Recording) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Depth, confidence and truth of every map that has a truth at its stamp."""
+    """Yields depth, confidence and truth of every map that has ground truth at its stamp."""
     stamps = np.array(sorted(recording.truth_m), np.int64)
     for stamp, depth_m in sorted(recording.depth_m.items()):
         if not len(stamps):
@@ -112,7 +112,7 @@ def _with_truth(recording: Recording) -> Iterator[tuple[np.ndarray, np.ndarray, 
 
 
 def _pictures(recording: Recording, stamp: int) -> dict[str, np.ndarray]:
-    """Pictures of one moment; those whose topic gave nothing are left out."""
+    """Makes the pictures of one moment; topics without messages are left out."""
     depth_m = recording.depth_m[stamp]
     pictures = {'depth': depth_colors(depth_m, 'turbo', NEAR_M, FAR_M)}
     if recording.events:
@@ -135,7 +135,7 @@ def _nearest(store: dict[int, np.ndarray], stamp: int) -> np.ndarray:
 
 
 def _frames(recording: Recording) -> Iterator[np.ndarray]:
-    """The video: events, depth and, where there is one, truth side by side."""
+    """Yields the frames of the video: events, depth and, if there is one, truth side by side."""
     for stamp, depth_m in sorted(recording.depth_m.items()):
         parts = [depth_colors(depth_m, 'turbo', NEAR_M, FAR_M)]
         if recording.events:
@@ -174,23 +174,23 @@ def _write_html(folder: Path, figures: dict[str, Any], shown: Iterable[str], mad
         ('dropped windows', figures['dropped_windows']),
         ('dropped messages', figures['dropped_messages']),
     ]  # fmt: skip
-    moment = row(figure(f'{name}.png', CAPTIONS[name]) for name in CAPTIONS if name in shown)
-    video = figure('demo.webm', 'Events, depth and, if there is one, truth.')
+    moment = Row([Figure(f'{name}.png', CAPTIONS[name]) for name in CAPTIONS if name in shown])
+    video: Figure | Paragraph = Figure('demo.webm', 'Events, depth and, if there is one, truth.')
     if figures['no_video_because']:
-        video = paragraph(f'No video: {figures["no_video_because"]}.')
+        video = Paragraph(f'No video: {figures["no_video_because"]}.')
     sections = [
-        section('One moment', moment),
-        section('The drive', video),
-        section('Speed', table(('figure', 'value'), rates)),
+        Section('One moment', [moment]),
+        Section('The drive', [video]),
+        Section('Speed', [Table(('figure', 'value'), rates)]),
     ]
     if 'error' in figures:
         note = f'{figures["truth_maps"]} maps against exact depth up to 80 m, metres, unaligned.'
-        errors = table(('figure', 'value'), [(ERRORS[k], v) for k, v in figures['error'].items()])
-        sections.append(section('Error', errors, paragraph(note)))
-    says = table(('part', 'status'), figures['node_says'].items())
-    sections.append(section('What the node says', says))
+        errors = Table(('figure', 'value'), [(ERRORS[k], v) for k, v in figures['error'].items()])
+        sections.append(Section('Error', [errors, Paragraph(note)]))
+    says = Table(('part', 'status'), list(figures['node_says'].items()))
+    sections.append(Section('Status of the node', [says]))
     here = figures['machine']
     facts = [(key, here[key]) for key in ('cpu', 'cores', 'memory_gb', 'gpu', 'system', 'python')]
-    sections.append(section('Machine', table(('', ''), [*facts, *here['packages'].items()])))
+    sections.append(Section('Machine', [Table(('', ''), [*facts, *here['packages'].items()])]))
     played = 'a synthetic drive that the package rendered itself' if made else figures['drive']
     write_page(folder / 'report.html', 'Depth from events', f'Played: {played}.', sections)

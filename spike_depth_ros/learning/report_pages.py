@@ -182,10 +182,10 @@ def write_report(
     )  # fmt: skip
     (folder / 'results.md').write_text(text, encoding='utf-8')
     sections = [
-        pages.section(name or 'Error', pages.table(*table)) for name, table in tables.items()
+        pages.Section(name or 'Error', [pages.Table(*table)]) for name, table in tables.items()
     ]
-    sections.append(pages.section('Confidence', *_curves(folder, results)))
-    sections.append(pages.section('Pictures', *_pictures(folder, results, shown)))
+    sections.append(pages.Section('Confidence', [_curves(folder, results)]))
+    sections.append(pages.Section('Pictures', [_pictures(folder, results, shown)]))
     page = folder / 'index.html'
     pages.write_page(page, title, ' · '.join(said), sections)
     return page
@@ -211,7 +211,7 @@ def _depth(depth_m: np.ndarray) -> np.ndarray:
     return depth_colors(depth_m, COLOR_MAP, NEAR_M, FAR_M)
 
 
-def _pictures(folder: Path, results: Sequence[Result], shown: Sequence[Shown]) -> list[str]:
+def _pictures(folder: Path, results: Sequence[Result], shown: Sequence[Shown]) -> pages.Row:
     names = ', '.join(dict.fromkeys(r.name for r in results))
     figures = []
     for i, clip in enumerate(shown):
@@ -219,12 +219,12 @@ def _pictures(folder: Path, results: Sequence[Result], shown: Sequence[Shown]) -
         cv2.imwrite(str(folder / file), clip_picture(clip)[..., ::-1])
         place = f'{clip.sample.meta.get("sequence", "")}, {clip.sample.meta.get("sensor", "")}'
         figures.append(
-            pages.figure(file, f'{place}: events and truth; depth and confidence of {names}')
+            pages.Figure(file, f'{place}: events and truth; depth and confidence of {names}')
         )
-    return [pages.row(figures)]
+    return pages.Row(figures)
 
 
-def _curves(folder: Path, results: Sequence[Result]) -> list[str]:
+def _curves(folder: Path, results: Sequence[Result]) -> pages.Figure:
     """Risk against coverage, and share right against confidence."""
     import matplotlib as mpl
 
@@ -245,7 +245,7 @@ def _curves(folder: Path, results: Sequence[Result]) -> list[str]:
     axes[0].legend()
     figure.savefig(folder / 'confidence.png', dpi=90)
     plt.close(figure)
-    return [pages.figure('confidence.png', 'risk-coverage curve; calibration of the confidence')]
+    return pages.Figure('confidence.png', 'risk-coverage curve; calibration of the confidence')
 
 
 def _cell(value: Any) -> str:
