@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -117,7 +118,7 @@ def is_free(world: World, start_s: float, end_s: float) -> bool:
 def mounted(world: World, mounts: Mounts, rng: Generator) -> World:
     """The world with another mount; its motion stays."""
     own, free = world.ego, world.free
-    drawn = {}
+    drawn: dict[str, Any] = {}
     if mounts.heights_m:
         low, high = max(mounts.heights_m[0], free.low_m), min(mounts.heights_m[1], free.high_m)
         if low > high:
@@ -125,9 +126,9 @@ def mounted(world: World, mounts: Mounts, rng: Generator) -> World:
         drawn['height_m'] = math.exp(rng.uniform(math.log(low), math.log(high)))
     for field, name in (('pitches_deg', 'pitch_rad'), ('rolls_deg', 'roll_rad')):
         if limits := getattr(mounts, field):
-            drawn[name] = math.radians(rng.uniform(*limits))
+            drawn[name] = math.radians(rng.uniform(limits[0], limits[1]))
     if mounts.yaws_deg:
-        turn = math.radians(rng.uniform(*mounts.yaws_deg))
+        turn = math.radians(rng.uniform(mounts.yaws_deg[0], mounts.yaws_deg[1]))
         drawn['yaw_rad'] = own.yaw_rad + min(max(turn, -free.turn_rad), free.turn_rad)
     return dataclasses.replace(world, ego=own._replace(**drawn))
 
