@@ -58,7 +58,7 @@ setup(
     ],
     extras_require={
         'train': ['lightning', 'torchmetrics', 'tensorboard', 'transformers'],
-        'engines': ['onnxruntime', 'onnx', 'onnxscript', 'openvino'],
+        'export': ['onnx', 'onnxscript'],
         'test': [
             'pytest',
             'pytest-timeout',
@@ -71,6 +71,7 @@ setup(
             'colcon-common-extensions',
             'evt3',
             'mcap',
+            'onnxruntime',
         ],
         'docs': ['mkdocs<2', 'mkdocs-material', 'mkdocstrings[python]'],
     },

@@ -11,9 +11,9 @@ WINDOW_MS = 20
 def checkpoint():
     """Untrained, for windows of 20 ms; sensors of 64 columns are binned 2x2."""
     import torch
+    from untrained import untrained_checkpoint
 
     from spike_depth_ros.events.config import SpikeConfig
-    from spike_depth_ros.network.checkpoint import untrained_checkpoint
 
     torch.set_num_threads(1)
     spikes = SpikeConfig(window_ms=WINDOW_MS, steps=2, max_width_px=32)

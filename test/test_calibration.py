@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from untrained import untrained_checkpoint
 
 from spike_depth_ros.events.config import ConfigError, DepthRange
 from spike_depth_ros.learning.calibration import (
@@ -19,7 +20,6 @@ from spike_depth_ros.learning.calibration import (
     output_layer,
 )
 from spike_depth_ros.learning.datasets.sample import Sample
-from spike_depth_ros.network.checkpoint import untrained_checkpoint
 from spike_depth_ros.network.registry import build
 
 torch.set_num_threads(1)

@@ -10,14 +10,14 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from untrained import untrained_checkpoint
 
-from spike_depth_ros.events.config import ConfigError, DepthRange, SpikeConfig
+from spike_depth_ros.events.config import DepthRange, SpikeConfig
 from spike_depth_ros.network.checkpoint import (
     Checkpoint,
     CheckpointError,
     load_checkpoint,
     save_checkpoint,
-    untrained_checkpoint,
 )
 from spike_depth_ros.network.registry import build
 
@@ -77,20 +77,6 @@ def test_rivals_have_checkpoints_too(tmp_path):
     loaded = load_checkpoint(path)
     assert loaded.model_name == 'unet'
     assert loaded.model(torch.zeros(4, 1, 2, 32, 40)).log_depth.shape == (1, 1, 32, 40)
-
-
-def test_untrained_is_seeded_and_says_so():
-    torch.manual_seed(5)
-    first = untrained_checkpoint('tiny', seed=1)
-    torch.manual_seed(6)
-    same, other = untrained_checkpoint('tiny', seed=1), untrained_checkpoint('tiny', seed=2)
-    weights = [c.model.state_dict() for c in (first, same, other)]
-    assert all(torch.equal(weights[0][k], weights[1][k]) for k in weights[0])
-    assert not all(torch.equal(weights[0][k], weights[2][k]) for k in weights[0])
-    assert not first.trained
-    assert 'means nothing' in first.card['note']
-    with pytest.raises(ConfigError, match='giant'):
-        untrained_checkpoint('giant')
 
 
 @pytest.mark.parametrize('shipped', SHIPPED, ids=lambda file: file.stem)

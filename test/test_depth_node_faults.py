@@ -30,7 +30,6 @@ from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from std_srvs.srv import Trigger
 
-from spike_depth_ros.estimation.engine import EngineError
 from spike_depth_ros.events.camera import Camera
 from spike_depth_ros.network.checkpoint import save_checkpoint
 from spike_depth_ros.ros import calibration, depth_node, energy_meter, messages
@@ -171,33 +170,6 @@ def test_a_snapshot_into_the_home_of_nobody(graph, start):
     Driver(graph).send(2 * WINDOW_MS)
     assert graph.spin_until(lambda: depth)
     assert 'cannot write into ~nosuchuser' in graph.call(Trigger, '/depth_node/snapshot').message
-
-
-def test_another_number_of_steps_is_prepared_before_its_first_window(graph, start):
-    class Counting:
-        device = 'cpu'
-
-        def __init__(self, engine):
-            self.done, self.infer = [], engine.infer
-
-        def prepare(self, steps):
-            self.done.append(steps)
-            if steps > 2:
-                raise EngineError(f'{steps} are too many')
-
-    node = start()
-    node.engine = Counting(node.engine)
-    depth = graph.listen(Image, '/depth_node/depth/image')
-    driver = Driver(graph)
-    driver.send(2 * WINDOW_MS)
-    assert graph.spin_until(lambda: depth)
-    assert node.engine.done == []
-    node.set_parameters(overrides({'stride_ms': WINDOW_MS / 2}))
-    driver.send(2 * WINDOW_MS)
-    assert graph.spin_until(lambda: node.engine.done == [1])
-    node.set_parameters(overrides({'stride_ms': 2.0 * WINDOW_MS}))
-    driver.send(WINDOW_MS)
-    assert says(graph, node, '4 are too many')
 
 
 def test_a_topic_of_the_wrong_type(graph, start):

@@ -5,12 +5,12 @@ import dataclasses
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from dyadic import exact_counts, exact_network
+from untrained import untrained_checkpoint
 
 from spike_depth_ros.cli import bench_infer
 from spike_depth_ros.estimation import engine as engine_module
@@ -23,8 +23,7 @@ from spike_depth_ros.estimation.engine import (
     thread_count,
 )
 from spike_depth_ros.events.config import DepthRange, SpikeConfig
-from spike_depth_ros.network import runtimes
-from spike_depth_ros.network.checkpoint import Checkpoint, untrained_checkpoint
+from spike_depth_ros.network.checkpoint import Checkpoint
 from spike_depth_ros.network.inference_layers import SpikeConvolution
 from spike_depth_ros.network.neurons import Neuron
 from spike_depth_ros.network.spiking_transformer import SpikingTransformer
@@ -200,7 +199,6 @@ def test_threads():
 def test_auto_picks_one_and_remembers_it(tmp_path, monkeypatch):
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
     assert fast_engines(CHECKPOINT)[0] == 'torch'
-    assert not {'onnxruntime', 'openvino'} & set(fast_engines(CHECKPOINT)), 'nothing exported'
     engine = ENGINES['auto'](CHECKPOINT, 'cpu', 1)
     (note,) = (tmp_path / 'spike_depth_ros').iterdir()
     assert note.read_text() in fast_engines(CHECKPOINT)
@@ -210,81 +208,6 @@ def test_auto_picks_one_and_remembers_it(tmp_path, monkeypatch):
     note.write_text('abacus')
     ENGINES['auto'](CHECKPOINT, 'cpu', 1)
     assert note.read_text() in fast_engines(CHECKPOINT), 'measured anew'
-
-
-@pytest.fixture(scope='module')
-def exported(tmp_path_factory) -> Path:
-    """The cache folder, holding the graphs of `CHECKPOINT` for 4 steps; exporting is slow."""
-    pytest.importorskip('onnxscript')
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv('XDG_CACHE_HOME', str(tmp_path_factory.mktemp('cache')))
-        runtimes.cached_graph(CHECKPOINT.model, 4)
-        assert runtimes.is_cached(CHECKPOINT.model, 4)
-        assert not runtimes.is_cached(CHECKPOINT.model, 1)
-        yield runtimes.cache_folder()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize('name', ['onnxruntime', 'openvino'])
-def test_graphs_agree_with_the_network(name, exported):
-    pytest.importorskip(name)
-    engine = ENGINES[name](CHECKPOINT, 'cpu', 1)
-    state = None
-    for window, want in zip(windows(), reference(windows()), strict=True):
-        maps, state = engine.infer(window, state)
-        np.testing.assert_allclose(maps, want, atol=2e-4)
-    before = [tensor.copy() for tensor in state]
-    again = [engine.infer(windows()[0], state)[0] for _ in range(2)]
-    np.testing.assert_array_equal(*again)
-    for kept, now in zip(before, state, strict=True):
-        np.testing.assert_array_equal(kept, now)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize('name', ['onnxruntime', 'openvino'])
-def test_graphs_take_any_size(name, exported):
-    pytest.importorskip(name)
-    engine = ENGINES[name](CHECKPOINT, 'cpu', 1)
-    reference_engine = ENGINES['torch'](CHECKPOINT, 'cpu', 1)
-    for rows, columns in ((40, 40), (72, 88), (128, 64)):
-        spikes = np.zeros((4, 2, rows, columns), np.uint8)
-        spikes[:, :, 8:24, 8:16] = 1
-        maps, _ = engine.infer(spikes, None)
-        want, _ = reference_engine.infer(spikes, None)
-        np.testing.assert_allclose(maps, want, atol=2e-4)
-    with pytest.raises(EngineError, match='at least 40'):
-        engine.infer(np.zeros((4, 2, 32, 64), np.uint8), None)
-
-
-@pytest.mark.slow
-def test_a_graph_is_little_more_than_its_weights(exported):
-    (graph,) = exported.glob('*.onnx')
-    weights = sum(p.numel() * 4 for p in CHECKPOINT.model.parameters())
-    assert graph.stat().st_size < weights + 200_000
-
-
-def test_graph_engines_refuse_what_they_cannot():
-    pytest.importorskip('onnxruntime')
-    with pytest.raises(EngineError, match='spiking transformers only'):
-        ENGINES['onnxruntime'](untrained_checkpoint('unet_small'), 'cpu', 1)
-    with pytest.raises(EngineError, match='runs on the cpu'):
-        ENGINES['openvino'](CHECKPOINT, 'cuda', 1)
-    config = dataclasses.replace(CHECKPOINT.model.config, head_spiking=True)
-    spiking = dataclasses.replace(CHECKPOINT, model=SpikingTransformer(config).eval())
-    with pytest.raises(EngineError, match='head that spikes'):
-        ENGINES['onnxruntime'](spiking, 'cpu', 1)
-
-
-def test_onnxruntime_without_a_gpu_in_it_says_so(monkeypatch):
-    """On a machine with a GPU, but with the package for the CPU."""
-    pytest.importorskip('onnxruntime')
-    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
-    monkeypatch.setattr(runtimes, 'gpu_providers', list)
-    monkeypatch.setattr(runtimes, 'cached_graph', lambda *_: b'')
-    monkeypatch.setattr(runtimes, 'onnxruntime_session', lambda *_: None)
-    assert ENGINES['onnxruntime'](CHECKPOINT, 'auto', 1).device == 'cpu'
-    with pytest.raises(EngineError, match='no GPU in it'):
-        ENGINES['onnxruntime'](CHECKPOINT, 'cuda', 1)
 
 
 def test_bench_infer_prints_rows_with_peers(monkeypatch):

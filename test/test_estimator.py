@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from untrained import untrained_checkpoint
 
 from spike_depth_ros.estimation.engine import ENGINES
 from spike_depth_ros.estimation.estimator import (
@@ -20,7 +21,6 @@ from spike_depth_ros.events.camera import CalibrationError, Camera
 from spike_depth_ros.events.config import ConfigError, DepthRange, SpikeConfig
 from spike_depth_ros.events.spikes import accumulate, pixel_map
 from spike_depth_ros.events.windows import CountWindower, Window
-from spike_depth_ros.network.checkpoint import untrained_checkpoint
 
 NAN, INF, MS = np.nan, np.inf, 1_000_000
 NO_LIMITS = Limits(0.0, INF, 0.0)

@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from untrained import untrained_checkpoint
 
 from spike_depth_ros.estimation.estimator import Limits, interpret
 from spike_depth_ros.events.config import ConfigError, DepthRange, SpikeConfig
@@ -21,7 +22,7 @@ from spike_depth_ros.learning.datasets import DATASETS
 from spike_depth_ros.learning.datasets.sample import Sample
 from spike_depth_ros.learning.evaluation import evaluate
 from spike_depth_ros.learning.settings import EvaluationData
-from spike_depth_ros.network.checkpoint import Checkpoint, save_checkpoint, untrained_checkpoint
+from spike_depth_ros.network.checkpoint import Checkpoint, save_checkpoint
 from spike_depth_ros.network.registry import build
 
 torch.set_num_threads(1)

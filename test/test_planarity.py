@@ -4,11 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from untrained import untrained_checkpoint
 
 from spike_depth_ros.learning.board import board_maps
 from spike_depth_ros.learning.metrics import SCALARS, frame_metrics
 from spike_depth_ros.learning.planarity import fit_plane
-from spike_depth_ros.network.checkpoint import load_checkpoint, untrained_checkpoint
+from spike_depth_ros.network.checkpoint import load_checkpoint
 from spike_depth_ros.recordings import BagError
 
 ROOT = Path(__file__).resolve().parents[1]

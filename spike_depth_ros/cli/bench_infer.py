@@ -36,9 +36,6 @@ def infer(
         'torch',
         'torch_bf16',
         'torch_int8',
-        'onnxruntime',
-        'openvino',
-        'openvino_bf16',
         'cuda',
     ),
     threads: int = 0,
@@ -46,8 +43,7 @@ def infer(
 ) -> None:
     """Measures the engines on a stream of windows, batch 1, next to E2Depth and spikingjelly.
 
-    Engines that are not to be had here are left out, and said. onnxruntime and openvino export
-    the checkpoint first, unless `spike_depth export` has done so.
+    Engines that this machine does not support are left out, and named.
 
     Args:
         checkpoint: what to run; a spiking transformer.
@@ -186,7 +182,6 @@ def _roofline_row(name: str, checkpoint: Any, time_s: Any, rounds: int) -> dict[
 
     dtype, where = {
         'torch_bf16': (torch.bfloat16, 'cpu'),
-        'openvino_bf16': (torch.bfloat16, 'cpu'),
         'torch_int8': (torch.int8, 'cpu'),
         'cuda': (torch.float16, 'cuda'),
     }.get(name, (torch.float32, 'cpu'))

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 Rounds = Sequence[float] | NDArray[np.float64] | float | None
 
-PACKAGES = ('numpy', 'numba', 'torch', 'spikingjelly', 'openvino', 'onnxruntime', 'ros-rclpy')
+PACKAGES = ('numpy', 'numba', 'torch', 'spikingjelly', 'ros-rclpy')
 
 
 def machine() -> dict[str, Any]:

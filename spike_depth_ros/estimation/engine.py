@@ -5,30 +5,25 @@ from __future__ import annotations
 import copy
 import functools
 import hashlib
-import importlib.util
 import logging
 import os
 import platform
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import nn
 
-from spike_depth_ros.network import runtimes
 from spike_depth_ros.network.checkpoint import Checkpoint
 from spike_depth_ros.network.cuda_graph import RecordedStep
-from spike_depth_ros.network.export import MAX_STEPS, NOT_EXPORTABLE, exportable
 from spike_depth_ros.network.inference import CpuInference, serves
 from spike_depth_ros.network.inference_layers import SpikeConvolution
 from spike_depth_ros.network.spiking_transformer import SpikingTransformer
 
 log = logging.getLogger(__name__)
-
-MIN_GRAPH_PX = 40
-"""Least height and width that an exported graph is made for."""
 
 MAX_RECORDED = 4
 """Shapes of windows that a GPU keeps a recording of; more would fill it."""
@@ -61,13 +56,6 @@ class Engine(Protocol):
 
         Raises:
             EngineError: the shape does not fit.
-        """
-
-    def prepare(self, steps: int) -> None:
-        """Does now what the first window of T = `steps` would have to wait for.
-
-        Raises:
-            EngineError: so many are too much for it.
         """
 
 
@@ -124,9 +112,6 @@ class TorchEngine:
             prediction, state = self._model.step(batch, state)
         return torch.cat(prediction, dim=1)[0].float().cpu().numpy(), state
 
-    def prepare(self, steps: int) -> None:
-        """See `Engine.prepare`: there is nothing to do."""
-
 
 class CudaEngine(TorchEngine):
     """Half precision on a GPU, a window of a spiking transformer as one CUDA graph.
@@ -165,109 +150,12 @@ class CudaEngine(TorchEngine):
             return recorded(spikes, state)
 
 
-class GraphEngine:
-    """An exported graph in a runtime; one graph per number of time steps, made when needed.
-
-    Args:
-        checkpoint: what to run; a spiking transformer.
-        threads: for inference; 0 for all cores but one.
-        package: the Python package of the runtime.
-        load: makes the runtime's session from a graph and a number of threads.
-        device: where the session runs, for people to read.
-
-    Raises:
-        EngineError: the package is missing, or the network cannot be exported.
-    """
-
-    def __init__(
-        self, checkpoint: Checkpoint, threads: int, package: str,
-        load: Callable[[bytes, int], runtimes.Run], device: str = 'cpu',
-    ) -> None:  # fmt: skip
-        if not isinstance(checkpoint.model, SpikingTransformer):
-            raise EngineError(
-                f'{package} runs spiking transformers only, this checkpoint is a '
-                f'{checkpoint.model_name}: use the engine torch'
-            )
-        if not exportable(checkpoint.model):
-            raise EngineError(f'{package} cannot run {NOT_EXPORTABLE}: use the engine torch')
-        for needed in (package, 'onnx', 'onnxscript'):
-            if importlib.util.find_spec(needed) is None:
-                raise EngineError(
-                    f'this engine needs the package {needed}: pip install spike_depth_ros[engines]'
-                )
-        self.device = device
-        self._model = checkpoint.model
-        self._load = load
-        self._threads = thread_count(threads)
-        self._sessions: dict[int, runtimes.Run] = {}
-        self._session(checkpoint.spikes.steps)
-
-    def infer(self, spikes: np.ndarray, state: Any | None) -> tuple[np.ndarray, Any]:
-        """See `Engine.infer`."""
-        check_spikes(spikes)
-        batch = spikes[:, None]
-        if min(spikes.shape[2:]) < MIN_GRAPH_PX:
-            raise EngineError(
-                f'spikes are {spikes.shape}; an exported graph needs at least {MIN_GRAPH_PX} px '
-                'each way: use the engine torch'
-            )
-        if state is None:
-            rest = self._model.rest(torch.from_numpy(batch))
-            state = [tensor.numpy() for tensor in rest.flat()]
-        maps, *state = self._session(len(spikes))([batch, *state])
-        return maps[0], state
-
-    def prepare(self, steps: int) -> None:
-        """See `Engine.prepare`: exports the graph, the better part of a minute."""
-        self._session(steps)
-
-    def _session(self, steps: int) -> runtimes.Run:
-        if steps > MAX_STEPS:
-            raise EngineError(
-                f'windows have {steps} time steps, an exported graph at most {MAX_STEPS}: shorten '
-                'stride_ms, or use the engine torch'
-            )
-        if steps not in self._sessions:
-            graph = runtimes.cached_graph(self._model, steps)
-            self._sessions[steps] = self._load(graph, self._threads)
-        return self._sessions[steps]
-
-
-def _onnxruntime(checkpoint: Checkpoint, device: str = 'auto', threads: int = 0) -> GraphEngine:
-    chosen, providers = choose_device(device), ['CPUExecutionProvider']
-    if chosen != 'cpu':
-        on_gpu = runtimes.gpu_providers()
-        if not on_gpu and device != 'auto':
-            raise EngineError(
-                f'device is {device!r}, but this onnxruntime has no GPU in it: '
-                'pip install onnxruntime-gpu, or use the engine cuda'
-            )
-        chosen, providers = chosen if on_gpu else 'cpu', [*on_gpu, *providers]
-
-    def load(graph: bytes, threads: int) -> runtimes.Run:
-        return runtimes.onnxruntime_session(graph, threads, providers)
-
-    return GraphEngine(checkpoint, threads, 'onnxruntime', load, chosen)
-
-
-def _openvino(
-    checkpoint: Checkpoint, device: str = 'auto', threads: int = 0, precision: str = 'f32'
-) -> GraphEngine:
-    if device not in ('auto', 'cpu'):
-        raise EngineError(f'device is {device!r}, but openvino runs on the cpu here')
-
-    def load(graph: bytes, threads: int) -> runtimes.Run:
-        return runtimes.openvino_session(graph, threads, precision)
-
-    return GraphEngine(checkpoint, threads, 'openvino', load)
-
-
 def _auto(checkpoint: Checkpoint, device: str = 'auto', threads: int = 0) -> Engine:
     """The fastest engine of this machine, by a short measurement whose outcome is kept."""
     if choose_device(device) != 'cpu':
         return CudaEngine(checkpoint, device, threads)
     names = fast_engines(checkpoint)
-    note = runtimes.cache_folder() / _choice_key(checkpoint, names, thread_count(threads))
+    note = cache_folder() / _choice_key(checkpoint, names, thread_count(threads))
     try:
         chosen = note.read_text(encoding='utf-8').strip()
     except (OSError, UnicodeDecodeError):
@@ -289,22 +177,13 @@ def _auto(checkpoint: Checkpoint, device: str = 'auto', threads: int = 0) -> Eng
 
 
 def fast_engines(checkpoint: Checkpoint) -> list[str]:
-    """The engines that can start at once on this CPU for this checkpoint.
-
-    Those that run an exported graph are among them once `spike_depth export` has made it.
-    """
+    """The engines that may be the fastest on this CPU for this checkpoint."""
     names = ['torch']
-    model = checkpoint.model
     if has_bfloat16():
         names.append('torch_bf16')
-    if torch.cpu._is_vnni_supported() and serves(model) and SpikeConvolution.is_available():
+    bytes_fit = serves(checkpoint.model) and SpikeConvolution.is_available()
+    if bytes_fit and torch.cpu._is_vnni_supported():
         names.append('torch_int8')
-    if (
-        isinstance(model, SpikingTransformer)
-        and exportable(model)
-        and runtimes.is_cached(model, checkpoint.spikes.steps)
-    ):
-        names += [n for n in ('onnxruntime', 'openvino') if importlib.util.find_spec(n)]
     return names
 
 
@@ -324,6 +203,12 @@ def _check_bytes(checkpoint: Checkpoint, device: str) -> None:
         )
     if not SpikeConvolution.is_available():
         raise EngineError('this torch has no 8-bit convolutions for this processor: use torch')
+
+
+def cache_folder() -> Path:
+    """The folder of this user in which the choice of engine is kept."""
+    root = os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache'
+    return Path(root) / 'spike_depth_ros'
 
 
 def _choice_key(checkpoint: Checkpoint, names: list[str], threads: int) -> str:
@@ -350,9 +235,6 @@ ENGINES: dict[str, Callable[..., Engine]] = {
     'torch': TorchEngine,
     'torch_bf16': functools.partial(TorchEngine, dtype=torch.bfloat16),
     'torch_int8': functools.partial(TorchEngine, dtype=torch.int8),
-    'onnxruntime': _onnxruntime,
-    'openvino': _openvino,
-    'openvino_bf16': functools.partial(_openvino, precision='bf16'),
     'cuda': CudaEngine,
 }
 """Engine name -> factory(checkpoint, device, threads)."""

@@ -17,8 +17,7 @@ from torch import nn
 
 from spike_depth_ros.events.atomic_write import partial_path
 from spike_depth_ros.events.config import ConfigError, DepthRange, SpikeConfig, from_dict, to_dict
-from spike_depth_ros.network.registry import MODELS, PRESETS, build, preset_spikes
-from spike_depth_ros.network.spiking_transformer import SpikingTransformer
+from spike_depth_ros.network.registry import MODELS
 
 FORMAT = 'spike_depth_ros'
 VERSION = 1
@@ -121,48 +120,6 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         model.eval().requires_grad_(False), header['model'], header['spikes'],
         header['depth_range'], header['card'],
     )  # fmt: skip
-
-
-def untrained_checkpoint(preset: str, seed: int = 0) -> Checkpoint:
-    """Seeded random weights in the place of trained ones; the card says so.
-
-    Args:
-        preset: a key of `PRESETS`.
-        seed: the same seed gives the same weights.
-
-    Raises:
-        ConfigError: no such preset.
-    """
-    if preset not in PRESETS:
-        raise ConfigError(f'preset is {preset!r}, expected one of {sorted(PRESETS)}')
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = build(preset)
-        if isinstance(model, SpikingTransformer):
-            _settle(model, preset_spikes(preset).steps)
-    card = {
-        'trained': False,
-        'preset': preset,
-        'seed': seed,
-        'note': 'Random weights that hold the place of trained ones: its depth means nothing.',
-    }
-    return Checkpoint(
-        model.eval().requires_grad_(False), PRESETS[preset][0], preset_spikes(preset),
-        DepthRange(), card,
-    )  # fmt: skip
-
-
-def _settle(model: SpikingTransformer, steps: int) -> None:
-    """Gives the normalisations the statistics of random events: else no neuron would fire."""
-    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
-    for norm in norms:
-        norm.momentum = None  # an average over all that is seen
-    model.train()
-    with torch.no_grad():
-        for rate in (0.02, 0.1, 0.3):
-            model(torch.poisson(torch.full((steps, 1, 2, 64, 96), rate)))
-    for norm in norms:
-        norm.momentum = 0.1
 
 
 def _header(metadata: dict[str, str] | None, file: Path) -> dict[str, Any]:

@@ -1,8 +1,9 @@
-"""A network as an ONNX graph: state in, state out, any image size, no zeros baked in."""
+"""Exports a spiking transformer as an ONNX graph: state in, state out, any image size."""
 
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import logging
 import warnings
 from collections.abc import Iterator
@@ -15,9 +16,14 @@ from spike_depth_ros.network.encoder import STRIDE
 from spike_depth_ros.network.spiking_transformer import SpikingTransformer, State
 
 MAX_STEPS = 64
-"""Most time steps of a graph: each is written out in it."""
+"""Most time steps of a graph, which unrolls them."""
 
-_EXAMPLE = (6, 7)  # tokens; both odd ones and even ones must come out right at every scale
+
+class ExportError(ValueError):
+    """The network cannot be exported, or not for so many time steps."""
+
+
+_EXAMPLE = (6, 7)  # tokens: one odd and one even size show mistakes at every scale
 
 
 class _Graph(nn.Module):
@@ -34,34 +40,43 @@ class _Graph(nn.Module):
         return (torch.cat(prediction, dim=1), *after.flat())
 
 
-NOT_EXPORTABLE = 'a fusion head that spikes, whose membranes at strides 16 and 32 are of odd sizes'
-
-
-def exportable(model: SpikingTransformer) -> bool:
-    """Whether `export_onnx` can make a graph of any image size; if not, it is `NOT_EXPORTABLE`."""
-    return not (model.config.head_spiking and model.config.head == 'fusion')
-
-
 def state_names(model: SpikingTransformer) -> list[str]:
-    """What the state's tensors are called in the graph, in the order of `State.flat`.
+    """Names of the state's tensors, in the order of `State.flat`.
 
-    As inputs they end in `_in`, as outputs in `_out`.
+    The graph's inputs add `_in` to them, its outputs `_out`.
     """
     state = model.rest(torch.zeros(1, 1, 2, STRIDE, STRIDE))
     membranes = [f'membrane_{i}' for i in range(len(state.membranes))]
     return ['seen', *membranes, *[f'readout_{i}' for i in range(len(state.readouts))]]
 
 
-def export_onnx(model: SpikingTransformer, steps: int) -> bytes:
-    """The folded network for chunks of `steps` time steps of one stream.
+def export_onnx(model: nn.Module, steps: int) -> bytes:
+    """Exports the network, its normalisations folded, for `steps` time steps of one stream.
 
-    Inputs: `spikes` (steps, 1, 2, H, W) uint8 and the state; outputs: `maps` (1, 3, H, W)
-    (log_depth, range_logit, log_scale) and the state. H and W are free multiples of 8, from 40
-    on.
+    Inputs: `spikes` (steps, 1, 2, H, W) uint8 and the state, zeros at rest; outputs: `maps`
+    (1, 3, H, W) (log_depth, range_logit, log_scale) and the next state. The names of the state's
+    tensors are those of `state_names`. H and W are free multiples of 8, at least 40.
 
     Returns:
         The ONNX file.
+
+    Raises:
+        ExportError: another network, too many steps, or a package is missing.
     """
+    if not isinstance(model, SpikingTransformer):
+        raise ExportError(
+            f'only spiking transformers are exported, this network is a {type(model).__name__}'
+        )
+    if model.config.head_spiking and model.config.head == 'fusion':
+        # membranes at strides 16 and 32 have sizes that no multiple of a symbol can express
+        raise ExportError('a fusion head that spikes cannot be exported: use head linear')
+    if not 1 <= steps <= MAX_STEPS:
+        raise ExportError(f'steps is {steps}, expected 1 to {MAX_STEPS}')
+    for package in ('onnx', 'onnxscript'):
+        if importlib.util.find_spec(package) is None:
+            raise ExportError(
+                f'the export needs the package {package}: pip install spike_depth_ros[export]'
+            )
     folded = model.folded()
     height, width = (STRIDE * tokens for tokens in _EXAMPLE)
     spikes = torch.zeros((steps, 1, 2, height, width), dtype=torch.uint8)
@@ -81,7 +96,7 @@ def export_onnx(model: SpikingTransformer, steps: int) -> bytes:
         )  # fmt: skip
     assert program is not None, 'the exporter of torch >= 2.6 returns a program'
     proto = program.model_proto
-    # what the exporter notes about every node weighs as much as the weights
+    # the exporter's notes about the nodes take as much space as the weights
     del proto.graph.value_info[:]
     for node in proto.graph.node:
         del node.metadata_props[:]
@@ -90,7 +105,7 @@ def export_onnx(model: SpikingTransformer, steps: int) -> bytes:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Silences the exporter, which reports hundreds of nodes that it looked at."""
+    """Silences the exporter, which reports every node."""
     loggers = [logging.getLogger(name) for name in ('torch.onnx', 'onnxscript', 'onnx_ir')]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
@@ -105,7 +120,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _free(tensor: Tensor, tokens: list[Any]) -> dict[int, Any]:
-    """Axis -> its size in tokens, for the two last axes of an image-like tensor."""
+    """Axis -> its symbolic size, for the two last axes of an image-like tensor."""
     if tensor.ndim < 4:
         return {}
     axes = {}

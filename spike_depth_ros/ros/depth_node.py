@@ -28,7 +28,6 @@ from spike_depth_ros.estimation.estimator import (
     Estimator,
     EstimatorOptions,
     cut_times_ns,
-    window_steps,
 )
 from spike_depth_ros.events.camera import Camera
 from spike_depth_ros.ros import params
@@ -78,7 +77,6 @@ class DepthNode(ManagedNode):
         self.checkpoint_path = Path()
         self.checkpoint: Any = None
         self.engine: Any = None
-        self._steps = 0
         self.energy: EnergyMeter | None = None
         self._said: dict[str, float] = {}  # faults, and when the log had them
         self._set_up_parameters()
@@ -173,7 +171,6 @@ class DepthNode(ManagedNode):
         self.calibration.load()
         ready = prepare(parameters, self.calibration.camera, self.get_logger())
         self.checkpoint_path, self.checkpoint, self.engine, _ = ready
-        self._steps = window_steps(self.checkpoint.spikes, parameters.estimator_options)
         self.energy = EnergyMeter(self.checkpoint.model, self.checkpoint.spikes)
 
     def _tell_what_is_loaded(self) -> None:
@@ -250,11 +247,6 @@ class DepthNode(ManagedNode):
                 f'no calibration: depth is scaled as for a lens of {camera.fx:.0f} px; '  # type: ignore[union-attr]
                 'give camera_info_url or publish camera_info'
             )
-        steps = window_steps(self.checkpoint.spikes, options)
-        if steps != self._steps:  # `stride_ms` or the like has changed
-            self.get_logger().info(f'preparing the engine for windows of {steps} steps')
-            self.engine.prepare(steps)
-            self._steps = steps
         self.get_logger().info(f'estimating depth from a {width}x{height} sensor')
         return Estimator(self.checkpoint, height, width, camera, options, self.engine)
 
