@@ -1,6 +1,7 @@
 """The last layer takes another depth range, and confidence that says how often it is right."""
 
 import copy
+import dataclasses
 import math
 
 import numpy as np
@@ -20,6 +21,7 @@ from spike_depth_ros.learning.calibration import (
     output_layer,
 )
 from spike_depth_ros.learning.datasets.sample import Sample
+from spike_depth_ros.network.checkpoint import load_checkpoint, save_checkpoint
 from spike_depth_ros.network.registry import build
 
 torch.set_num_threads(1)
@@ -128,3 +130,35 @@ def test_outputs_are_those_at_the_end_of_a_clip():
     unknown = [clip[0]._replace(depth_m=np.full_like(depth_m, np.nan))]
     with pytest.raises(ConfigError, match='no known depth'):
         collect_outputs(checkpoint, [unknown])
+
+
+def test_the_verb_writes_a_calibrated_checkpoint(tmp_path, monkeypatch):
+    from spike_depth_ros.cli import main
+    from spike_depth_ros.learning.datasets import DATASETS
+
+    @dataclasses.dataclass(frozen=True)
+    class Config:
+        seed: int = 0
+
+    class Entry:
+        config = Config
+
+        def __call__(self, config):
+            depth_m = np.full((32, 48), 8.0, np.float32)
+            depth_m[:10] = np.inf
+            meta = {'focal_px': 256.0}
+            return [[Sample(spikes(config.seed + k), depth_m, depth_m < 99, None, meta)]
+                    for k in range(3)]  # fmt: skip
+
+    monkeypatch.setitem(DATASETS, 'walls', Entry())
+    before, after = tmp_path / 'a.safetensors', tmp_path / 'b.safetensors'
+    save_checkpoint(before, untrained_checkpoint('tiny'))
+    sets = '{one: {seed: 1}, two: {seed: 2}}'
+    main(['calibrate', str(before), '--out', str(after), '--data.name', 'walls',
+          '--data.sets', sets, '--data.clips', '2'])  # fmt: skip
+    loaded = load_checkpoint(after)
+    facts = loaded.card['calibration']
+    assert facts['clips'] == 4
+    old, new = (answer_of(load_checkpoint(path).model) for path in (before, after))
+    assert torch.equal(old.log_depth, new.log_depth)
+    torch.testing.assert_close(new.range_logit, facts['range_gain'] * old.range_logit)

@@ -32,6 +32,8 @@ VERBS: dict[str, Verb] = {
     'evaluate': Verb('evaluate:evaluate', 'measure the error of one checkpoint'),
     'compare': Verb('compare:compare', 'table of checkpoints: error, energy, speed'),
     'ablate': Verb('ablate:ablate', 'table of what each part of the method is worth'),
+    'calibrate': Verb('calibrate:calibrate', 'fit the confidence of a checkpoint to its hits'),
+    'board': Verb('board:board', 'flatness of a flat board in a recording of real events'),
     'energy': Verb('energy:energy', 'energy of a checkpoint, layer by layer'),
     'export': Verb('export:export', 'write the file that the fast engines run'),
     'bench ingest': Verb('bench_ingest:ingest', 'speed of decoding and accumulation'),

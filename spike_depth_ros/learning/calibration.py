@@ -117,7 +117,7 @@ def apply_calibration(network: nn.Module, calibration: Calibration) -> None:
     _scale_channel(layer, RANGE, calibration.range_gain, 0.0)
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def collect_outputs(checkpoint: Checkpoint, clips: Iterable[list[Sample]]) -> Outputs:
     """Runs a network through clips, with its state, and collects outputs at their ends."""
     parts = []
@@ -141,7 +141,7 @@ def collect_outputs(checkpoint: Checkpoint, clips: Iterable[list[Sample]]) -> Ou
         parts.append(Outputs(LOG_SCALE_REACH * bounded.atanh(), range_logit, in_range, hit))
     if not parts:
         raise ConfigError('the clips for calibration hold no known depth')
-    return Outputs(*(torch.cat(columns).clone() for columns in zip(*parts, strict=True)))
+    return Outputs(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
 
 
 def _mass(scale_raw: Tensor) -> Tensor:

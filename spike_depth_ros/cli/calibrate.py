@@ -1,0 +1,53 @@
+"""`spike_depth calibrate`: fits the confidence of a checkpoint to how often it is right."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from spike_depth_ros.learning.settings import EvaluationData
+
+
+def calibrate(
+    checkpoint: str,
+    data: EvaluationData = EvaluationData(),
+    out: Path = Path('out/calibrated.safetensors'),
+) -> None:
+    """Writes a checkpoint whose confidence fits its hits on `data`; depth stays the same.
+
+    `spike_depth calibrate CHECKPOINT --config config/evaluate/calibration.yaml`. The data should
+    be as new to the network as the places where it is to be used, and must not be the data of
+    published figures.
+
+    Args:
+        checkpoint: to calibrate.
+        data: clips to fit on; all sets together.
+        out: file to write.
+    """
+    import dataclasses
+
+    from tqdm import tqdm
+
+    from spike_depth_ros.learning.batches import open_clips, spread
+    from spike_depth_ros.learning.calibration import (
+        apply_calibration,
+        collect_outputs,
+        fit_calibration,
+    )
+    from spike_depth_ros.network.checkpoint import load_checkpoint, save_checkpoint
+
+    loaded = load_checkpoint(checkpoint)
+    opened = [
+        open_clips(data.name, fields, loaded.spikes, data.clip_windows, False)
+        for fields in data.named.values()
+    ]
+    chosen = [(clips, index) for clips in opened for index in spread(len(clips), data.clips)]
+    clips = (clips[index] for clips, index in tqdm(chosen, unit='clip', disable=None))
+    fitted = fit_calibration(collect_outputs(loaded, clips))
+    apply_calibration(loaded.model, fitted)
+    facts = {'data': data.sets or data.test, 'clips': len(chosen), **fitted._asdict()}
+    save_checkpoint(out, dataclasses.replace(loaded, card=loaded.card | {'calibration': facts}))
+    print(
+        f'ln b: {fitted.scale_gain:.3f} x + {fitted.scale_offset:.3f} (raw); range logit: '
+        f'{fitted.range_gain:.3f} x; {len(chosen)} clips'
+    )
+    print(out)
