@@ -62,9 +62,11 @@ def test_outputs_of_one_frame_belong_together_and_equal_the_estimators(graph, st
     node = start(cloud_rate_hz=0.0, preview_rate_hz=0.0, cloud_stride=1)
     topics = {'image': Image, 'camera_info': CameraInfo, 'points': PointCloud2,
               'confidence': Image, 'image_color': Image,
+              'image_color/compressed': CompressedImage,
               'image/compressedDepth': CompressedImage}  # fmt: skip
     got = {name: graph.listen(kind, f'/depth_node/depth/{name}') for name, kind in topics.items()}
     got['events'] = graph.listen(Image, '/depth_node/events/image')
+    got['events_jpeg'] = graph.listen(CompressedImage, '/depth_node/events/image/compressed')
     node.calibration.camera = CAMERA
     assert graph.spin_until(lambda: all(p.get_subscription_count() for p in
                                         node.outputs.publishers.values()))  # fmt: skip
@@ -84,7 +86,8 @@ def test_outputs_of_one_frame_belong_together_and_equal_the_estimators(graph, st
         assert depth.header == info.header == confidence.header
     assert [f.stamp_ns for f in frames] == [20 * MS, 40 * MS, 60 * MS]
     headers = {stamp_ns(depth) for depth in got['image']}
-    for name in ('points', 'image_color', 'image/compressedDepth', 'events'):
+    for name in ('points', 'image_color', 'image_color/compressed', 'image/compressedDepth',
+                 'events', 'events_jpeg'):  # fmt: skip
         assert {stamp_ns(message) for message in got[name]} <= headers
         assert {message.header.frame_id for message in got[name]} == {FRAME}
     info, cloud, last = got['camera_info'][0], got['points'][-1], got['image'][-1]

@@ -6,12 +6,16 @@ import struct
 import cv2
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
 from sensor_msgs.msg import CameraInfo, PointField
 
 from spike_depth_ros.events.camera import CalibrationError, Camera
 from spike_depth_ros.recordings.data_folder import COLOUR_FRAME_ID, RECTIFIED_FRAME_ID
 from spike_depth_ros.recordings.source import FRAME_ID
 from spike_depth_ros.ros import messages
+from spike_depth_ros.ros.compressed_depth import Quantization, compressed_depth, rvl_encode
 from spike_depth_ros.ros.pipeline import DEFAULT_FRAME
 
 NAN, INF = np.nan, np.inf
@@ -136,7 +140,7 @@ def test_cloud_is_organised(fields, fourth, stride):
 
 def test_compressed_depth_reads_back_by_the_transports_formula():
     depth = np.array([[0.5, 2.0, 10.0], [50.0, NAN, INF], [100.0, 101.0, -INF]], np.float32)
-    message = messages.compressed_depth(HEADER, depth, '32FC1', messages.Quantization(100, 100))
+    message = compressed_depth(HEADER, depth, '32FC1', Quantization(100, 100))
     assert message.format == '32FC1; compressedDepth png'
     kind, a, b = struct.unpack_from('<iff', message.data)
     assert (kind, a, b) == (0, 10100.0, -100.0)  # 100 * 101, 1 - 10100 / 100
@@ -150,10 +154,72 @@ def test_compressed_depth_reads_back_by_the_transports_formula():
 
 
 def test_compressed_depth_of_millimetres_is_a_plain_png():
-    message = messages.compressed_depth(HEADER, DEPTH, '16UC1', messages.Quantization(100, 100))
+    message = compressed_depth(HEADER, DEPTH, '16UC1', Quantization(100, 100))
     assert message.format == '16UC1; compressedDepth png'
     codes = cv2.imdecode(np.frombuffer(message.data, np.uint8)[12:], cv2.IMREAD_UNCHANGED)
     np.testing.assert_array_equal(codes, [[1500, 0, 0], [0, 0, 0]])
+
+
+def rvl_decoded(data):
+    """A second, plain decoder of RVL: (H, W) uint16."""
+    width, height = struct.unpack_from('<II', data)
+    words = np.frombuffer(data, '<u4', offset=8)
+    nibbles = iter([int(word) >> shift & 15 for word in words for shift in range(28, -1, -4)])
+
+    def number():
+        value, shift = 0, 0
+        while True:
+            nibble = next(nibbles)
+            value |= (nibble & 7) << shift
+            shift += 3
+            if nibble < 8:
+                return value
+
+    pixels, before = [], 0
+    while len(pixels) < height * width:
+        pixels += [0] * number()
+        for _ in range(number()):
+            code = number()
+            before += code >> 1 if code % 2 == 0 else -(code + 1 >> 1)
+            pixels.append(before)
+    return np.array(pixels, np.uint16).reshape(height, width)
+
+
+def test_rvl_by_hand():
+    # one zero; two pixels: 3 is +3, code 6; 1 is -2, code 3; no zeros: nothing more
+    # nibbles 1, 2, 6, 3, padded to 0x12630000
+    assert rvl_encode(np.array([[0, 3, 1]], np.uint16)) == bytes.fromhex(
+        '030000000100000000006312'
+    )
+    # no zeros, one pixel; 65535 is code 131070, six nibbles of three bits, lowest first
+    # nibbles 0, 1, e, f, f, f, f, 3
+    assert rvl_encode(np.array([[65535]], np.uint16)) == bytes.fromhex('0100000001000000f3ffef01')
+
+
+@given(arrays(np.uint16, array_shapes(min_dims=2, max_dims=2, max_side=12),
+              elements=st.sampled_from([0, 0, 1, 2, 255, 300, 65535])))  # fmt: skip
+def test_rvl_is_lossless(image):
+    np.testing.assert_array_equal(rvl_decoded(rvl_encode(image)), image)
+
+
+def test_compressed_depth_by_rvl_holds_the_same_codes_as_png():
+    depth = np.array([[0.5, 2.0, 10.0], [50.0, NAN, INF], [100.0, 101.0, -INF]], np.float32)
+    message = compressed_depth(HEADER, depth, '32FC1', Quantization(100, 100), 'rvl')
+    assert message.format == '32FC1; compressedDepth rvl'
+    assert struct.unpack_from('<iff', message.data) == (0, 10100.0, -100.0)
+    np.testing.assert_array_equal(
+        rvl_decoded(bytes(message.data)[12:]), [[20100, 4950, 910], [102, 0, 0], [1, 0, 0]]
+    )
+
+
+def test_jpeg_is_what_compressed_image_transport_reads():
+    rgb = np.zeros((16, 24, 3), np.uint8)
+    rgb[..., 0] = 200  # red
+    message = messages.jpeg(HEADER, rgb)
+    assert message.format == 'rgb8; jpeg compressed bgr8'
+    bgr = cv2.imdecode(np.frombuffer(message.data, np.uint8), cv2.IMREAD_COLOR)
+    assert bgr.shape == rgb.shape
+    assert np.abs(bgr[..., ::-1].astype(int) - rgb).max() <= 3
 
 
 def test_assumed_camera_looks_through_the_middle():

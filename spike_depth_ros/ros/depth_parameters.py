@@ -10,6 +10,7 @@ from spike_depth_ros.estimation.engine import ENGINES
 from spike_depth_ros.estimation.estimator import WINDOW_MODES, EstimatorOptions
 from spike_depth_ros.estimation.pictures import COLOR_MAPS
 from spike_depth_ros.events.wire import EVENT_TYPES
+from spike_depth_ros.ros.compressed_depth import FORMATS
 from spike_depth_ros.ros.messages import CLOUD_FIELDS
 from spike_depth_ros.ros.params import RELIABILITY, ParameterError, parameter
 
@@ -158,6 +159,12 @@ class DepthParameters:
     )
     color_max_m: float = parameter(
         60.0, 'Farthest depth of the colours, their first [m].', low=0.01, high=1000.0, live=True
+    )
+    compressed_format: str = parameter(
+        'png',
+        'Codec of compressedDepth: png is smaller, rvl takes a tenth of the time.',
+        choices=FORMATS,
+        live=True,
     )
     compressed_max_m: float = parameter(
         100.0, 'Greatest depth in compressedDepth [m].', low=0.1, high=1000.0, live=True

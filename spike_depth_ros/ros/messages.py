@@ -7,8 +7,6 @@ of the sensor (x right, y down, z forward; REP 103, REP 105).
 from __future__ import annotations
 
 import array
-import struct
-from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -26,14 +24,6 @@ CLOUD_FIELDS: dict[str, tuple[str, ...]] = {
 """Parameter `cloud_fields` -> fields of a point, all float32; the fourth is the confidence."""
 
 MAX_MM = 65535
-COMPRESSED_FORMAT = {'32FC1': '32FC1; compressedDepth png', '16UC1': '16UC1; compressedDepth png'}
-
-
-class Quantization(NamedTuple):
-    """How compressedDepth turns z into 16-bit codes: A / z + B, A = q (q + 1), B = 1 - A / max."""
-
-    q: float
-    max_m: float
 
 
 def make_time(stamp_ns: int) -> Time:
@@ -86,27 +76,11 @@ def confidence_image(header: Header, confidence: np.ndarray) -> Image:
     return image(header, confidence.astype(np.float32, copy=False), '32FC1')
 
 
-def compressed_depth(
-    header: Header, depth_m: np.ndarray, encoding: str, quantization: Quantization
-) -> CompressedImage:
-    """Depth as compressed_depth_image_transport writes it: 12 bytes of header, then a PNG.
-
-    The header is {int32 format = 0, float32 A, float32 B}. 32FC1 is stored as the inverse-depth
-    codes A / z + B (0: no depth), 16UC1 as its millimetres.
-    """
-    if encoding == '16UC1':
-        a = b = 0.0
-        codes = millimetres(depth_m)
-    else:
-        a = quantization.q * (quantization.q + 1.0)
-        b = 1.0 - a / quantization.max_m
-        with np.errstate(divide='ignore', invalid='ignore'):
-            inverse = a / depth_m + b
-            fits = np.isfinite(depth_m) & (depth_m > 0) & (depth_m <= quantization.max_m)
-            codes = np.where(fits & (inverse <= MAX_MM), inverse, 0).astype(np.uint16)
-    _, png = cv2.imencode('.png', codes, (cv2.IMWRITE_PNG_COMPRESSION, 1))
-    message = CompressedImage(header=header, format=COMPRESSED_FORMAT[encoding])
-    message.data = array.array('B', struct.pack('<iff', 0, a, b) + png.tobytes())
+def jpeg(header: Header, rgb: np.ndarray) -> CompressedImage:
+    """Compresses an (H, W, 3) RGB picture as compressed_image_transport does."""
+    _, data = cv2.imencode('.jpg', np.ascontiguousarray(rgb[..., ::-1]))
+    message = CompressedImage(header=header, format='rgb8; jpeg compressed bgr8')
+    message.data = _bytes(data)
     return message
 
 

@@ -13,10 +13,12 @@ from rclpy.lifecycle import LifecycleNode, LifecyclePublisher
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import InvalidQosOverridesError
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
+from std_msgs.msg import Header
 
 from spike_depth_ros.estimation import pictures
 from spike_depth_ros.events.camera import Camera
 from spike_depth_ros.ros import messages
+from spike_depth_ros.ros.compressed_depth import Quantization, compressed_depth
 from spike_depth_ros.ros.depth_parameters import DepthParameters
 from spike_depth_ros.ros.inputs import full_name, qos_conflict
 from spike_depth_ros.ros.params import RELIABILITY, given_names
@@ -38,7 +40,9 @@ OUTPUTS: dict[str, Output] = {
     'cloud': Output('~/depth/points', PointCloud2),
     'color': Output('~/depth/image_color', Image),
     'compressed': Output('~/depth/image/compressedDepth', CompressedImage),
+    'color_jpeg': Output('~/depth/image_color/compressed', CompressedImage),
     'events': Output('~/events/image', Image),
+    'events_jpeg': Output('~/events/image/compressed', CompressedImage),
 }
 
 
@@ -122,26 +126,42 @@ class Outputs:
         header = messages.make_header(result.job.stamp_ns, result.job.frame_id)
         frame = result.frame
         if self._due('compressed', 0.0):
-            quantization = messages.Quantization(
+            quantization = Quantization(
                 parameters.compressed_quantization, parameters.compressed_max_m
             )
-            self.publishers['compressed'].publish(messages.compressed_depth(
-                header, frame.depth_m, parameters.depth_encoding, quantization
+            self.publishers['compressed'].publish(compressed_depth(
+                header, frame.depth_m, parameters.depth_encoding, quantization,
+                parameters.compressed_format,
             ))  # fmt: skip
-        if self._due('color', parameters.preview_rate_hz):
-            low_m, high_m = parameters.color_min_m, parameters.color_max_m
-            colors = pictures.depth_colors(frame.depth_m, parameters.color_map, low_m, high_m)
-            self.publishers['color'].publish(messages.image(header, colors, 'rgb8'))
-        if self._due('events', parameters.preview_rate_hz):
-            height, width = frame.depth_m.shape
-            colors = pictures.event_colors(result.job.window.spikes)[:height, :width]
-            self.publishers['events'].publish(messages.image(header, colors, 'rgb8'))
+        self._show_picture(
+            'color', header, parameters.preview_rate_hz, lambda: pictures.depth_colors(
+                frame.depth_m, parameters.color_map, parameters.color_min_m, parameters.color_max_m
+            )
+        )  # fmt: skip
+        height, width = frame.depth_m.shape
+        self._show_picture(
+            'events', header, parameters.preview_rate_hz,
+            lambda: pictures.event_colors(result.job.window.spikes)[:height, :width],
+        )  # fmt: skip
         camera = result.job.estimator.camera
         if camera is not None and self._due('cloud', parameters.cloud_rate_hz):
             self.publishers['cloud'].publish(messages.point_cloud(
                 header, frame.depth_m, frame.confidence, self._rays_for(camera),
                 parameters.cloud_stride, parameters.cloud_fields,
             ))  # fmt: skip
+
+    def _show_picture(
+        self, name: str, header: Header, rate_hz: float, make: Callable[[], np.ndarray]
+    ) -> None:
+        """Publishes a picture as it is and as JPEG, each to its subscribers."""
+        due, jpeg_due = self._due(name, rate_hz), self._due(f'{name}_jpeg', rate_hz)
+        if not (due or jpeg_due):
+            return
+        rgb = make()
+        if due:
+            self.publishers[name].publish(messages.image(header, rgb, 'rgb8'))
+        if jpeg_due:
+            self.publishers[f'{name}_jpeg'].publish(messages.jpeg(header, rgb))
 
     def _has_subscriber(self, name: str) -> bool:
         return self.publishers[name].get_subscription_count() > 0
