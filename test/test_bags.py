@@ -492,7 +492,8 @@ def test_real_bag_with_an_idl_schema_and_lame_metadata(real_events, tmp_path):
 
 
 def test_what_cannot_be_completed_leaves_nothing_behind(tmp_path):
-    late = make_events([0, 4400 * 10**9], [1, 2], [1, 2], [0, 1])  # longer than events.h5 can tell
+    times_s = np.array([0, 4400, 4400])  # longer than events.h5 can hold
+    late = make_events(times_s * 10**9, [1, 2, 3], [1, 2, 3], [0, 1, 0])
     with (
         pytest.raises(BagError, match='71 min'),
         EventsH5Writer(tmp_path / 'long.h5', H, W) as writer,

@@ -20,7 +20,7 @@ from spike_depth_ros.events.arrays import make_events
 from spike_depth_ros.events.camera import CalibrationError, Camera
 from spike_depth_ros.events.config import ConfigError, DepthRange, SpikeConfig
 from spike_depth_ros.events.spikes import accumulate, pixel_map
-from spike_depth_ros.events.windows import CountWindower, Window
+from spike_depth_ros.events.windows import Window
 
 NAN, INF, MS = np.nan, np.inf, 1_000_000
 NO_LIMITS = Limits(0.0, INF, 0.0)
@@ -245,23 +245,11 @@ def test_a_jump_in_time_starts_from_rest(checkpoint):
     assert estimator.windower.jumps == 2
 
 
-def test_windows_of_equal_count(checkpoint):
-    engine = Remembering()
-    options = EstimatorOptions(window_mode='count', window_events=500)
-    estimator = Estimator(checkpoint, HEIGHT, WIDTH, None, options, engine)
-    assert isinstance(estimator.windower, CountWindower)
-    assert len(estimator.push(stream(60, count=2001))) == 4
-    assert engine.steps == [4] * 4
-
-
 @pytest.mark.parametrize(
     ('changes', 'sentence'),
     [
-        ({'streaming': True, 'window_mode': 'count'}, "streaming needs window_mode 'time'"),
-        ({'window_mode': 'sheep'}, "window_mode is 'sheep', expected one of"),
         ({'window_ms': 0.1}, 'window_ms is 0.1, expected 0, or 0.5 to 10000'),
         ({'stride_ms': -1.0}, 'stride_ms is -1.0'),
-        ({'window_events': 1}, 'window_events is 1, expected 100 to'),
         ({'min_depth_m': 9.0, 'max_depth_m': 5.0}, 'min_depth_m is 9.0, expected 0 <= '),
         ({'min_confidence': 1.5}, 'min_confidence is 1.5, expected 0 to 1'),
         ({'min_confidence': NAN}, 'min_confidence is nan'),

@@ -44,18 +44,42 @@ def test_h5_is_as_dsec_has_it(tmp_path):
     assert index[-1] == len(t)
 
 
-def test_h5_keeps_out_what_it_cannot_tell(tmp_path):
-    back = events_of([5_000_000, 5_000_100, 5_000_050, 1_000_000, 5_000_200])
+def test_h5_leaves_out_wrong_times(tmp_path):
+    events = events_of([5_000_000, 5_000_100, 5_000_050, 1_000_000, 5_000_200, 10**12, 5_000_201])
     with EventsH5Writer(tmp_path / 'events.h5', H, W) as file:
-        file.add(back)
-    assert (file.count, file.early) == (4, 1)
-    np.testing.assert_array_equal(events_in(tmp_path / 'events.h5'), back[[0, 1, 2, 4]])
+        file.add(events)
+    assert (file.count, file.dropped) == (5, 2)
+    np.testing.assert_array_equal(events_in(tmp_path / 'events.h5'), events[[0, 1, 2, 4, 6]])
+
+
+def test_h5_ends_where_its_times_do(tmp_path):
     with (
         pytest.raises(BagError, match=r'71 min.*reaches 72 min'),
         EventsH5Writer(tmp_path / 'long.h5', H, W) as file,
     ):
-        file.add(events_of([0, 72 * 60_000_000]))
+        file.add(events_of([0, 72 * 60_000_000, 72 * 60_000_000]))
     assert not (tmp_path / 'long.h5').exists()
+
+
+@pytest.mark.parametrize('stale', [30, 600_000])  # in memory yet, and written already
+def test_h5_drops_what_an_earlier_run_left(tmp_path, stale):
+    events = np.concatenate(
+        [events_of(10**9 + np.arange(stale)), some_events(2000), events_of([-1, 50_000_000])]
+    )
+    with EventsH5Writer(tmp_path / 'events.h5', H, W) as file:
+        for piece in np.array_split(events, 7):
+            file.add(piece)
+    assert (file.count, file.dropped) == (2001, stale + 1)
+    np.testing.assert_array_equal(events_in(tmp_path / 'events.h5'), events[stale:-1])
+
+
+def test_h5_drops_what_comes_before_a_long_recording(tmp_path):
+    long, earlier = events_of(np.arange(0, 2_000_000, 1000)), events_of(-(10**9) + np.arange(100))
+    with EventsH5Writer(tmp_path / 'events.h5', H, W) as file:
+        file.add(long)
+        file.add(earlier)
+    assert (file.count, file.dropped) == (2000, 100)
+    np.testing.assert_array_equal(events_in(tmp_path / 'events.h5'), long)
 
 
 @pytest.mark.parametrize('header', RAW)

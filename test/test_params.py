@@ -153,12 +153,6 @@ def test_changes_are_judged():
 def test_changes_that_contradict_each_other_are_refused():
     assert 'min_depth_m' in judged(min_depth_m=50.0, max_depth_m=40.0).reason
     assert 'color_max_m' in judged(color_min_m=60.0).reason
-    assert judged(window_mode='count').successful  # streaming, the default, is for mode time
-
-
-def test_only_windows_of_time_stream():
-    assert DepthParameters().estimator_options.streaming
-    assert not DepthParameters(window_mode='count').estimator_options.streaming
 
 
 def test_every_float_is_a_float():

@@ -17,7 +17,7 @@ from spike_depth_ros.estimation.engine import ENGINES, Engine
 from spike_depth_ros.events.camera import Camera
 from spike_depth_ros.events.config import ConfigError, DepthRange, SpikeConfig, require
 from spike_depth_ros.events.spikes import PixelMap, pixel_map
-from spike_depth_ros.events.windows import CountWindower, TimeWindower, Window, check_cuts
+from spike_depth_ros.events.windows import TimeWindower, Window, check_cuts
 from spike_depth_ros.network.checkpoint import Checkpoint
 
 GOOD_RATIO = 1.25
@@ -30,13 +30,8 @@ FAR_M = 40.0
 SURELY_BEYOND = -2.0
 """A probability of 12 % to be within range."""
 
-WINDOW_MODES = ('time', 'count')
-
 MAX_STEPS = 128
 """Time steps of a window that runs on from the one before: more would be seconds of work."""
-
-MAX_COUNT_WINDOW = 4
-"""A window of mode count that does not fill up is cut after so many window lengths."""
 
 
 class DepthFrame(NamedTuple):
@@ -58,11 +53,8 @@ class EstimatorOptions:
     """What a user of the estimator may choose; zero means: as the checkpoint was trained.
 
     Attributes:
-        window_mode: 'time' cuts windows of equal length, 'count' of equal numbers of events.
-        window_ms: length of a time window; 0 for the checkpoint's.
-        stride_ms: time from one depth map to the next in mode time; 0 for the window's length.
-        window_events: number of events in a window of mode count, which is cut all the same
-            when it lasts `MAX_COUNT_WINDOW` times `window_ms`.
+        window_ms: length of a window; 0 for the checkpoint's.
+        stride_ms: time from one depth map to the next; 0 for the window's length.
         streaming: membrane state is carried from window to window, each covering one stride.
         rectify: undistort events by the calibration, so that depth is of the ideal pinhole.
         min_depth_m: nearer answers become -inf.
@@ -70,10 +62,8 @@ class EstimatorOptions:
         min_confidence: less certain answers become NaN.
     """
 
-    window_mode: str = 'time'
     window_ms: float = 0.0
     stride_ms: float = 0.0
-    window_events: int = 30_000
     streaming: bool = False
     rectify: bool = True
     min_depth_m: float = 0.0
@@ -81,18 +71,12 @@ class EstimatorOptions:
     min_confidence: float = 0.0
 
     def __post_init__(self) -> None:
-        require(self.window_mode in WINDOW_MODES, 'window_mode', self.window_mode,
-                f'one of {WINDOW_MODES}')  # fmt: skip
         for name in ('window_ms', 'stride_ms'):
             value = getattr(self, name)
             require(value == 0 or 0.5 <= value <= 10_000, name, value, '0, or 0.5 to 10000')
-        require(100 <= self.window_events <= 100_000_000, 'window_events', self.window_events,
-                '100 to 100000000')  # fmt: skip
         require(0 <= self.min_depth_m < self.max_depth_m, 'min_depth_m', self.min_depth_m,
                 f'0 <= min_depth_m < max_depth_m = {self.max_depth_m}')  # fmt: skip
         require(0 <= self.min_confidence <= 1, 'min_confidence', self.min_confidence, '0 to 1')
-        if self.streaming and self.window_mode == 'count':
-            raise ConfigError("streaming needs window_mode 'time': its steps are of equal length")
 
     @functools.cached_property
     def without_limits(self) -> EstimatorOptions:
@@ -243,7 +227,7 @@ def cut_times_ns(spikes: SpikeConfig, options: EstimatorOptions) -> tuple[int, i
     """
     window_ms = options.window_ms or spikes.window_ms
     window_ns, stride_ns = round(window_ms * 1e6), round((options.stride_ms or window_ms) * 1e6)
-    if options.window_mode == 'time' and not options.streaming:
+    if not options.streaming:
         check_cuts(window_ns, stride_ns)
     if options.streaming and spikes.steps * stride_ns > MAX_STEPS * window_ns:
         raise ConfigError(
@@ -255,7 +239,7 @@ def cut_times_ns(spikes: SpikeConfig, options: EstimatorOptions) -> tuple[int, i
 
 def make_windower(
     pixels: PixelMap, spikes: SpikeConfig, options: EstimatorOptions
-) -> TimeWindower | CountWindower:
+) -> TimeWindower:
     """Builds the windower that the options ask for.
 
     When streaming, a window covers one stride, in as many steps of the trained length as fit.
@@ -264,9 +248,6 @@ def make_windower(
         ConfigError: see `cut_times_ns`.
     """
     window_ns, stride_ns = cut_times_ns(spikes, options)
-    if options.window_mode == 'count':
-        max_window_ns = MAX_COUNT_WINDOW * window_ns
-        return CountWindower(pixels, spikes.steps, options.window_events, max_window_ns)
     steps = window_steps(spikes, options)
     return TimeWindower(pixels, steps, stride_ns if options.streaming else window_ns, stride_ns)
 

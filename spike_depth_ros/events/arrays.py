@@ -6,10 +6,15 @@ Time is int64 nanoseconds of the sensor clock, polarity is 1 for ON (brighter) a
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
+
+Events: TypeAlias = NDArray[np.void]
+"""(N,) array of `EVENT_DTYPE`."""
+
+_Array = TypeVar('_Array', bound=NDArray[Any])
 
 EVENT_DTYPE = np.dtype([('t_ns', '<i8'), ('x', '<u2'), ('y', '<u2'), ('p', 'u1')])
 """One event: sensor time [ns], column and row [px], polarity in {0, 1}. Packed, 13 bytes."""
@@ -21,42 +26,46 @@ TRIGGER_DTYPE = np.dtype([('t_ns', '<i8'), ('id', '<u2'), ('edge', 'u1')])
 class Decoded(NamedTuple):
     """What one payload held, in stream order. Both arrays are read-only."""
 
-    events: np.ndarray  # (N,) EVENT_DTYPE
-    triggers: np.ndarray  # (M,) TRIGGER_DTYPE
+    events: Events  # (N,) EVENT_DTYPE
+    triggers: NDArray[np.void]  # (M,) TRIGGER_DTYPE
 
 
-def empty_events() -> np.ndarray:
+def empty_events() -> Events:
     """Returns a read-only (0,) array of `EVENT_DTYPE`."""
     return read_only(np.empty(0, EVENT_DTYPE))
 
 
-def empty_triggers() -> np.ndarray:
+def empty_triggers() -> NDArray[np.void]:
     """Returns a read-only (0,) array of `TRIGGER_DTYPE`."""
     return read_only(np.empty(0, TRIGGER_DTYPE))
 
 
-def read_only(array: np.ndarray) -> np.ndarray:
+def read_only(array: _Array) -> _Array:
     """Marks `array` read-only and returns it: events are shared between threads, never edited."""
     array.flags.writeable = False
     return array
 
 
-def seconds_to_ns(seconds: ArrayLike) -> np.ndarray:
-    """float64 seconds to int64 ns by whole us: a double tells today's time to 0.24 us."""
+def seconds_to_ns(seconds: ArrayLike) -> NDArray[np.int64]:
+    """Converts float64 seconds to int64 ns, rounded to us.
+
+    A float64 resolves present-day Unix times to 0.24 us only.
+    """
     return np.rint(np.asarray(seconds, np.float64) * 1e6).astype(np.int64) * 1000
 
 
-def join_events(parts: Iterable[np.ndarray]) -> np.ndarray:
-    """Joins event arrays into one, read-only; of no parts it is empty.
+def join_events(parts: Iterable[Events]) -> Events:
+    """Joins event arrays into one, read-only; without parts it is empty.
 
-    They are copied as bytes: numpy copies arrays with fields field by field, 20 times slower.
+    The arrays are copied as bytes: numpy copies structured arrays field by field, which takes
+    20 times as long.
     """
     whole = np.dtype((np.void, EVENT_DTYPE.itemsize))
     arrays = [part.view(whole) for part in (empty_events(), *parts)]
     return read_only(np.concatenate(arrays).view(EVENT_DTYPE))
 
 
-def make_events(t_ns: ArrayLike, x: ArrayLike, y: ArrayLike, p: ArrayLike) -> np.ndarray:
+def make_events(t_ns: ArrayLike, x: ArrayLike, y: ArrayLike, p: ArrayLike) -> Events:
     """Builds a read-only event array from four equally long columns.
 
     Args:

@@ -141,7 +141,7 @@ def _to_h5(
                 writer.add(with_epoch(*fed).events)
             progress(source.progress(), done.events)
     done.events = writer.count
-    done.dropped['events before the first one'] += writer.early
+    done.dropped['events whose times do not fit the others'] += writer.dropped
     for topic in source.topics:
         if topic.name != source.event_topic.name:
             done.dropped[f'messages of {topic.name}'] += topic.messages or 0

@@ -8,23 +8,25 @@ import numpy as np
 
 from spike_depth_ros.events.arrays import join_events
 from spike_depth_ros.events.atomic_write import PartialPath
+from spike_depth_ros.events.jumps import JumpFilter, Run
 from spike_depth_ros.recordings.source import BagError, Target
 
 CHUNK_EVENTS = 1 << 16
 _COLUMNS = (('p', 'u1'), ('t', 'u4'), ('x', 'u2'), ('y', 'u2'))
 _SLACK_US = 1000  # sensors step back by microseconds: no time may fall before t_offset
+STALE_NS = 1_000_000_000
+"""What a file begins with is left over from an earlier run of the camera, if it is shorter than
+this and sensor time then jumps back to before it."""
 
 
 class EventsH5Writer(Target):
     """Appends events to a DSEC-style file, which appears under its name only when complete.
 
-    Times are whole microseconds after `t_offset`; what is finer is cut off. ms_to_idx[k] is the
+    Times are whole microseconds after `t_offset`, rounded down. ms_to_idx[k] is the
     index of the first event at or after k ms, with a last entry that equals the event count.
 
     Attributes:
         count: events written.
-        early: events left out, since they lie before `t_offset`: only a damaged stream, whose
-            clock jumped back beyond its own start, has any.
     """
 
     def __init__(self, path: str | Path, height: int, width: int) -> None:
@@ -57,25 +59,55 @@ class EventsH5Writer(Target):
         self._pending_count = 0
         self._ms_to_idx: list[np.ndarray] = []
         self._ms_count = 0
+        self._filter = JumpFilter()
+        self._first_ns: int | None = None  # earliest time of what was added since the last start
         self._offset_us: int | None = None
         self.count = 0
-        self.early = 0
+        self._early = 0
+
+    @property
+    def dropped(self) -> int:
+        """Number of events left out, since their times do not fit the others.
+
+        These are single wrong times (see `events.jumps`) and, where the clock jumps back to
+        before the start of the file, what comes before that if it is of `STALE_NS` or less, else
+        what comes after it.
+        """
+        return self._early + self._filter.dropped
 
     def add(self, events: np.ndarray) -> None:
         """Appends events, (N,) `EVENT_DTYPE`, in stream order.
 
         Raises:
-            BagError: the recording is longer than the 2^32 us that the format can tell.
+            BagError: the recording is longer than the 2^32 us that the format can hold.
         """
-        if not len(events):
-            return
-        self._pending.append(events)
-        self._pending_count += len(events)
+        for run in self._filter.push(events):
+            self._add(run)
+
+    def _add(self, run: Run) -> None:
+        if run.jump_ns < 0 and self._first_ns is not None and run.first_ns < self._first_ns:
+            newest_ns = run.first_ns - run.jump_ns
+            if newest_ns - self._first_ns <= STALE_NS:
+                self._discard()
+        self._first_ns = run.first_ns if self._first_ns is None else self._first_ns
+        self._pending.append(run.events)
+        self._pending_count += len(run.events)
         if self._pending_count >= 8 * CHUNK_EVENTS:
             self._write_pending(CHUNK_EVENTS)
 
+    def _discard(self) -> None:
+        """Removes all events so far, and counts them."""
+        self._early += self.count + self._pending_count
+        for column in self._columns.values():
+            column.resize((0,))
+        self._pending, self._ms_to_idx = [], []
+        self.count = self._pending_count = self._ms_count = 0
+        self._first_ns = self._offset_us = None
+
     def close(self) -> None:
         """Completes the file and gives it its name."""
+        for run in self._filter.finish():
+            self._add(run)
         self._write_pending(1)
         index = [*self._ms_to_idx, np.array([self.count] if self.count else [], np.uint64)]
         self._file.create_dataset('ms_to_idx', data=np.concatenate(index), **self._blosc)
@@ -104,13 +136,13 @@ class EventsH5Writer(Target):
         t_us -= self._offset_us
         if t_us.min() < 0:
             keep = t_us >= 0
-            self.early += len(events) - int(keep.sum())
+            self._early += len(events) - int(keep.sum())
             events, t_us = events[keep], t_us[keep]
         if not len(events):
             return
         if t_us.max() >= 1 << 32:
             raise BagError(
-                f'{self.path}: events.h5 tells times up to 2^32 us (71 min) after its start, '
+                f'{self.path}: events.h5 holds times up to 2^32 us (71 min) after its start, '
                 f'the recording reaches {t_us.max() / 60e6:.0f} min: convert it in parts with '
                 '--start and --duration'
             )
@@ -123,7 +155,7 @@ class EventsH5Writer(Target):
         self.count = stop
 
     def _index(self, t_us: np.ndarray) -> None:
-        """Extends ms_to_idx; where time steps back, the first event to reach a ms counts."""
+        """Extends ms_to_idx; where time steps back, the first event that reaches a ms counts."""
         latest_us = np.maximum.accumulate(t_us)
         ms = np.arange(self._ms_count, int(latest_us[-1]) // 1000 + 1)
         if len(ms):

@@ -1,20 +1,18 @@
-"""From sensor time to ROS time: a constant offset that is learnt from message stamps.
+"""From sensor time to ROS time: an offset that is learnt from message stamps.
 
 An event camera counts time from its own start. The driver stamps each message with the host's
-time when the first of its data arrived, so `stamp - sensor time of the first event` is the wanted
-offset plus a transport delay that is never negative: the smallest such difference of the last
-seconds is the best estimate. It is taken over a sliding window, to follow the drift between the
-two clocks.
+time when the first of its data arrived. `stamp - sensor time of the first event` is therefore the
+offset plus a transport delay, which is never negative: the smallest difference is the best
+estimate. It is taken over the last seconds, to follow the drift between the two clocks.
+
+Which event times to believe, and when sensor time has jumped, is decided by
+`spike_depth_ros.events.jumps` before this.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from typing import NamedTuple
-
-import numpy as np
-
-from spike_depth_ros.events.windows import MAX_BACKWARD_NS
 
 HORIZON_NS = 5_000_000_000
 """The smallest difference of the last 5 s counts; crystals drift 0.25 ms in that time at most."""
@@ -23,7 +21,7 @@ JUMP_NS = 1_000_000_000
 """A difference that is off by more is a jump of one of the clocks, or one belated message."""
 
 JUMP_MESSAGES = 3
-"""So many messages in a row must agree that there was a jump, before the offset follows."""
+"""The offset follows a jump of the stamps after so many messages in a row that show it."""
 
 
 class _Sample(NamedTuple):
@@ -47,31 +45,33 @@ class SensorClock:
         self._newest_ns: int | None = None
         self._outliers = 0
 
-    def update(self, stamp_ns: int, sensor_ns: int, last_ns: int | None = None) -> bool:
-        """Takes one message.
+    def update(
+        self, stamp_ns: int, first_ns: int, last_ns: int | None = None, jump_ns: int = 0
+    ) -> bool:
+        """Takes one message, or a part of one.
 
         Args:
             stamp_ns: ROS time in its header.
-            sensor_ns: sensor time of its first event.
-            last_ns: sensor time of its last event; None: it has but one.
+            first_ns: earliest sensor time of its events.
+            last_ns: latest sensor time of its events; None: there is but one.
+            jump_ns: by how much sensor time jumped before it, as `events.jumps.Run` has it.
 
         Returns:
             True if a clock has jumped: what was gathered from earlier messages is void.
         """
-        backward = self._newest_ns is not None and sensor_ns < self._newest_ns - MAX_BACKWARD_NS
-        difference = stamp_ns - sensor_ns
+        difference = stamp_ns - first_ns
         far = self.offset_ns is not None and abs(difference - self.offset_ns) > JUMP_NS
-        leapt = self._newest_ns is not None and sensor_ns - self._newest_ns > JUMP_NS
         self._outliers = self._outliers + 1 if far else 0
-        jumped = backward or (far and leapt) or self._outliers >= JUMP_MESSAGES
+        # ahead, sensor time may have moved together with the stamps: nothing happened for a while
+        jumped = jump_ns < 0 or (far and jump_ns > 0) or self._outliers >= JUMP_MESSAGES
         if jumped:
             self.reset()
             self.jumps += 1
         elif far:
             return False
-        latest_ns = sensor_ns if last_ns is None else max(sensor_ns, last_ns)
+        latest_ns = first_ns if last_ns is None else last_ns
         self._newest_ns = max(latest_ns, self._newest_ns or latest_ns)
-        self._learn(_Sample(sensor_ns, difference))
+        self._learn(_Sample(first_ns, difference))
         return jumped
 
     def reset(self) -> None:
@@ -88,8 +88,8 @@ class SensorClock:
     def drift_ppm(self) -> float:
         """How much faster ROS time runs than sensor time [1e-6]; 0 for the first 10 s.
 
-        The first messages may come with a delay that is worked off; only when the offset of a
-        whole horizon is known can another be compared with it.
+        The first messages may be delayed more than later ones. Therefore the offset of the first
+        whole `HORIZON_NS` is compared with the present one.
         """
         if self._first is None or self.offset_ns is None or self._newest_ns is None:
             return 0.0
@@ -111,19 +111,13 @@ class SensorClock:
 
 
 class RosTimeClock(SensorClock):
-    """For messages whose event times should be ROS time already: they are left as they are.
+    """For messages whose event times are ROS time already: they are left as they are.
 
-    Unless the stamps say otherwise: a player moves stamps to the present and leaves the events
-    their recorded times, and some drivers put in sensor time. The offset is then learnt.
+    Unless the stamps contradict: a player moves stamps to the present and leaves the events their
+    recorded times, and some drivers fill in sensor time. The offset is then learnt.
     """
 
     def to_ros(self, sensor_ns: int) -> int:
         """See `SensorClock.to_ros`."""
         is_ros_time = abs(self.offset_ns or 0) < JUMP_NS
         return sensor_ns if is_ros_time else super().to_ros(sensor_ns)
-
-
-def end_times_ns(events: np.ndarray) -> tuple[int, int]:
-    """Sensor times of a message's first and last event [ns]."""
-    times = events['t_ns']
-    return int(times[0]), int(times[-1])

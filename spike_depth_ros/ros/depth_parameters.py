@@ -7,7 +7,7 @@ import functools
 import math
 
 from spike_depth_ros.estimation.engine import ENGINES
-from spike_depth_ros.estimation.estimator import WINDOW_MODES, EstimatorOptions
+from spike_depth_ros.estimation.estimator import EstimatorOptions
 from spike_depth_ros.estimation.pictures import COLOR_MAPS
 from spike_depth_ros.events.wire import EVENT_TYPES
 from spike_depth_ros.ros.compressed_depth import FORMATS
@@ -54,37 +54,24 @@ class DepthParameters:
         'which leaves more of the processor to inference; plain: the single-threaded one.',
         choices=('auto', 'plain'),
     )
-    window_mode: str = parameter(
-        'time',
-        'Cut windows of equal time, or of equal count of events.',
-        choices=WINDOW_MODES,
-        live=True,
-    )
     window_ms: float = parameter(
         0.0,
-        'Length of a time window [ms]; 0: as the checkpoint was trained.',
+        'Length of a window [ms]; 0: as the checkpoint was trained.',
         low=0.0,
         high=10_000.0,
         live=True,
     )
     stride_ms: float = parameter(
         0.0,
-        'From one depth map to the next in mode time [ms]; 0: the length of the window.',
+        'Time from one depth map to the next [ms]; 0: the length of the window.',
         low=0.0,
         high=10_000.0,
         live=True,
     )
-    window_events: int = parameter(
-        30_000,
-        'Events in a window of mode count; it is cut all the same after 4 times window_ms.',
-        low=100,
-        high=100_000_000,
-        live=True,
-    )
     streaming: bool = parameter(
         True,
-        'In mode time, carry the membrane state of the network from window to window: more '
-        'accurate than to begin at rest each time.',
+        'Carry the membrane state of the network from window to window: more accurate than to '
+        'begin at rest each time.',
         live=True,
     )
     camera_info_url: str = parameter(
@@ -212,11 +199,9 @@ class DepthParameters:
             ConfigError: parameters that contradict each other.
         """
         return EstimatorOptions(
-            window_mode=self.window_mode,
             window_ms=self.window_ms,
             stride_ms=self.stride_ms,
-            window_events=self.window_events,
-            streaming=self.streaming and self.window_mode == 'time',
+            streaming=self.streaming,
             rectify=self.rectify,
             min_depth_m=self.min_depth_m,
             max_depth_m=self.max_depth_m or math.inf,

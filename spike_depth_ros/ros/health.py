@@ -212,7 +212,8 @@ class Health:
             **meters.summary(),
         }
         if pipeline.estimator is not None:
-            values['late events'] = pipeline.estimator.windower.late_events
+            late = pipeline.estimator.windower.late_events
+            values['late events'] = late + pipeline.jumps.dropped
         if last is not None:
             spikes = last.job.window.spikes
             values['events in last window'] = last.job.window.event_count

@@ -11,6 +11,7 @@ energy is measured, of the newest one, and never slow the depth image.
 
 from __future__ import annotations
 
+import itertools
 import math
 import threading
 import time
@@ -24,9 +25,10 @@ from spike_depth_ros.estimation.engine import EngineError
 from spike_depth_ros.estimation.estimator import DepthFrame, Estimator, EstimatorOptions
 from spike_depth_ros.events.camera import CalibrationError, Camera
 from spike_depth_ros.events.config import ConfigError
+from spike_depth_ros.events.jumps import JumpFilter
 from spike_depth_ros.events.windows import Window
 from spike_depth_ros.events.wire import EventStream, Packet
-from spike_depth_ros.ros.clock import RosTimeClock, SensorClock, end_times_ns
+from spike_depth_ros.ros.clock import RosTimeClock, SensorClock
 from spike_depth_ros.ros.depth_parameters import DepthParameters
 from spike_depth_ros.ros.diagnostics import Meters
 from spike_depth_ros.ros.queues import AgingQueue, Worker
@@ -124,6 +126,7 @@ class Pipeline:
         obstacle: why events do not become depth, as a sentence; empty if they do.
         clock: takes sensor time to ROS time.
         stream: the decoder, with its counts.
+        jumps: drops events of wrong times, and finds jumps of sensor time.
         meters: durations and totals.
         recent: event arrays of the last messages, newest last.
         last: the newest result, None before the first.
@@ -135,6 +138,7 @@ class Pipeline:
         self.obstacle = ''
         self.clock = SensorClock() if type_name in SENSOR_TIME_TYPES else RosTimeClock()
         self.stream = EventStream(type_name)
+        self.jumps = JumpFilter()
         self.meters = Meters()
         self.recent: deque[np.ndarray] = deque()
         self._recent_events = 0
@@ -203,6 +207,7 @@ class Pipeline:
     def _decode(self, cdr: bytes, arrived_s: float) -> None:
         if self._reset_asked:
             self.stream.reset()
+            self.jumps.reset()
             self.clock.reset()
             self._forget()
         start_s = time.perf_counter()
@@ -213,16 +218,19 @@ class Pipeline:
         if fed is None or len(fed[1].events) == 0:
             return
         packet, decoded = fed
-        self._remember(decoded.events)
+        runs = self.jumps.push(decoded.events)
         stamp_ns = packet.stamp_ns or self._wiring.now_ns()  # some drivers leave it zero
-        if self.clock.update(stamp_ns, *end_times_ns(decoded.events)):
-            self._forget()
+        for run in runs:
+            self._remember(run.events)
+            if self.clock.update(stamp_ns, *run[1:]):
+                self._forget()
         estimator = self._estimator_for(packet)
         if estimator is None:
             return
         frame_id = self._wiring.parameters().frame_id or packet.frame_id or DEFAULT_FRAME
         start_s = time.perf_counter()
-        for window in _without_pause(estimator.windower.push(decoded.events)):
+        windows = itertools.chain.from_iterable(map(estimator.windower.take, runs))
+        for window in _without_pause(windows):
             stamp_ns = self._stamp_ns(window.t1_ns)
             self.windows.put(Job(window, estimator, stamp_ns, frame_id), arrived_s)
         self.meters.took('accumulate', start_s)
