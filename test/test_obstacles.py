@@ -1,0 +1,144 @@
+"""Obstacle and free-space clouds, as the rules of Nav2's voxel layer consume them.
+
+The consumer below follows nav2_costmap_2d: the observation buffer transforms the cloud into the
+global frame and drops points outside the height band; the layer marks the voxel of each point
+within `obstacle_max_range`, after it has cleared the voxels on each ray, but for the last two, up
+to `raytrace_max_range`.
+"""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from spike_depth_ros.events.camera import Camera
+from spike_depth_ros.ros.obstacles import ObstacleOptions, free_space_points, obstacle_points
+
+NAN, INF = np.nan, np.inf
+CAMERA = Camera(64, 48, 40.0, 40.0, 31.5, 23.5)
+HEIGHT_M = 0.5
+TO_GLOBAL = np.array([[0, 0, 1], [-1, 0, 0], [0, -1, 0]], float)  # optical -> x ahead, z up
+CELL_M = 0.1
+
+
+class VoxelLayer:
+    """A plain costmap of one camera: a set of occupied voxels."""
+
+    def __init__(self, obstacle_max_m=5.0, raytrace_max_m=6.0):
+        self.obstacle_max_m, self.raytrace_max_m = obstacle_max_m, raytrace_max_m
+        self.origin = np.array([0.0, 0.0, HEIGHT_M])
+        self.occupied = set()
+
+    def buffered(self, points, band):
+        placed = points[:, :3].astype(float) @ TO_GLOBAL.T + self.origin
+        return placed[(placed[:, 2] >= band[0]) & (placed[:, 2] <= band[1])]
+
+    def update(self, obstacles, free, mark_band=(0.1, 2.0), clear_band=(-10.0, 10.0)):
+        for point in self.buffered(free, clear_band):
+            ray = point - self.origin
+            length = np.linalg.norm(ray)
+            reach = min(max(length - 2 * CELL_M, 0.0), self.raytrace_max_m)
+            for s in np.arange(0.0, reach, CELL_M / 4):
+                self.occupied.discard(self.voxel(self.origin + ray * s / length))
+        for point in self.buffered(obstacles, mark_band):
+            if np.linalg.norm(point - self.origin) < self.obstacle_max_m:
+                self.occupied.add(self.voxel(point))
+
+    @staticmethod
+    def voxel(point):
+        return tuple(np.floor(point / CELL_M).astype(int))
+
+
+def wall(z_m):
+    """A wall across the view, ground below it, nothing else."""
+    rays = CAMERA.rays()
+    with np.errstate(divide='ignore', invalid='ignore'):
+        ground = np.where(rays[..., 1] > 0, HEIGHT_M / rays[..., 1], INF)
+    return np.minimum(np.full(rays.shape[:2], z_m), ground).astype(np.float32)
+
+
+def feed(layer, depth_m, options, confidence=1.0):
+    sure = np.full(depth_m.shape, confidence, np.float32)
+    rays = CAMERA.rays()
+    layer.update(obstacle_points(depth_m, sure, rays, options),
+                 free_space_points(depth_m, sure, rays, options))  # fmt: skip
+
+
+def ahead(layer):
+    """Distances [m] of the occupied voxels straight ahead at the height of the camera."""
+    return sorted({x * CELL_M for x, y, z in layer.occupied if y in (0, -1) and z == 5})
+
+
+def test_a_wall_marks_and_the_ground_does_not():
+    layer = VoxelLayer()
+    feed(layer, wall(3.05), ObstacleOptions())
+    assert ahead(layer) == pytest.approx([3.0])
+    assert all(x * CELL_M == pytest.approx(3.0) for x, _, _ in layer.occupied)
+
+
+def test_a_wall_that_has_gone_is_cleared_by_what_lies_behind():
+    layer = VoxelLayer()
+    feed(layer, wall(2.05), ObstacleOptions())
+    feed(layer, wall(4.05), ObstacleOptions())
+    assert ahead(layer) == pytest.approx([4.0])
+
+
+def test_beyond_range_clears_only_when_asked_to():
+    for clear_m, left in ((0.0, [2.0]), (6.0, [])):
+        layer = VoxelLayer()
+        options = ObstacleOptions(clear_m=clear_m)
+        feed(layer, wall(2.05), options)
+        feed(layer, wall(INF), options)
+        assert ahead(layer) == pytest.approx(left)
+
+
+def test_too_near_marks_and_never_clears():
+    options = ObstacleOptions(near_m=0.35, clear_m=6.0)
+    layer = VoxelLayer()
+    feed(layer, wall(2.05), options)
+    feed(layer, np.full((48, 64), -INF, np.float32), options)
+    assert ahead(layer) == pytest.approx([0.3, 2.0])
+
+
+def test_unsure_depth_neither_marks_nor_clears():
+    layer = VoxelLayer()
+    feed(layer, wall(2.05), ObstacleOptions(min_confidence=0.5))
+    before = set(layer.occupied)
+    feed(layer, wall(4.05), ObstacleOptions(min_confidence=0.5, clear_m=6.0), confidence=0.4)
+    assert layer.occupied == before
+
+
+def test_nothing_that_is_not_finite_leaves():
+    depth_m = np.array([[NAN, INF, -INF, 2.0]], np.float32)
+    rays = np.array([[[0, 0, 1], [0, 0, 1], [0, 0, 1], [NAN, NAN, 1]]], np.float32)
+    sure = np.ones((1, 4), np.float32)
+    options = ObstacleOptions(near_m=0.2, clear_m=3.0)
+    assert obstacle_points(depth_m, sure, rays, options).tolist() == [
+        [0, 0, pytest.approx(0.2), 1]
+    ]
+    assert free_space_points(depth_m, sure, rays, options).tolist() == [[0, 0, 3.0, 1]]
+
+
+def test_a_ray_beyond_range_is_as_long_in_the_corner():
+    rays, sure = CAMERA.rays(), np.ones((48, 64), np.float32)
+    beyond = np.full((48, 64), INF, np.float32)
+    ends = free_space_points(beyond, sure, rays, ObstacleOptions(clear_m=4.0))
+    np.testing.assert_allclose(np.linalg.norm(ends[:, :3], axis=1), 4.0, rtol=1e-5)
+
+
+@given(st.integers(0, 2**32 - 1), st.sampled_from([0.05, 0.3, 1.0]))
+def test_one_point_of_each_voxel_stays_the_surest(seed, voxel_m):
+    rng = np.random.default_rng(seed)
+    depth_m = rng.uniform(0.5, 4.0, (48, 64)).astype(np.float32)
+    confidence = rng.uniform(0, 1, (48, 64)).astype(np.float32)
+    everything = obstacle_points(depth_m, confidence, CAMERA.rays(), ObstacleOptions(0.0))
+    kept = obstacle_points(
+        depth_m, confidence, CAMERA.rays(), ObstacleOptions(0.0, voxel_m=voxel_m)
+    )
+    best = {}
+    for point in everything:
+        cell = tuple(np.floor(point[:3] / voxel_m).astype(int))
+        best[cell] = max(best.get(cell, -1.0), point[3])
+    cells = [tuple(np.floor(point[:3] / voxel_m).astype(int)) for point in kept]
+    assert len(set(cells)) == len(cells) == len(best)
+    assert all(best[cell] == point[3] for cell, point in zip(cells, kept, strict=True))
