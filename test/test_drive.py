@@ -26,7 +26,7 @@ TINY = '64x48'
 
 @pytest.fixture(scope='module')
 def two_windows():
-    return clip('street', 3, 2.0, windows=2, window_ms=20.0, sensor=TINY)
+    return clip(world_of('street', 3), 2.0, windows=2, window_ms=20.0, sensor=TINY)
 
 
 def test_windows_follow_each_other_and_hold_their_own_events(two_windows):
@@ -54,8 +54,8 @@ def test_truth_is_that_of_the_windows_end(two_windows):
 
 
 def test_the_seed_decides_everything(two_windows):
-    again = clip('street', 3, 2.0, windows=2, window_ms=20.0, sensor=TINY)
-    other = clip('street', 4, 2.0, windows=1, window_ms=20.0, sensor=TINY)
+    again = clip(world_of('street', 3), 2.0, windows=2, window_ms=20.0, sensor=TINY)
+    other = clip(world_of('street', 4), 2.0, windows=1, window_ms=20.0, sensor=TINY)
     for a, b in zip(two_windows, again, strict=True):
         assert np.array_equal(a.events, b.events)
         np.testing.assert_array_equal(a.depth_m, b.depth_m)
@@ -65,7 +65,7 @@ def test_the_seed_decides_everything(two_windows):
 def test_depth_and_image_may_be_asked_for_in_another_view():
     config = sensor_config(TINY)
     view = config.camera.rectified()
-    (sample,) = clip('street', 3, 2.0, 1, 20.0, config, view)
+    (sample,) = clip(world_of('street', 3), 2.0, 1, 20.0, config, view)
     assert sample.view == view
     truth = picture(world_of('street', 3), view, 2.02)
     np.testing.assert_array_equal(sample.depth_m, truth.depth_m)
@@ -153,4 +153,4 @@ def test_spike_frames_follow_the_light():
 @pytest.mark.parametrize(('wrong', 'name'), [((0.0, 1), 'start_s'), ((1.0, 0), 'windows')])
 def test_times_that_make_no_sense_are_named(wrong, name):
     with pytest.raises(ConfigError, match=name):
-        clip('street', 3, *wrong, sensor=TINY)
+        clip(world_of('street', 3), *wrong, sensor=TINY)

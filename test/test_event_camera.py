@@ -7,8 +7,9 @@ import pytest
 
 from spike_depth_ros.events.arrays import EVENT_DTYPE
 from spike_depth_ros.events.config import ConfigError
-from spike_depth_ros.sim.event_camera import EventCamera, sorted_by_time
+from spike_depth_ros.sim.event_camera import EventCamera
 from spike_depth_ros.sim.sensors import SENSORS, EventCameraConfig, sensor_config
+from spike_depth_ros.sim.sorting import sorted_by_time
 from spike_depth_ros.sim.spike_camera import SpikeCamera
 
 SMALL = dataclasses.replace(SENSORS['davis346'].camera, width=40, height=30)

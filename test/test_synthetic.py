@@ -25,7 +25,7 @@ from spike_depth_ros.learning.datasets.synthetic import (
     open_synthetic,
     render_clip,
 )
-from spike_depth_ros.sim.drive import clip
+from spike_depth_ros.sim.drive import clip, world_of
 from spike_depth_ros.sim.sensors import sensor_config
 
 CONFIG = SyntheticConfig(
@@ -114,7 +114,7 @@ def test_a_clip_is_the_simulators_seen_through_the_pipeline(rectified):
         leak_hz=sensor_config('48x36').leak_hz * plan.noise,
     )
     view = lens.rectified() if rectified else lens
-    windows = clip(plan.scene, 7, plan.start_s, 2, 8.0, sensor, view, 4.0)
+    windows = clip(world_of(plan.scene, 7), plan.start_s, 2, 8.0, sensor, view, 4.0)
     moved = lens.rays()[..., :2] * (lens.fx, lens.fy) + (lens.cx, lens.cy)
     for sample, window in zip(samples, windows, strict=True):
         expected = np.zeros((4, 2, 24, 24), np.int64)

@@ -122,7 +122,7 @@ class Drive:
             due = step * looks // finest > (step - 1) * looks // finest
             self._look(world, np.flatnonzero(due), start_ns + span_ns * step // finest)
         self.now_ns = end_ns
-        return self._sensor.take()
+        return self._sensor.take(end_ns)
 
     def _looks(self, time_s: float, span_s: float) -> np.ndarray:
         """(tiles,) how often to render each tile in a span of time, so that it hardly moves."""
@@ -227,8 +227,7 @@ def log_average(luminance: np.ndarray) -> float:
 
 
 def clip(
-    scene: str,
-    seed: int,
+    world: World,
     start_s: float,
     windows: int,
     window_ms: float = 50.0,
@@ -239,8 +238,7 @@ def clip(
     """Consecutive windows of a drive, each with the truth at its end.
 
     Args:
-        scene: a key of `world.SCENES`.
-        seed: decides the world and the sensor.
+        world: where it goes; its seed decides the sensor too.
         start_s: time within the world at which the first window starts, at least 5 ms.
         windows: how many.
         window_ms: length of each.
@@ -250,15 +248,13 @@ def clip(
 
     Raises:
         ConfigError: there is no such sensor, or the times make no sense.
-        WorldError: there is no such scene, or the seed is out of range.
     """
     require(start_s * 1e9 >= WARMUP_NS, 'start_s', start_s, f'at least {WARMUP_NS * 1e-9}')
     require(windows >= 1, 'windows', windows, '1 or more')
     config = sensor_config(sensor) if isinstance(sensor, str) else sensor
     view = config.camera if view is None else view
-    world = world_of(scene, seed)
     start_ns, window_ns = round(start_s * 1e9), round(window_ms * 1e6)
-    drive = Drive(world, config, seed, start_ns, 0, max_step_px)
+    drive = Drive(world, config, world.seed, start_ns, 0, max_step_px)
     samples = []
     for k in range(windows):
         t0_ns, t1_ns = start_ns + k * window_ns, start_ns + (k + 1) * window_ns

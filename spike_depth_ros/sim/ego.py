@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
@@ -24,6 +23,9 @@ Rows = list[tuple[int, float, float, float]]
 
 MARGIN_M = 0.15
 """The camera keeps this far from all surfaces, or 0.6 of its height where that is less."""
+
+MOST_HEIGHTS_PER_S = 8.0
+"""Greatest speed [m/s] per metre of height: what is low is slow, as robots are."""
 
 CHECK_STEP_S = 0.05
 TRIES = 40
@@ -95,6 +97,7 @@ def ride(
         return world
     for _ in range(TRIES):
         candidate = MOTIONS[motion](mounted(world, mounts, rng), rng, start_s)
+        candidate = _slowed(candidate, start_s, MOST_HEIGHTS_PER_S * candidate.ego.height_m)
         if is_free(candidate, start_s, end_s):
             return candidate
     raise RideError(
@@ -117,20 +120,24 @@ def is_free(world: World, start_s: float, end_s: float) -> bool:
 
 def mounted(world: World, mounts: Mounts, rng: Generator) -> World:
     """The world with another mount; its motion stays."""
-    own, free = world.ego, world.free
-    drawn: dict[str, Any] = {}
+    ego, free = world.ego, world.free
     if mounts.heights_m:
         low, high = max(mounts.heights_m[0], free.low_m), min(mounts.heights_m[1], free.high_m)
         if low > high:
             low, high = free.low_m, free.high_m
-        drawn['height_m'] = math.exp(rng.uniform(math.log(low), math.log(high)))
-    for field, name in (('pitches_deg', 'pitch_rad'), ('rolls_deg', 'roll_rad')):
-        if limits := getattr(mounts, field):
-            drawn[name] = math.radians(rng.uniform(limits[0], limits[1]))
+        ego = ego._replace(height_m=math.exp(rng.uniform(math.log(low), math.log(high))))
+    if mounts.pitches_deg:
+        ego = ego._replace(pitch_rad=_radians(rng, mounts.pitches_deg))
+    if mounts.rolls_deg:
+        ego = ego._replace(roll_rad=_radians(rng, mounts.rolls_deg))
     if mounts.yaws_deg:
-        turn = math.radians(rng.uniform(mounts.yaws_deg[0], mounts.yaws_deg[1]))
-        drawn['yaw_rad'] = own.yaw_rad + min(max(turn, -free.turn_rad), free.turn_rad)
-    return dataclasses.replace(world, ego=own._replace(**drawn))
+        turn = min(max(_radians(rng, mounts.yaws_deg), -free.turn_rad), free.turn_rad)
+        ego = ego._replace(yaw_rad=ego.yaw_rad + turn)
+    return dataclasses.replace(world, ego=ego)
+
+
+def _radians(rng: Generator, range_deg: tuple[float, ...]) -> float:
+    return math.radians(rng.uniform(range_deg[0], range_deg[1]))
 
 
 def _own(world: World, rng: Generator, around_s: float) -> World:
@@ -199,6 +206,7 @@ def _sideways(world: World, rng: Generator, around_s: float) -> World:
     path. Where the scene is arranged for one line of sight, it swings from side to side.
     """
     ego, rows = world.ego, _sines(rng, PITCH, (0.0001, 0.0008), (9, 18))
+    world = _slowed(world, around_s, rng.uniform(0.3, 4.0))
     if abs(math.sin(ego.yaw_rad)) > 0.7:
         return _with(world, rows)
     if world.free.turn_rad > 2.0:
@@ -311,6 +319,18 @@ def _paced(
     table = np.array(knots)
     table[:, 1] += mo.travelled(world.motion.speed, around_s)[0] - mo.travelled(table, around_s)[0]
     return _moving(world, table)
+
+
+def _slowed(world: World, around_s: float, most_m_s: float) -> World:
+    """The same speeds, all smaller by one factor, so that none exceeds a limit."""
+    speed = world.motion.speed
+    factor = most_m_s / max(float(np.abs(speed[:, 2]).max()), most_m_s)
+    if factor == 1.0:
+        return world
+    place_m = mo.travelled(speed, around_s)[0]
+    slower = speed * np.array([1.0, factor, factor])
+    slower[:, 1] += (1.0 - factor) * place_m
+    return _moving(world, slower)
 
 
 def _moving(world: World, knots: list | np.ndarray) -> World:

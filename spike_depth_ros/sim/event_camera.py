@@ -13,8 +13,9 @@ import math
 
 import numpy as np
 
-from spike_depth_ros.events.arrays import EVENT_DTYPE, empty_events, read_only
+from spike_depth_ros.events.arrays import EVENT_DTYPE
 from spike_depth_ros.events.compiled import compiled
+from spike_depth_ros.sim.readout import FOREVER_NS, Readout
 from spike_depth_ros.sim.sensors import EventCameraConfig
 
 SHOT_NOISE_AT_WHITE = 0.25
@@ -62,6 +63,7 @@ class EventCamera:
         self._all = np.arange(self._pixels.size, dtype=np.int32)
         self._buffer: np.ndarray = np.empty(1 << 16, EVENT_DTYPE)
         self._count = 0
+        self._readout = Readout(config, seed, run)
         self._started = np.zeros(self._pixels.size, bool)
 
     @property
@@ -84,7 +86,7 @@ class EventCamera:
             `t_ns`.
         """
         self.advance(self._all, luminance, t_ns)
-        return self.take()
+        return self.take(t_ns)
 
     def advance(self, pixels: np.ndarray, luminance: np.ndarray, t_ns: int) -> None:
         """Advances some pixels; their events wait for `take`.
@@ -118,13 +120,23 @@ class EventCamera:
             if done < len(chosen):
                 self._buffer = np.concatenate([self._buffer, np.empty_like(self._buffer)])
 
-    def take(self) -> np.ndarray:
-        """Returns the waiting events, (N,) read-only `EVENT_DTYPE` in order of time."""
-        if not self._count:
-            return empty_events()
-        events = sorted_by_time(self._buffer[: self._count])
-        self._count = 0
-        return read_only(events)
+    def take(self, until_ns: int = FOREVER_NS) -> np.ndarray:
+        """Returns the events that have been read out before a time.
+
+        Args:
+            until_ns: all pixels have been advanced to this time. What is still in the queue of a
+                sensor with jitter or a limited readout comes with the next call.
+
+        Returns:
+            (N,) read-only `EVENT_DTYPE` in order of time.
+        """
+        waiting, self._count = self._buffer[: self._count], 0
+        return self._readout.read(waiting, until_ns)
+
+    @property
+    def lost(self) -> int:
+        """Events that the readout has lost so far."""
+        return self._readout.lost
 
 
 def _new_pixels(config: EventCameraConfig, seed: int, run: int) -> np.ndarray:
@@ -147,44 +159,6 @@ def _new_pixels(config: EventCameraConfig, seed: int, run: int) -> np.ndarray:
     pixels['noise_left'] = rng.exponential(1.0, n)
     pixels['random'] = rng.integers(1, 2**32, n, np.uint32)
     return pixels
-
-
-def sorted_by_time(events: np.ndarray) -> np.ndarray:
-    """Returns a copy in order of time; what is simultaneous keeps its order.
-
-    A bucket sort, several times as fast as `argsort` because times are spread evenly.
-    """
-    ordered = np.empty_like(events)
-    if not _bucket_sort(events, ordered):
-        ordered[:] = events[np.argsort(events['t_ns'], kind='stable')]
-    return ordered
-
-
-@compiled()
-def _bucket_sort(events, ordered):
-    """Sorts `events` into `ordered`; False, without a result, if they crowd into few buckets."""
-    n = len(events)
-    first, last = events['t_ns'].min(), events['t_ns'].max()
-    buckets = n // 2 + 1
-    scale = buckets / (last - first + 1)
-    starts = np.zeros(buckets + 1, np.int64)
-    for i in range(n):
-        starts[min(int((events[i].t_ns - first) * scale), buckets - 1) + 1] += 1
-    if starts.max() > 256:
-        return False
-    for b in range(buckets):
-        starts[b + 1] += starts[b]
-    ends = starts[:-1].copy()
-    for i in range(n):
-        event = events[i]
-        b = min(int((event.t_ns - first) * scale), buckets - 1)
-        k = ends[b]
-        ends[b] += 1
-        while k > starts[b] and ordered[k - 1].t_ns > event.t_ns:
-            ordered[k] = ordered[k - 1]
-            k -= 1
-        ordered[k] = event
-    return True
 
 
 @compiled(inline='always')

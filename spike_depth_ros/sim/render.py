@@ -95,7 +95,8 @@ def image_flow(
 
     Args:
         world: what to look at.
-        camera: intrinsics; the flow is that of the undistorted image of the same focal length.
+        camera: intrinsics; the flow is that of the undistorted image of the same focal length,
+            but for a fisheye, which shrinks its border, that of the image itself.
         time_s: the time.
         stride: pixels per sample, along both axes.
         step_s: the two poses that are compared lie this far apart.
@@ -117,7 +118,11 @@ def image_flow(
         points = np.where((actor >= 0)[..., None], _carried(points, actor, *poses), points)
     seen = (points - after[:3, 3]) @ after[:3, :3]
     moved = seen[..., :2] / np.maximum(seen[..., 2:], 1e-3) - rays.xy
-    return (moved * (camera.fx / step_s, camera.fy / step_s)).astype(np.float32)
+    flow = moved * (camera.fx / step_s, camera.fy / step_s)
+    if camera.distortion_model == 'equidistant' and camera.is_distorted:
+        # tan(angle) grows by 1 / cos^2(angle) where the image grows by 1
+        flow /= 1.0 + (rays.xy**2).sum(-1, keepdims=True)
+    return flow.astype(np.float32)
 
 
 def in_sight(world: World, camera: Camera, time_s: float) -> np.ndarray:

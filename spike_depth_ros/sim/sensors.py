@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import math
 
+import numpy as np
+
 from spike_depth_ros.events.camera import Camera
 from spike_depth_ros.events.config import require
 
@@ -30,6 +32,10 @@ class EventCameraConfig:
         dark_luminance: luminance that the dark current is worth.
         residual: share of the thresholds over which the contrast of the pixels is spread before
             the first frame; 0 starts all pixels from their first level.
+        jitter_us: events are late by up to this, evenly distributed.
+        readout_mev_s: millions of events that are read out per second; 0 for no limit.
+        readout_delay_us: an event that would wait longer for its readout is lost.
+        row_silence_us: time for which a row is lost after one of its events was.
     """
 
     camera: Camera
@@ -44,13 +50,18 @@ class EventCameraConfig:
     cutoff_hz: float = 2000.0
     dark_luminance: float = 1e-3
     residual: float = 1.0
+    jitter_us: float = 0.0
+    readout_mev_s: float = 0.0
+    readout_delay_us: float = 500.0
+    row_silence_us: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ('threshold_on', 'threshold_off'):
             value = getattr(self, name)
             require(0.01 <= value <= 10, name, value, '0.01 to 10')
         for name in ('threshold_sigma', 'refractory_us', 'leak_hz', 'shot_noise_hz', 'hot_hz',
-                     'cutoff_hz'):  # fmt: skip
+                     'cutoff_hz', 'jitter_us', 'readout_mev_s', 'readout_delay_us',
+                     'row_silence_us'):  # fmt: skip
             value = getattr(self, name)
             require(0 <= value < 1e7, name, value, '0 or more')
         for name in ('hot_fraction', 'residual'):
@@ -69,6 +80,8 @@ class EventCameraConfig:
             hot_fraction=0.0,
             cutoff_hz=0.0,
             residual=0.0,
+            jitter_us=0.0,
+            readout_mev_s=0.0,
         )
 
 
@@ -103,6 +116,140 @@ SENSORS: dict[str, EventCameraConfig] = {
     ),
 }
 """The sensors that come ready: name -> sensor and lens."""
+
+
+SENSOR_MODELS: dict[str, dict[str, tuple[float, float]]] = {
+    'random': {
+        'imbalance': (-0.5, 0.5),
+        'mismatch': (0.02, 0.25),
+        'refractory_us': (1.0, 1000.0),
+        'leak_hz': (0.01, 1.0),
+        'shot_noise_hz': (0.03, 6.0),
+        'hot_fraction': (1e-5, 1e-3),
+        'hot_hz': (10.0, 500.0),
+        'cutoff_hz': (150.0, 5000.0),
+        'dark_luminance': (1e-4, 1e-2),
+        'jitter_us': (0.3, 200.0),
+        'readout_mev_s': (2.0, 200.0),
+        'readout_delay_us': (50.0, 3000.0),
+        'row_silence_us': (1.0, 1000.0),
+    },
+    # dim light or a low bias current: slow pixels that stay in reset for long
+    'slow': {
+        'imbalance': (-0.3, 0.3),
+        'mismatch': (0.05, 0.2),
+        'refractory_us': (500.0, 1000.0),
+        'leak_hz': (0.1, 1.0),
+        'shot_noise_hz': (1.0, 8.0),
+        'hot_fraction': (1e-4, 1e-3),
+        'hot_hz': (10.0, 200.0),
+        'cutoff_hz': (50.0, 150.0),
+        'dark_luminance': (1e-3, 1e-2),
+        'jitter_us': (20.0, 200.0),
+        'readout_mev_s': (20.0, 200.0),
+        'readout_delay_us': (50.0, 500.0),
+        'row_silence_us': (1.0, 10.0),
+    },
+    # a bus that saturates whenever the scene moves
+    'crowded': {
+        'imbalance': (-0.3, 0.3),
+        'mismatch': (0.05, 0.2),
+        'refractory_us': (1.0, 100.0),
+        'leak_hz': (0.05, 0.3),
+        'shot_noise_hz': (0.3, 3.0),
+        'hot_fraction': (1e-5, 3e-4),
+        'hot_hz': (10.0, 200.0),
+        'cutoff_hz': (500.0, 5000.0),
+        'dark_luminance': (3e-4, 3e-3),
+        'jitter_us': (1.0, 50.0),
+        'readout_mev_s': (0.7, 2.5),
+        'readout_delay_us': (200.0, 3000.0),
+        'row_silence_us': (50.0, 1000.0),
+    },
+}
+"""Kinds of sensors to draw from: name -> setting -> range, drawn evenly in its logarithm.
+
+`imbalance` is the range of ln(threshold_off / threshold_on); `mismatch` that of threshold_sigma
+as a share of threshold_on; `readout_mev_s` is that of a sensor of 346x260, others scale with
+their number of pixels.
+"""
+
+
+def draw_sensor(
+    rng: np.random.Generator, model: str, camera: Camera, threshold_on: float
+) -> EventCameraConfig:
+    """Draws a sensor of a kind.
+
+    Args:
+        rng: decides everything.
+        model: a key of `SENSOR_MODELS`.
+        camera: its size and lens.
+        threshold_on: its ON threshold; the OFF threshold is kept within 0.1 to 0.6.
+    """
+    require(model in SENSOR_MODELS, 'sensor model', model, f'one of {sorted(SENSOR_MODELS)}')
+    ranges = dict(SENSOR_MODELS[model])
+    off = threshold_on * math.exp(rng.uniform(*ranges.pop('imbalance')))
+    drawn = {
+        name: math.exp(rng.uniform(math.log(low), math.log(high)))
+        for name, (low, high) in ranges.items()
+    }
+    drawn['readout_mev_s'] *= camera.width * camera.height / (346 * 260)
+    return EventCameraConfig(
+        camera,
+        threshold_on=threshold_on,
+        threshold_off=min(max(off, min(0.1, threshold_on)), max(0.6, threshold_on)),
+        threshold_sigma=drawn.pop('mismatch') * threshold_on,
+        **drawn,
+    )
+
+
+FISHEYE_FROM_DEG = 75.0
+"""Lenses with a wider field of view may be fisheyes; beyond `FISHEYE_BEYOND_DEG` all are."""
+
+FISHEYE_BEYOND_DEG = 100.0
+
+
+MOST_BARREL = 0.45
+"""Greatest edge of the image as a share of the radius at which its distortion turns back."""
+
+
+def draw_lens(rng: np.random.Generator, camera: Camera, field_of_view_deg: float) -> Camera:
+    """Another lens before a sensor: a field of view, and a distortion that goes with it.
+
+    Args:
+        rng: decides principal point and distortion.
+        camera: gives the size.
+        field_of_view_deg: horizontal, between the outer edges of the outermost pixels in the row
+            of the principal point, were that in the middle; 10 to 150.
+
+    Returns:
+        A `plumb_bob` lens with barrel distortion that leaves every pixel a ray, or an
+        `equidistant` one.
+    """
+    require(10 <= field_of_view_deg <= 150, 'field_of_view_deg', field_of_view_deg, '10 to 150')
+    half = math.radians(field_of_view_deg) / 2
+    width, height = camera.width, camera.height
+    cx, cy = (n / 2 - 0.5 + 0.03 * n * rng.uniform(-1, 1) for n in (width, height))
+    strength, fisheye = rng.uniform(0, 1), rng.random() < 0.5
+    if field_of_view_deg > FISHEYE_BEYOND_DEG or (
+        fisheye and field_of_view_deg > FISHEYE_FROM_DEG
+    ):
+        k1 = 0.1 * (strength - 0.5)
+        model, distortion, reach = 'equidistant', (k1, 0.0, 0.0, 0.0), half * (1 + k1 * half**2)
+    else:
+        # r (1 + k1 r^2) turns back at r = 1 / sqrt(-3 k1); the corner stays well before that
+        edge = math.tan(half)
+        k1 = -((MOST_BARREL * strength) ** 2) / (3 * edge**2)
+        model, distortion, reach = 'plumb_bob', (k1, 0.0, 0.0, 0.0), edge * (1 + k1 * edge**2)
+    focal_px = width / 2 / reach
+    return Camera(width, height, focal_px, focal_px, cx, cy, model, distortion)
+
+
+def field_of_view_deg(camera: Camera) -> float:
+    """Horizontal field of view through the principal point, between the edges of the image."""
+    ends = np.array([[-0.5, camera.cy], [camera.width - 0.5, camera.cy]])
+    left, right = np.arctan(camera.undistort(ends)[:, 0])
+    return float(np.degrees(right - left))
 
 
 def sensor_config(size: str) -> EventCameraConfig:

@@ -18,6 +18,8 @@ import numpy as np
 from spike_depth_ros.events.atomic_write import partial_path
 from spike_depth_ros.events.config import SpikeConfig, require
 from spike_depth_ros.learning.datasets.sample import DatasetError
+from spike_depth_ros.sim.ego import MOTIONS, Mounts, check_range
+from spike_depth_ros.sim.sensors import SENSOR_MODELS
 
 TRAIN_SEEDS = range(0, 1_000_000)
 VALIDATION_SEEDS = range(1_000_000, 1_100_000)
@@ -64,6 +66,18 @@ class SyntheticConfig:
         rectified_part: part of the clips whose events are rectified, as the node does with a
             calibration; the others are seen through the bare lens.
         max_step_px: greatest motion between two simulated frames.
+        motions: keys of `sim.ego.MOTIONS`; `own` is that of the scene.
+        motion_weights: how often each; none for equally often.
+        heights_m: range (least, greatest) of the camera's height above ground, see
+            `sim.ego.Mounts`, like the next three; none keeps that of the scene.
+        pitches_deg: range of pitch; positive looks down.
+        rolls_deg: range of roll.
+        yaws_deg: range of the turn away from where the scene's own camera looks.
+        fields_of_view_deg: range of the horizontal field of view, with lens distortion or a
+            fisheye to match; none keeps the sensor's lens and `zooms`.
+        sensor_models: `preset`, the sensor as it is with `min_threshold` to `max_threshold` and
+            noise varied, or keys of `sim.sensors.SENSOR_MODELS`, which are drawn anew as a whole.
+        sensor_model_weights: how often each; none for equally often.
     """
 
     folder: str
@@ -88,6 +102,15 @@ class SyntheticConfig:
     zooms: tuple[float, ...] = (0.9, 1.0, 1.15, 1.35)
     rectified_part: float = 0.5
     max_step_px: float = 1.0
+    motions: tuple[str, ...] = ('own',)
+    motion_weights: tuple[float, ...] = ()
+    heights_m: tuple[float, ...] = ()
+    pitches_deg: tuple[float, ...] = ()
+    rolls_deg: tuple[float, ...] = ()
+    yaws_deg: tuple[float, ...] = ()
+    fields_of_view_deg: tuple[float, ...] = ()
+    sensor_models: tuple[str, ...] = ('preset',)
+    sensor_model_weights: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         require(self.split in SPLITS, 'split', self.split, f'one of {sorted(SPLITS)}')
@@ -113,8 +136,18 @@ class SyntheticConfig:
         good_zooms = bool(self.zooms) and all(0.5 <= zoom <= 4 for zoom in self.zooms)
         require(good_zooms, 'zooms', self.zooms, 'at least one, each 0.5 to 4')
         require(bool(self.sensors), 'sensors', self.sensors, 'at least one')
+        for name, known in (('motions', MOTIONS), ('sensor_models', ('preset', *SENSOR_MODELS))):
+            names = getattr(self, name)
+            require(bool(names) and {*names} <= {*known}, name, names, f'of {sorted(known)}')
+        check_range('fields_of_view_deg', self.fields_of_view_deg, 10.0, 150.0)
+        self.mounts  # noqa: B018 - a range that makes no sense fails now
         stored = self.store_images or not self.images
         require(stored, 'images', self.images, 'False, as store_images is False')
+
+    @property
+    def mounts(self) -> Mounts:
+        """What mounts to draw from."""
+        return Mounts(self.heights_m, self.pitches_deg, self.rolls_deg, self.yaws_deg)
 
 
 class ClipPlan(NamedTuple):
@@ -130,6 +163,9 @@ class ClipPlan(NamedTuple):
     zoom: float
     rectified: bool
     start_s: float
+    motion: str = 'own'
+    sensor_model: str = 'preset'
+    field_of_view_deg: float = 0.0  # 0: the sensor's own lens, times `zoom`
 
     @property
     def name(self) -> str:
@@ -160,7 +196,30 @@ def plan_clip(config: SyntheticConfig, seed: int, number: int) -> ClipPlan:
         float(rng.choice(config.zooms)),
         bool(rng.random() < config.rectified_part),
         round(rng.uniform(0.1, LONGEST_DRIVE_S - length_s), 3),
+        *_breadth(config, seed, number),
     )
+
+
+def _breadth(config: SyntheticConfig, seed: int, number: int) -> tuple[str, str, float]:
+    """Motion, sensor model and field of view.
+
+    From a generator of their own: what older configurations draw stays what it was.
+    """
+    rng = clip_rng(seed, number, 1)
+    return (
+        _choose(rng, config.motions, config.motion_weights, 'motion_weights'),
+        _choose(rng, config.sensor_models, config.sensor_model_weights, 'sensor_model_weights'),
+        _within(rng, config.fields_of_view_deg),
+    )
+
+
+def _within(rng: np.random.Generator, limits: tuple[float, ...]) -> float:
+    return float(rng.uniform(limits[0], limits[1])) if limits else 0.0
+
+
+def clip_rng(seed: int, number: int, purpose: int) -> np.random.Generator:
+    """A generator of one clip: 1 for its plan, 2 for its mount and motion, 3 for its sensor."""
+    return np.random.default_rng((seed, number, RECIPE_VERSION, purpose))
 
 
 def clip_keys(config: SyntheticConfig) -> list[tuple[int, int]]:
@@ -178,9 +237,14 @@ def _recipe(config: SyntheticConfig) -> dict[str, Any]:
     """What the bytes of a clip depend on, ready for JSON."""
     from spike_depth_ros.sim.world import SCENES
 
-    names = ('stored_windows', 'stored_steps', 'stored_width_px', 'store_images',
+    names: tuple[str, ...] = ('stored_windows', 'stored_steps', 'stored_width_px', 'store_images',
              'scene_weights', 'sensors', 'sensor_weights', 'min_threshold', 'max_threshold',
              'zooms', 'rectified_part', 'max_step_px')  # fmt: skip
+    newer = ('motions', 'motion_weights', 'heights_m', 'pitches_deg', 'rolls_deg', 'yaws_deg',
+             'fields_of_view_deg', 'sensor_models', 'sensor_model_weights')  # fmt: skip
+    defaults = {field.name: field.default for field in dataclasses.fields(config)}
+    # folders from before these existed do not name them
+    names += tuple(name for name in newer if getattr(config, name) != defaults[name])
     spikes = dataclasses.asdict(config.spikes)
     del spikes['steps'], spikes['max_width_px']
     return {

@@ -8,12 +8,12 @@ from __future__ import annotations
 import dataclasses
 import functools
 import logging
+import math
 import multiprocessing
 import os
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -34,6 +34,7 @@ from spike_depth_ros.learning.datasets.recipe import (
     check_recipe,
     clip_keys,
     clip_path,
+    clip_rng,
     plan_clip,
 )
 from spike_depth_ros.learning.datasets.sample import (
@@ -44,6 +45,14 @@ from spike_depth_ros.learning.datasets.sample import (
     bin_sample,
     grid_meta,
     spikes_of,
+)
+from spike_depth_ros.sim.geometry import World
+from spike_depth_ros.sim.sensors import (
+    EventCameraConfig,
+    draw_lens,
+    draw_sensor,
+    field_of_view_deg,
+    sensor_config,
 )
 
 __all__ = [
@@ -67,9 +76,9 @@ def render_clip(config: SyntheticConfig, plan: ClipPlan) -> list[Sample]:
     view = sensor.camera.rectified() if plan.rectified else sensor.camera
     spikes = _stored(config)
     pixels = _pixels(sensor.camera, spikes, plan.rectified)
+    world = _world(config, plan)
     windows = drive.clip(
-        plan.scene,
-        plan.seed,
+        world,
         plan.start_s,
         config.stored_windows,
         spikes.window_ms,
@@ -77,12 +86,20 @@ def render_clip(config: SyntheticConfig, plan: ClipPlan) -> list[Sample]:
         view,
         config.max_step_px,
     )
-    world = drive.world_of(plan.scene, plan.seed)
     shared = grid_meta('synthetic', f'{plan.scene}_{plan.name}', view, pixels) | {
         'night': bool(world.light.night > 0.5),
         'contrast': plan.threshold_on,
         'condition': world.condition,
         'window_ns': spikes.window_ns,
+        'scene': plan.scene,
+        'motion': plan.motion,
+        'sensor_model': plan.sensor_model,
+        'height_m': float(world.ego.height_m),
+        'pitch_deg': math.degrees(world.ego.pitch_rad),
+        'roll_deg': math.degrees(world.ego.roll_rad),
+        'yaw_deg': math.degrees(world.ego.yaw_rad),
+        'speed_m_s': world.speed(plan.start_s),
+        'field_of_view_deg': field_of_view_deg(sensor.camera),
     }
     samples = []
     for index, window in enumerate(windows):
@@ -137,8 +154,6 @@ class SyntheticClips(Sequence[list[Sample]]):
 
     def sizes(self) -> list[tuple[int, int]]:
         """Height and width of the spike tensor of every clip, without reading any."""
-        from spike_depth_ros.sim.sensors import sensor_config
-
         cameras = {name: sensor_config(name).camera for name in self._config.sensors}
         grids = {name: _grid(camera, self._config.spikes) for name, camera in cameras.items()}
         sizes = [grids[plan_clip(self._config, *key).sensor] for key in self._keys]
@@ -221,16 +236,31 @@ def _make_clips(config: SyntheticConfig, keys: list[tuple[int, int]]) -> tuple[i
     return len(keys) - len(failures), failures
 
 
-def _sensor(plan: ClipPlan) -> Any:
-    """The sensor of a plan: a preset with another lens, threshold and noise."""
-    from spike_depth_ros.sim.sensors import sensor_config
+def _world(config: SyntheticConfig, plan: ClipPlan) -> World:
+    """The world of a plan, with the mount and the motion of the plan."""
+    from spike_depth_ros.sim.drive import world_of
+    from spike_depth_ros.sim.ego import ride
 
+    end_s = plan.start_s + config.stored_windows * config.spikes.window_ms * 1e-3
+    rng = clip_rng(plan.seed, plan.number, 2)
+    world = world_of(plan.scene, plan.seed)
+    return ride(world, plan.motion, config.mounts, rng, plan.start_s, end_s)
+
+
+def _sensor(plan: ClipPlan) -> EventCameraConfig:
+    """The sensor of a plan: a preset with another lens, threshold and noise, or one of a model."""
     preset = sensor_config(plan.sensor)
-    lens = preset.camera
+    rng, lens = clip_rng(plan.seed, plan.number, 3), preset.camera
+    if plan.field_of_view_deg:
+        camera = draw_lens(rng, lens, plan.field_of_view_deg)
+    else:
+        camera = dataclasses.replace(lens, fx=lens.fx * plan.zoom, fy=lens.fy * plan.zoom)
+    if plan.sensor_model != 'preset':
+        return draw_sensor(rng, plan.sensor_model, camera, plan.threshold_on)
     mismatch = preset.threshold_sigma / preset.threshold_on
     return dataclasses.replace(
         preset,
-        camera=dataclasses.replace(lens, fx=lens.fx * plan.zoom, fy=lens.fy * plan.zoom),
+        camera=camera,
         threshold_on=plan.threshold_on,
         threshold_off=plan.threshold_off,
         threshold_sigma=mismatch * plan.threshold_on,
@@ -248,8 +278,6 @@ def _stored(config: SyntheticConfig) -> SpikeConfig:
 
 def _coarser(config: SyntheticConfig, sensor: str) -> int:
     """By how much the grid handed out is coarser than the one on disk."""
-    from spike_depth_ros.sim.sensors import sensor_config
-
     width = sensor_config(sensor).camera.width
     wanted, stored = (binning_factor(width, s) for s in (config.spikes, _stored(config)))
     require(wanted % stored == 0, 'spikes.max_width_px', config.spikes.max_width_px,
