@@ -243,7 +243,7 @@ def dsec_folder(folder: Path, events: np.ndarray) -> Path:
     stamps_us = [EPOCH_NS // 1000 + ms * 1000 for ms in (2, 7)]
     for sub, name, pixels in (
         ('images', 'left/rectified', np.full((6, 8, 3), (1, 2, 3), np.uint8)),
-        ('disparity', 'event', np.array([[0, 256, 512]], np.uint16)),
+        ('disparity', 'event', np.tile(np.uint16([0, 256, 512, 0]), (H, W // 4))),
     ):
         (folder / sub / name).mkdir(parents=True)
         text = '\n'.join(map(str, stamps_us))

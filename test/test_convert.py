@@ -143,7 +143,7 @@ def test_dsec_folder(tmp_path):
     depth = found['/ground_truth/depth'][0][1]
     assert depth.encoding == '32FC1'
     # 22 / (disparity of 1 or 2 px * 2 per metre); no disparity is no answer
-    np.testing.assert_array_equal(depth.data.view('<f4'), np.float32([np.nan, 11.0, 5.5]))
+    np.testing.assert_array_equal(depth.data.view('<f4')[:3], np.float32([np.nan, 11.0, 5.5]))
     info = found['/ground_truth/camera_info'][0][1]
     assert (info.k[0], info.header.frame_id) == (22.0, depth.header.frame_id)
     assert len(info.d) == 0
@@ -181,7 +181,7 @@ def test_dsec_folder_in_parts(tmp_path):
             '/camera/image_rect',
         ]
     (folder / 'images' / 'timestamps.txt').write_text('1\n', encoding='utf-8')
-    with pytest.raises(BagError, match='has 1 times for 2 PNGs'):
+    with pytest.raises(BagError, match=r'2 PNGs, .* 1 times'):
         open_source(folder)
 
 
@@ -287,7 +287,7 @@ def test_targets_refused(tmp_path):
 
 @pytest.mark.parametrize('target', ['copy', 'copy.h5'])
 def test_source_damaged_half_way_leaves_no_target(tmp_path, target, monkeypatch):
-    monkeypatch.setattr('spike_depth_ros.recordings.h5_file.READ_EVENTS', 1 << 16)
+    monkeypatch.setattr('spike_depth_ros.recordings.array_source.READ_EVENTS', 1 << 16)
     path = write_h5(tmp_path / 'events.h5', some_events(200_000))
     with h5py.File(path) as file:
         third_chunk = file['events/x'].id.get_chunk_info(2)
@@ -296,7 +296,7 @@ def test_source_damaged_half_way_leaves_no_target(tmp_path, target, monkeypatch)
     data[start : start + third_chunk.size] = bytes(third_chunk.size)
     path.write_bytes(data)
     counts = []
-    with pytest.raises(BagError, match=r'events\.h5 is damaged at events 131072-196608'):
+    with pytest.raises(BagError, match=r'cannot be read at events/x\[slice\(131072, 196608'):
         convert(path, tmp_path / target, progress=lambda share, count: counts.append(count))
     assert counts[-1] > 100_000
     assert [p.name for p in tmp_path.iterdir()] == ['events.h5']

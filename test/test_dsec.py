@@ -13,14 +13,11 @@ import pytest
 import yaml
 
 from spike_depth_ros.events.config import SpikeConfig
-from spike_depth_ros.learning.datasets.dsec import (
-    DsecConfig,
-    EventsH5,
-    open_dsec,
-    read_dsec_calibration,
-    read_split,
-)
+from spike_depth_ros.learning.datasets.dsec import DsecConfig, open_dsec, read_split
 from spike_depth_ros.learning.datasets.sample import DatasetError
+from spike_depth_ros.recordings.dsec import DsecFolder, read_dsec_calibration
+from spike_depth_ros.recordings.hdf5_events import Hdf5Events
+from spike_depth_ros.recordings.source import BagError
 
 HEIGHT, WIDTH = 48, 64
 OFFSET_US = 49_599_300_523  # of interlaken_00_c's size
@@ -227,7 +224,7 @@ def test_reading_a_billion_events_takes_no_memory(tmp_path):
         index = file.create_dataset('ms_to_idx', (60_021,), 'u8')
         index[60_000:] = first + 1000 * np.arange(21)
         file['t_offset'] = OFFSET_US
-    events = EventsH5(path, 'get it')
+    events = Hdf5Events(path)
     t0_ns = (OFFSET_US + 60_002_500) * 1000
     tracemalloc.start()
     (piece,) = events.pieces(t0_ns, t0_ns + 5_000_000)
@@ -251,14 +248,14 @@ def test_time_that_steps_back_loses_no_event(tmp_path):
                     columns[name][k],
                 )
     offset_ns = OFFSET_US * 1000
-    events = EventsH5(path, 'get it')
+    events = Hdf5Events(path)
     for ms in range(2, 12):
         pieces = list(events.pieces(offset_ns, offset_ns + ms * 1_000_000))
         assert sum(map(len, pieces)) == np.count_nonzero(t < ms * 1000)
 
 
 def test_windows_before_and_after_the_events_are_empty(root):
-    events = EventsH5(root / 'train/interlaken_00_c/events/left/events.h5', 'get it')
+    events = DsecFolder(root / 'train/interlaken_00_c').events
     before, after = OFFSET_US * 1000 - 10**9, OFFSET_US * 1000 + 10**9
     assert sum(map(len, events.pieces(before, before + 10**8))) == 0
     assert sum(map(len, events.pieces(after, after + 10**8))) == 0
@@ -308,7 +305,7 @@ def test_what_is_missing_or_damaged_is_named(tmp_path, file, archive, damage):
     path.write_bytes(whole[: len(whole) // 2]) if damage == 'cut' else path.unlink()
     (tmp_path / 'split.txt').write_text('thun_00_a\n')
     split = str(tmp_path / 'split.txt')
-    with pytest.raises(DatasetError, match=archive) as caught:
+    with pytest.raises(BagError, match=archive) as caught:
         open_dsec(DsecConfig(str(tmp_path), split, images=True, spikes=CONFIG))[0]
     assert str(path.parent) in str(caught.value)
 
@@ -317,7 +314,7 @@ def test_an_index_that_lies_is_caught(tmp_path):
     write_sequence(tmp_path / 'a')
     with h5py.File(tmp_path / 'a/events/left/events.h5', 'r+') as file:
         file['ms_to_idx'][...] = np.sort(np.arange(len(file['ms_to_idx'])))
-    with pytest.raises(DatasetError, match='ms_to_idx'):
+    with pytest.raises(BagError, match='ms_to_idx'):
         open_dsec(DsecConfig(str(tmp_path), 'found', spikes=CONFIG))[0]
 
 
@@ -327,7 +324,7 @@ def test_an_index_that_was_never_filled_is_caught(tmp_path, index):
     with h5py.File(tmp_path / 'a/events/left/events.h5', 'r+') as file:
         del file['ms_to_idx']
         file['ms_to_idx'] = np.array(index, np.uint64)
-    with pytest.raises(DatasetError, match='ms_to_idx'):
+    with pytest.raises(BagError, match='ms_to_idx'):
         open_dsec(DsecConfig(str(tmp_path), 'found', spikes=CONFIG))[0]
 
 
@@ -338,7 +335,7 @@ def test_columns_that_end_early_are_caught(tmp_path, column):
         kept = file[f'events/{column}'][:100]
         del file[f'events/{column}']
         file[f'events/{column}'] = kept
-    with pytest.raises(DatasetError, match=rf'rows of events/{column}.*train_events'):
+    with pytest.raises(BagError, match=rf'differ in length.*events/{column}.: 100.*train_events'):
         open_dsec(DsecConfig(str(tmp_path), 'found', spikes=CONFIG))[0]
 
 
@@ -347,7 +344,7 @@ def test_groups_in_the_place_of_numbers_are_caught(tmp_path):
     with h5py.File(tmp_path / 'a/events/left/events.h5', 'r+') as file:
         del file['t_offset']
         file.create_group('t_offset')
-    with pytest.raises(DatasetError, match="no data set 't_offset'"):
+    with pytest.raises(BagError, match="no data set 't_offset'"):
         open_dsec(DsecConfig(str(tmp_path), 'found', spikes=CONFIG))[0]
 
 
@@ -355,7 +352,7 @@ def test_events_off_the_sensor_are_named(tmp_path):
     write_sequence(tmp_path / 'a')
     with h5py.File(tmp_path / 'a/events/left/events.h5', 'r+') as file:
         file['events/x'][...] = 640
-    with pytest.raises(DatasetError, match=r'outside the sensor.*train_events'):
+    with pytest.raises(BagError, match=r'outside the sensor.*train_events'):
         open_dsec(DsecConfig(str(tmp_path), 'found', spikes=CONFIG))[0]
 
 
@@ -366,5 +363,5 @@ def test_an_incomplete_calibration_is_named(tmp_path, part, value):
     path = tmp_path / 'a' / 'calibration' / 'cam_to_cam.yaml'
     path.parent.mkdir(parents=True)
     path.write_text(yaml.safe_dump(calibration() | {part: value}))
-    with pytest.raises(DatasetError, match='cam_to_cam'):
-        read_dsec_calibration(path)
+    with pytest.raises(BagError, match='cam_to_cam'):
+        read_dsec_calibration(path, 'get it')

@@ -14,13 +14,14 @@ from recordings import (
     events_in,
     events_of,
     evt3_words,
+    read_all,
     some_events,
     write_m3ed,
     write_mvsec,
     young,
 )
 
-from spike_depth_ros.recordings import BagError, EventsH5Writer, open_source
+from spike_depth_ros.recordings import BagError, EventsH5Writer, convert_to, open_source
 
 
 def test_h5_is_as_dsec_has_it(tmp_path):
@@ -183,21 +184,49 @@ def test_data_sets(tmp_path, kind, write, geometry, encoding):  # fmt: skip
 def test_h5_of_another_sensor(tmp_path):
     with EventsH5Writer(tmp_path / 'events.h5', 5, 40) as file:
         file.add(some_events())
-    with pytest.raises(BagError, match=r'y up to 11.*expected a 40x5 sensor'):
+    with pytest.raises(BagError, match=r'outside the sensor.*y from 0 to 11, .* 0 to 4 of 40x5'):
         events_in(tmp_path / 'events.h5')
 
 
 def test_h5_of_unknown_layout(tmp_path):
     with h5py.File(tmp_path / 'a.h5', 'w') as file:
         file['frames'] = [1]
-    with pytest.raises(BagError, match='has no events'):
+    with pytest.raises(BagError, match=r'no events that are recognised. It has frames int64'):
         open_source(tmp_path / 'a.h5')
     with h5py.File(tmp_path / 'b.h5', 'w') as file:
         file['events/t'] = [1]
-    with pytest.raises(BagError, match='lacks what its kind has'):
+    with pytest.raises(BagError, match=r'no events that are recognised. It has events/t'):
         open_source(tmp_path / 'b.h5')
     with h5py.File(tmp_path / 'c.h5', 'w') as file:
         for name, size in zip('ptxy', (1, 2, 2, 2), strict=True):
             file[f'events/{name}'] = np.zeros(size, np.uint16)
+        file['events'].attrs['height'], file['events'].attrs['width'] = 4, 4
     with pytest.raises(BagError, match='differ in length'):
         open_source(tmp_path / 'c.h5')
+
+
+def test_m3ed_with_depth_and_poses(tmp_path):
+    """Depth is in the raw view of the events; a pose takes points of the camera to its first."""
+    events = some_events(3000)
+    write_m3ed(tmp_path / 'car_data.h5', events)
+    start_us = int(events['t_ns'][0]) // 1000
+    depth = np.full((2, H, W), np.inf, np.float32)
+    depth[1, 3, 4] = 7.5
+    moved = np.eye(4)
+    moved[:3, 3] = (1, 2, 3)  # takes points of the first camera to the second
+    with h5py.File(tmp_path / 'car_depth_gt.h5', 'w') as file:
+        file['depth/prophesee/left'] = depth
+        file['ts'] = np.array([start_us + 2000, start_us + 5000], np.float64)
+        file['Cn_T_C0'] = np.stack([np.eye(4), moved])
+    convert_to_bag = tmp_path / 'bag'
+    with open_source(tmp_path / 'car_data.h5') as source:
+        assert convert_to(source, convert_to_bag).dropped == {}
+    found = read_all(convert_to_bag)
+    maps = found['/ground_truth/depth']
+    assert [stamp for stamp, _ in maps] == [(start_us + 2000) * 1000, (start_us + 5000) * 1000]
+    second = maps[1][1].data.view('<f4').reshape(H, W)
+    assert (second[3, 4], np.isnan(second).sum()) == (7.5, H * W - 1)
+    assert maps[1][1].header.frame_id == found['/event_camera/events'][0][1].header.frame_id
+    assert found['/ground_truth/camera_info'][0][1].k[0] == 30.0
+    position = found['/tf'][1][1].transforms[0].transform.translation
+    assert (position.x, position.y, position.z) == (-1, -2, -3)

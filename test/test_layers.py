@@ -51,8 +51,6 @@ def test_imports_point_down(path):
     names = imports(path)
     ours = {name.split('.')[1] for name in names if name.startswith(f'{PACKAGE}.')}
     upward = ours - BELOW[own] - {own, '__version__'}
-    if own == 'recordings':
-        upward -= {'learning'}  # the readers of DSEC and MVSEC move here
     assert not upward, f'{own}/ imports {upward}, allowed are {BELOW[own] or "none"}'
     tops = {name.split('.')[0] for name in names}
     if own != 'ros':

@@ -12,7 +12,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from sensor_msgs.msg import CameraInfo, PointField
 
 from spike_depth_ros.events.camera import CalibrationError, Camera
-from spike_depth_ros.recordings.data_folder import COLOUR_FRAME_ID, RECTIFIED_FRAME_ID
+from spike_depth_ros.recordings.array_source import COLOUR_FRAME_ID, RECTIFIED_FRAME_ID
 from spike_depth_ros.recordings.source import FRAME_ID
 from spike_depth_ros.ros import messages
 from spike_depth_ros.ros.compressed_depth import Quantization, compressed_depth, rvl_encode

@@ -6,8 +6,9 @@ import pytest
 import yaml
 
 from spike_depth_ros.events.config import SpikeConfig
-from spike_depth_ros.learning.datasets.mvsec import MvsecConfig, open_mvsec, read_mvsec_calibration
-from spike_depth_ros.learning.datasets.sample import DatasetError
+from spike_depth_ros.learning.datasets.mvsec import MvsecConfig, open_mvsec
+from spike_depth_ros.recordings.mvsec import read_mvsec_calibration
+from spike_depth_ros.recordings.source import BagError
 
 HEIGHT, WIDTH = 260, 346
 START_S = 1_506_117_900.0  # as on the day: float64 seconds of UNIX time
@@ -118,7 +119,7 @@ def test_what_is_missing_or_damaged_is_named(tmp_path, file, damage):
     write_recording(tmp_path)
     path = tmp_path / file
     path.write_bytes(path.read_bytes()[:100]) if damage == 'cut' else path.unlink()
-    with pytest.raises(DatasetError, match=file) as caught:
+    with pytest.raises(BagError, match=file) as caught:
         open_mvsec(MvsecConfig(str(tmp_path), spikes=CONFIG))[0]
     assert 'mvsec/download' in str(caught.value)
 
@@ -127,7 +128,7 @@ def test_a_table_that_is_missing_is_named(tmp_path):
     write_recording(tmp_path)
     with h5py.File(tmp_path / f'{NAME}_gt.hdf5', 'r+') as file:
         del file['davis/left/depth_image_rect']
-    with pytest.raises(DatasetError, match='depth_image_rect'):
+    with pytest.raises(BagError, match='depth_image_rect'):
         open_mvsec(MvsecConfig(str(tmp_path), spikes=CONFIG))[0]
 
 
@@ -138,7 +139,7 @@ def test_tables_of_another_shape_are_named(tmp_path, file, table):
         old = opened[f'davis/left/{table}'][...]
         del opened[f'davis/left/{table}']
         opened[f'davis/left/{table}'] = old[..., :3] if table == 'events' else old[:, :100, :100]
-    with pytest.raises(DatasetError, match=r'shape \('):
+    with pytest.raises(BagError, match=r'shape \('):
         open_mvsec(MvsecConfig(str(tmp_path), spikes=CONFIG))[0]
 
 
@@ -146,7 +147,7 @@ def test_events_off_the_sensor_are_named(tmp_path):
     write_recording(tmp_path)
     with h5py.File(tmp_path / f'{NAME}_data.hdf5', 'r+') as file:
         file['davis/left/events'][500, 0] = 346
-    with pytest.raises(DatasetError, match='off the sensor'):
+    with pytest.raises(BagError, match='outside the sensor'):
         list(open_mvsec(MvsecConfig(str(tmp_path), spikes=CONFIG)))
 
 

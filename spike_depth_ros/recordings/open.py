@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from spike_depth_ros.recordings.data_folder import DsecFolderSource, M3edSource, MvsecSource
-from spike_depth_ros.recordings.h5_file import H5FileSource, layout_of
+from spike_depth_ros.recordings.array_source import ArraySource
+from spike_depth_ros.recordings.dsec import DsecFolder
+from spike_depth_ros.recordings.hdf5_events import Hdf5Events
+from spike_depth_ros.recordings.m3ed import M3edFiles
+from spike_depth_ros.recordings.mvsec import MvsecFiles
 from spike_depth_ros.recordings.raw_file import RawFileSource
 from spike_depth_ros.recordings.rosbag import (
     STORAGE_SUFFIXES,
@@ -18,13 +21,6 @@ from spike_depth_ros.recordings.source import BagError, EventSource
 _EXPECTED = (
     'a rosbag2 folder, a .bag, .db3, .mcap, .h5, .hdf5 or .raw file, or a folder in DSEC layout'
 )
-
-
-_H5_SOURCES: dict[str, type[H5FileSource]] = {
-    'dsec': H5FileSource,
-    'm3ed': M3edSource,
-    'mvsec': MvsecSource,
-}
 
 
 def open_source(
@@ -60,7 +56,7 @@ def open_source(
     if suffix == '.raw':
         return RawFileSource(path, topic)
     if suffix in ('.h5', '.hdf5'):
-        return _H5_SOURCES[layout_of(path)](path, topic, encoding)
+        return _open_hdf5(path, topic, encoding)
     raise BagError(f'{path} is not a recording: expected {_EXPECTED}')
 
 
@@ -70,7 +66,21 @@ def _open_folder(
     if (path / 'metadata.yaml').is_file() or storage_files(path):
         return RosbagSource(path, topic, any_of_several)
     if (path / 'events' / 'left' / 'events.h5').is_file():
-        return DsecFolderSource(path, topic, encoding)
+        folder = DsecFolder(path)
+        return ArraySource(path, folder.events, topic, encoding, folder.series())
     inside = [str(p) for p in sorted(path.iterdir()) if p.is_dir() and storage_files(p)][:3]
     hint = f'; {" and ".join(inside)} would be' if inside else ''
     raise BagError(f'{path} is a folder, but not a recording: expected {_EXPECTED}{hint}')
+
+
+def _open_hdf5(path: Path, topic: str | None, encoding: str) -> EventSource:
+    """An HDF5 file, with what lies beside it if it is of a known data set."""
+    events = Hdf5Events(path)
+    if events.kind == 'mvsec':
+        files: MvsecFiles | M3edFiles = MvsecFiles(path)
+    elif events.kind == 'm3ed':
+        files = M3edFiles(path)
+    else:
+        return ArraySource(path, events, topic, encoding)
+    events.close()
+    return ArraySource(path, files.events, topic, encoding, files.series())

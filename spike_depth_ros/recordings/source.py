@@ -7,11 +7,12 @@ CDR messages of ROS 2 types, the same bytes that a live subscription delivers.
 from __future__ import annotations
 
 import abc
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import NamedTuple, Self
 
+from spike_depth_ros.events.codecs import MAX_SENSOR_PX
 from spike_depth_ros.events.wire import EVENT_TYPES
 
 EVENT_PACKET = 'event_camera_msgs/msg/EventPacket'
@@ -147,6 +148,47 @@ class Target(abc.ABC):
         except BaseException:
             self.abort()
             raise
+
+
+def visible(paths: Iterable[Path]) -> list[Path]:
+    """Paths by name, without the `._NAME` files that macOS leaves on foreign disks."""
+    return sorted(path for path in paths if not path.name.startswith('._'))
+
+
+def sensor_size(
+    path: Path,
+    stored: tuple[int, int] | None,
+    given: tuple[int, int] | None,
+    assumed: tuple[int, int] | None = None,
+) -> tuple[int, int]:
+    """The (height, width) of the sensor [px]: what the file says, else what the user says.
+
+    Args:
+        path: the recording, for the sentence of an error.
+        stored: the size that the file states, if it does.
+        given: the size that the user states (`--sensor`), if so.
+        assumed: the size that files of this kind usually have, if there is one.
+
+    Raises:
+        BagError: the two contradict each other, nobody states a size, or it is impossible.
+    """
+    if stored and given and stored != given:
+        raise BagError(
+            f'{path} is of a {stored[1]}x{stored[0]} sensor, but --sensor says '
+            f'{given[1]}x{given[0]}: leave --sensor out, or correct it'
+        )
+    size = stored or given or assumed
+    if size is None:
+        raise BagError(
+            f'{path} does not state the size of its sensor: give it with --sensor WIDTHxHEIGHT, '
+            'such as --sensor 640x480 (sensor:= of replay_node)'
+        )
+    if not all(1 <= n <= MAX_SENSOR_PX for n in size):
+        raise BagError(
+            f'{path}: the sensor is {size[1]}x{size[0]} px, expected 1 to {MAX_SENSOR_PX} each '
+            'way; is the header damaged?'
+        )
+    return size
 
 
 def choose_event_topic(

@@ -31,7 +31,7 @@ class DatasetEntry(NamedTuple):
             config: an instance of `self.config`.
 
         Raises:
-            DatasetError: something is missing or damaged; the sentence names it.
+            DatasetError, BagError: something is missing or damaged; the sentence names it.
             TypeError: `config` belongs to another data set.
         """
         if not isinstance(config, self.config):

@@ -1,0 +1,225 @@
+"""Recordings whose content is arrays, as the messages that a bag of them would hold."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Collection, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from spike_depth_ros.events.camera import Camera
+from spike_depth_ros.recordings.messages import (
+    CAMERA_INFO,
+    IMAGE,
+    TF,
+    camera_info_cdr,
+    image_cdr,
+    quaternion,
+    transform_cdr,
+)
+from spike_depth_ros.recordings.packets import Packetiser
+from spike_depth_ros.recordings.source import (
+    EVENT_PACKET,
+    EVENTS_TOPIC,
+    FRAME_ID,
+    EventSource,
+    RawMessage,
+    Topic,
+    choose_event_topic,
+)
+
+READ_EVENTS = 1 << 19
+INFO_PERIOD_NS = 100_000_000
+MOST_INFOS = 1 << 20
+
+RECTIFIED_FRAME_ID = 'event_camera_rectified_optical_frame'
+COLOUR_FRAME_ID = 'camera_rectified_optical_frame'
+WORLD_FRAME_ID = 'map'
+INFO_TOPIC = '/event_camera/camera_info'
+TRUTH_TOPIC = '/ground_truth/depth'
+TRUTH_INFO_TOPIC = '/ground_truth/camera_info'
+
+
+class EventArrays(Protocol):
+    """Events that can be read by index, such as those of an HDF5 file."""
+
+    path: Path
+    kind: str
+    count: int
+
+    @property
+    def geometry(self) -> tuple[int, int]:
+        """(height, width) of the sensor [px]."""
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        """Events [start, stop), (N,) `EVENT_DTYPE`."""
+
+    def time_ns(self, index: int) -> int:
+        """Time of one event."""
+
+    def first_at(self, t_ns: int) -> int:
+        """Index of the first event at or after a time."""
+
+    def close(self) -> None:
+        """Closes the file."""
+
+
+class Series(NamedTuple):
+    """Messages of one topic whose times are known and whose content is read when asked for."""
+
+    topic: str
+    type: str
+    stamps_ns: np.ndarray  # (N,) int64, ascending
+    pack: Callable[[int, int], memoryview]  # index, stamp -> CDR
+
+
+class ArraySource(EventSource):
+    """Events that are arrays, packed into EventPackets as they are read, and series beside them.
+
+    Args:
+        path: the recording, as the user named it.
+        events: its events.
+        topic: the topic of events that the user asks for, if any.
+        encoding: of the packets, 'evt3' or 'mono'.
+        series: what lies beside the events.
+
+    Raises:
+        BagError: no such topic.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        events: EventArrays,
+        topic: str | None = None,
+        encoding: str = 'evt3',
+        series: Sequence[Series] = (),
+    ) -> None:
+        self.path = path
+        self.events = events
+        self.kind = events.kind
+        self.geometry = events.geometry
+        self._encoding = encoding
+        self._series = series
+        self._done = 0
+        own = Topic(EVENTS_TOPIC, EVENT_PACKET, None)
+        self.topics = (own, *(Topic(s.topic, s.type, len(s.stamps_ns)) for s in series))
+        self.event_topic = choose_event_topic(self.topics, topic, path)
+        if events.count:
+            self.start_ns = events.time_ns(0)
+            self.end_ns = events.time_ns(events.count - 1)
+
+    def messages(
+        self,
+        topics: Collection[str] | None = None,
+        start_ns: int = 0,
+        duration_ns: int | None = None,
+    ) -> Iterator[RawMessage]:
+        """See `EventSource.messages`."""
+        begin_ns = (self.start_ns or 0) + start_ns
+        end_ns = None if duration_ns is None else begin_ns + duration_ns
+        streams = []
+        if topics is None or EVENTS_TOPIC in topics:
+            streams.append(self._packets(start_ns, duration_ns))
+        for series in self._series:
+            if topics is not None and series.topic in topics:
+                streams.append(_play(series, begin_ns if start_ns else None, end_ns))
+        return heapq.merge(*streams, key=lambda message: message.stamp_ns)
+
+    def slices(self, start_ns: int = 0, duration_ns: int | None = None) -> Iterator[np.ndarray]:
+        """The events themselves, a slice of the file at a time."""
+        begin_ns = (self.start_ns or 0) + start_ns
+        first = self.events.first_at(begin_ns) if start_ns else 0
+        last = self.events.count
+        if duration_ns is not None:
+            last = self.events.first_at(begin_ns + duration_ns)
+        for start in range(first, last, READ_EVENTS):
+            stop = min(start + READ_EVENTS, last)
+            self._done = stop
+            yield self.events.read(start, stop)
+
+    def progress(self) -> float:
+        """See `EventSource.progress`."""
+        return self._done / max(1, self.events.count)
+
+    def close(self) -> None:
+        """See `EventSource.close`."""
+        self.events.close()
+
+    def _packets(self, start_ns: int, duration_ns: int | None) -> Iterator[RawMessage]:
+        packetiser = Packetiser(*self.events.geometry, FRAME_ID, self._encoding)
+        for events in self.slices(start_ns, duration_ns):
+            for stamp_ns, cdr in packetiser.push(events):
+                yield RawMessage(EVENTS_TOPIC, EVENT_PACKET, stamp_ns, cdr)
+        for stamp_ns, cdr in packetiser.flush():
+            yield RawMessage(EVENTS_TOPIC, EVENT_PACKET, stamp_ns, cdr)
+
+
+def _play(series: Series, begin_ns: int | None, end_ns: int | None) -> Iterator[RawMessage]:
+    for index, stamp in enumerate(series.stamps_ns):
+        stamp_ns = int(stamp)
+        if begin_ns is not None and stamp_ns < begin_ns:
+            if series.topic != '/tf_static':
+                continue
+            stamp_ns = begin_ns  # a static transform also holds later
+        if end_ns is not None and stamp_ns >= end_ns:
+            return
+        yield RawMessage(series.topic, series.type, stamp_ns, series.pack(index, stamp_ns))
+
+
+def image_series(
+    topic: str, frame_id: str, stamps_ns: np.ndarray, read: Callable[[int], np.ndarray]
+) -> Series:
+    """Images, or depth in metres; `read` gives the one of an index."""
+    return Series(
+        topic,
+        IMAGE,
+        stamps_ns,
+        lambda index, stamp_ns: image_cdr(stamp_ns, frame_id, read(index)),
+    )
+
+
+def info_series(topic: str, frame_id: str, stamps_ns: np.ndarray, camera: Camera) -> Series:
+    """A calibration, once per stamp."""
+    return Series(
+        topic,
+        CAMERA_INFO,
+        stamps_ns,
+        lambda index, stamp_ns: camera_info_cdr(stamp_ns, frame_id, camera),
+    )
+
+
+def info_ticks(events: EventArrays) -> np.ndarray:
+    """(N,) times [ns] at which the calibration of the events is repeated: ten a second."""
+    if not events.count:
+        return np.zeros(1, np.int64)
+    start_ns, end_ns = events.time_ns(0), events.time_ns(events.count - 1)
+    count = min(max(1, (end_ns - start_ns) // INFO_PERIOD_NS), MOST_INFOS)
+    return start_ns + INFO_PERIOD_NS * np.arange(count)
+
+
+def pose_series(stamps_ns: np.ndarray, read: Callable[[int], np.ndarray]) -> Series:
+    """Poses of the event camera; `read` gives a (4, 4) that takes its points to the world."""
+
+    def pack(index: int, stamp_ns: int) -> memoryview:
+        pose = read(index)
+        q = quaternion(pose[:3, :3])
+        return transform_cdr(stamp_ns, WORLD_FRAME_ID, FRAME_ID, pose[:3, 3], q)
+
+    return Series('/tf', TF, stamps_ns, pack)
+
+
+def static_series(
+    events: EventArrays, child: str, rotation: np.ndarray, origin_m: np.ndarray
+) -> Series:
+    """Where a frame is in that of the events, once: (3, 3) rotation and (3,) origin."""
+    start_ns = events.time_ns(0) if events.count else 0
+    q = quaternion(rotation)
+    return Series(
+        '/tf_static',
+        TF,
+        np.array([start_ns]),
+        lambda index, stamp_ns: transform_cdr(stamp_ns, FRAME_ID, child, origin_m, q),
+    )

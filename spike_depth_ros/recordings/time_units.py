@@ -1,0 +1,72 @@
+"""The unit of the times of a file that does not state it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from spike_depth_ros.recordings.source import BagError
+
+UNITS_NS = {'s': 1_000_000_000, 'ms': 1_000_000, 'us': 1_000, 'ns': 1}
+
+YEAR_2001_S = 1e9
+MOST_RATE_HZ = 3e9
+"""No sensor sends more events per second."""
+USUAL_RATE_HZ = 2e4
+"""A recording with fewer events per second than this may be one in a finer unit."""
+LEAST_RATE_HZ = 1.0
+
+
+def find_time_unit(path: Path, sample: np.ndarray, count: int, last: np.ndarray) -> int:
+    """Nanoseconds of one unit of some times.
+
+    Times since 1970 show their unit by their size. Fractions are seconds, or milliseconds if all
+    are multiples of 1/1000. Whole numbers that are all multiples of 1000 are nanoseconds of a
+    camera that counts microseconds. Others are microseconds, unless so few events per second
+    would follow that nanoseconds are as likely.
+
+    Args:
+        path: the file, for the sentence of an error.
+        sample: (N,) the first times, as stored.
+        count: number of events in the file.
+        last: (1,) the last time.
+
+    Raises:
+        BagError: several units are possible; the sentence says how to state one.
+    """
+    first, end = float(sample[0]), float(last[0])
+    whole = sample.dtype.kind != 'f' or bool(np.array_equal(sample, np.rint(sample)))
+    for name in ('s', 'ms', 'us', 'ns'):
+        since_1970 = YEAR_2001_S <= first * UNITS_NS[name] / 1e9 < 4 * YEAR_2001_S
+        if since_1970 and (name in ('us', 'ns') or not whole):
+            return UNITS_NS[name]
+    rates_hz = {
+        name: count / (end - first) * 1e9 / unit_ns if end > first else np.inf
+        for name, unit_ns in UNITS_NS.items()
+    }
+    possible = [n for n in UNITS_NS if LEAST_RATE_HZ <= rates_hz[n] <= MOST_RATE_HZ]
+    if whole:
+        likely = _of_whole_numbers(sample, rates_hz)
+    else:
+        thousandths = bool(np.allclose(sample * 1e3, np.rint(sample * 1e3), rtol=0, atol=1e-4))
+        likely = ['ms'] if thousandths else ['s']
+        if rates_hz[likely[0]] < USUAL_RATE_HZ and thousandths:
+            likely = ['ms', 'us']
+    likely = [name for name in likely if name in possible]
+    if count < 2 and whole:
+        return UNITS_NS['us']
+    if len(likely) != 1:
+        raise BagError(
+            f'{path}: the times {sample[0]} to {last[0]} of {count} events may be in '
+            f'{likely or possible or list(UNITS_NS)}: state the unit with --time-unit, one of '
+            f'{list(UNITS_NS)}'
+        )
+    return UNITS_NS[likely[0]]
+
+
+def _of_whole_numbers(sample: np.ndarray, rates_hz: dict[str, float]) -> list[str]:
+    steps = np.unique(sample)
+    if len(steps) > 8 and not (steps.astype(np.int64) % 1000).any():
+        return ['ns']
+    return ['us'] if rates_hz['us'] >= USUAL_RATE_HZ else ['us', 'ns']
