@@ -39,18 +39,21 @@ class Evt3Oracle(Oracle):
     def __init__(self, *size):
         super().__init__(*size)
         self.low = self.high = self.row = self.base = 0
-        self.has_high = self.has_time = self.has_row = False
+        self.has_high = self.has_time = self.has_row = self.is_other = False
 
     def feed(self, payload):
         for word in np.frombuffer(payload, '<u2', len(payload) // 2).tolist():
             code, value = word >> 12, word & 0xFFF
-            if code == 0:
-                self.row, self.has_row = value & 0x7FF, True
+            if code in (0, 1):
+                self.row = value & 0x7FF
+                self.is_other, self.has_row = code == 1, self.has_row or code == 0
             elif code == 6:
                 self.low = value
                 self.has_time = self.has_time or self.has_high
             elif code == 8:
-                self.wraps += self.high - value > 10
+                back = (self.high - value) % 4096 <= 10
+                self.wraps += value < self.high and not back
+                self.wraps -= value > self.high and back and self.wraps > 0
                 self.high, self.has_high = value, True
             elif code == 2:
                 self.mask(1, value)
@@ -74,7 +77,9 @@ class Evt3Oracle(Oracle):
     def mask(self, mask, base):
         for k in range(12):
             if mask >> k & 1:
-                if self.has_time and self.has_row:
+                if self.is_other:
+                    self.invalid += 1
+                elif self.has_time and self.has_row:
                     self.put(self.t_ns, (base & 0x7FF) + k, self.row, base >> 11)
                 else:
                     self.before_time += 1
@@ -97,6 +102,7 @@ class Evt2Oracle(Oracle):
             if code == 8:
                 high = head & 0xFFFFFFF
                 self.wraps += self.high - high > 2**27
+                self.wraps -= high - self.high >= 2**27 and self.wraps > 0
                 self.high, self.has_time = high, True
             elif code in (0, 1, 10) and not self.has_time:
                 self.before_time += 1 if code == 10 else mask.bit_count()
@@ -114,6 +120,39 @@ class Evt21Oracle(Evt2Oracle):
     bytes_per_word = 8
 
 
+class Evt4Oracle(Oracle):
+    def __init__(self, *size):
+        super().__init__(*size)
+        self.high, self.has_time, self.vector = 0, False, None
+
+    def feed(self, payload):
+        for word in np.frombuffer(payload, '<u4', len(payload) // 4).tolist():
+            code, low, x, y = word >> 28, word >> 22 & 63, word >> 11 & 0x7FF, word & 0x7FF
+            t_ns = (self.wraps * 2**34 + self.high * 64 + low) * 1000
+            if self.vector is not None:
+                (t_ns, x, y, p), self.vector = self.vector, None
+                for k in range(32):
+                    if word >> k & 1 and self.has_time:
+                        self.put(t_ns, x + k, y, p)
+                    elif word >> k & 1:
+                        self.before_time += 1
+            elif code in (12, 13):
+                self.vector = (t_ns, x, y, code - 12)
+            elif code == 14:
+                high = word & 0xFFFFFFF
+                self.wraps += self.high - high > 2**27
+                self.wraps -= high - self.high >= 2**27 and self.wraps > 0
+                self.high, self.has_time = high, True
+            elif code in (9, 10, 11) and not self.has_time:
+                self.before_time += 1
+            elif code == 9:
+                self.triggers.append((t_ns, word >> 8 & 31, word & 1))
+            elif code in (10, 11):
+                self.put(t_ns, x, y, code - 10)
+            elif code not in (6, 7, 15):
+                self.unknown += 1
+
+
 class MonoOracle(Oracle):
     def feed(self, payload):
         for word in np.frombuffer(payload, '<u8', len(payload) // 8).tolist():
@@ -129,13 +168,17 @@ class TriggerOracle(Oracle):
 
 class LibcaerOracle(Oracle):
     def feed(self, payload):
-        before_us, epoch_us = -(2**31), 0
+        before_us, epoch_us = None, 0
         words = np.frombuffer(payload, '<i4', len(payload) // 8 * 2).tolist()
         for data, t_us in zip(words[::2], words[1::2], strict=True):
             data &= 0xFFFFFFFF
-            if t_us < before_us:
+            step_us = 0 if before_us is None else t_us - before_us
+            if step_us < -(2**30):
                 epoch_us += 2**31
                 self.wraps += 1
+            if step_us >= 2**30 and epoch_us:
+                epoch_us -= 2**31
+                self.wraps -= 1
             before_us = t_us
             if data & 1:
                 t_ns = BASE_NS + (epoch_us + t_us) * 1000
@@ -185,6 +228,7 @@ ORACLES = {
     'evt3': Evt3Oracle,
     'evt2': Evt2Oracle,
     'evt21': Evt21Oracle,
+    'evt4': Evt4Oracle,
     'mono': MonoOracle,
     'trigger': TriggerOracle,
     'libcaer': LibcaerOracle,
@@ -196,7 +240,7 @@ ORACLES = {
 def leftover(name, size):
     if name == 'event_array':
         return size - (16 * ((size + 3) // 16) - 3) if size >= 13 else size
-    return size % {'evt3': 2, 'libcaer_cmp': 2, 'evt2': 4}.get(name, 8)
+    return size % {'evt3': 2, 'libcaer_cmp': 2, 'evt2': 4, 'evt4': 4}.get(name, 8)
 
 
 def check_against_oracle(name, payloads, height=HEIGHT, width=WIDTH):
@@ -264,6 +308,7 @@ PAYLOADS = {
     'evt3': words(16, range(16), small_or_any(12)),
     'evt2': words(32, (0, 1, 8, 10, 14, 3), EVT2_VALUES | small_or_any(28)),
     'evt21': words(64, (0, 1, 8, 10, 15, 3), EVT21_VALUES | small_or_any(60)),
+    'evt4': words(32, (6, 7, 9, 10, 11, 12, 13, 14, 15, 3), EVT2_VALUES | small_or_any(28)),
     'mono': u64s(MONO),
     'trigger': u64s(MONO),
     'libcaer': u64s(LIBCAER),
@@ -362,6 +407,130 @@ def test_evt3_low_steps_back_without_wrap_and_high_wraps():
     assert decoder.counts.wraps == 1
     assert decoder.counts.backward_steps == 2
     assert decoder.counts.max_backward_ns == 5 * 4096 * 1000
+
+
+def evt3_words(*pairs):
+    return b''.join((code << 12 | value).to_bytes(2, 'little') for code, value in pairs)
+
+
+@pytest.mark.parametrize('fillers', [0, 5000])  # in one block with the wraps, and in others
+def test_evt3_steps_back_over_a_wrap(fillers):
+    decoder = CODECS['evt3'](40, 60)
+    highs = [4095, 0, 4095, 0, 5, 4090, 1]
+    pairs = [(0, 3)]
+    for high in highs:
+        pairs += [(8, high), (6, 7), (2, 1), *[(7, 0)] * fillers]
+    t_us = [t // 1000 for t in decoder.decode(evt3_words(*pairs)).events['t_ns'].tolist()]
+    slots = [4095, 4096, 4095, 4096, 4101, 4101 + 4085, 2 * 4096 + 1]
+    assert t_us == [slot * 4096 + 7 for slot in slots]
+    assert decoder.counts.wraps == 2
+
+
+def test_evt3_steps_back_over_a_wrap_by_ten_slots_at_most():
+    decoder = CODECS['evt3'](40, 60)
+    pairs = [(0, 3)]
+    for high in (4095, 5, 4091, 4, 4089):  # ahead, back by 10, ahead by 9, ahead by 4085
+        pairs += [(8, high), (6, 0), (2, 1)]
+    slots = [t // 4_096_000 for t in decoder.decode(evt3_words(*pairs)).events['t_ns'].tolist()]
+    assert slots == [4095, 4101, 4091, 4100, 4096 + 4089]
+
+
+def test_evt3_rows_of_another_kind_hold_no_contrast_events():
+    decoder = CODECS['evt3'](40, 60)
+    pairs = [(8, 1), (6, 0), (0, 3), (2, 1), (1, 4), (2, 2), (3, 0), (4, 0b101), (0, 5), (2, 6)]
+    events = decoder.decode(evt3_words(*pairs)).events
+    assert events[['x', 'y']].tolist() == [(1, 3), (6, 5)]
+    assert (decoder.counts.invalid, decoder.counts.before_time) == (3, 0)
+    decoder.decode(evt3_words((1, 4)))
+    assert len(decoder.decode(evt3_words((2, 6), (8, 1))).events) == 0
+    assert len(decoder.decode(evt3_words((0, 7), (2, 6))).events) == 1
+
+
+def test_evt4_by_hand():
+    """The layout of OpenEB's evt4_event_types.h, bit by bit; masks may look like any word."""
+    golden = b''.join(
+        word.to_bytes(4, 'little')
+        for word in (
+            0xE0000003,  # time high 3: 192 us
+            0xA0401802,  # off, time low 1, x 3, y 2
+            0xB0802805,  # on, time low 2, x 5, y 5
+            0xFFFFFFFF,  # padding
+            0xC0001007,  # vector off, time low 0, x 2, y 7
+            0xE0000001,  # its mask: bits 0, 29, 30, 31
+            0x90C00501,  # trigger, time low 3, channel 5, rising
+            0xD0C00009,  # vector on, time low 3, x 0, y 9
+        )
+    )
+    decoder = CODECS['evt4'](40, 60)
+    events, triggers = decoder.decode(golden)
+    assert events.tolist() == [
+        (193_000, 3, 2, 0),
+        (194_000, 5, 5, 1),
+        *[(192_000, x, 7, 0) for x in (2, 31, 32, 33)],
+    ]
+    assert triggers.tolist() == [(195_000, 5, 1)]
+    events = decoder.decode((0x80000002).to_bytes(4, 'little')).events  # the mask comes later
+    assert events.tolist() == [(195_000, 1, 9, 1), (195_000, 31, 9, 1)]
+    assert decoder.counts.unknown_codes == 0
+
+
+def evt4_of(events, vectors):
+    """Encodes events one by one, or as vectors of up to 32 of a row."""
+    found, high, i = [], None, 0
+    while i < len(events):
+        t_ns, x, y, p = events[i]
+        t_us, mask, run = t_ns // 1000, 1, i + 1
+        if t_us >> 6 != high:
+            high = t_us >> 6
+            found.append(14 << 28 | high % 2**28)
+        while vectors and run < len(events):
+            t2, x2, y2, p2 = events[run]
+            if (t2 // 1000, y2, p2) != (t_us, y, p) or not x + mask.bit_length() <= x2 < x + 32:
+                break
+            mask |= 1 << (x2 - x)
+            run += 1
+        word = (t_us & 63) << 22 | x << 11 | y
+        found += [10 + p << 28 | word] if run == i + 1 else [12 + p << 28 | word, mask]
+        i = run
+    return np.array(found, '<u4').tobytes()
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 99),
+    vectors=st.booleans(),
+    start_us=st.sampled_from([0, 10**6, 2**34 - 40]),  # the last wraps on its way
+    cuts=st.lists(st.integers(0, 100), max_size=4),
+)
+def test_evt4_round_trip(seed, vectors, start_us, cuts):
+    rng = np.random.default_rng(seed)
+    t_us = start_us + np.cumsum(rng.integers(0, 30, 60)).repeat(3)
+    x, y = np.sort(rng.integers(0, 60, (60, 3))).reshape(-1), rng.integers(0, 40, 60).repeat(3)
+    events = list(zip((t_us * 1000).tolist(), x.tolist(), y.tolist(),
+                      rng.integers(0, 2, 60).repeat(3).tolist(), strict=True))  # fmt: skip
+    payload, decoder = evt4_of(events, vectors), CODECS['evt4'](40, 60)
+    edges = [0, *sorted(4 * min(cut, len(payload) // 4) for cut in cuts), len(payload)]
+    parts = [decoder.decode(payload[a:b]).events for a, b in itertools.pairwise(edges)]
+    assert [event for part in parts for event in part.tolist()] == events
+    assert decoder.counts.wraps == (start_us > 2**33)
+
+
+def test_evt4_forgets_a_vector_whose_mask_was_lost():
+    decoder = CODECS['evt4'](40, 60)
+    words = np.array([0xE0000001, 0xC0001007], '<u4')
+    assert len(decoder.decode(words.tobytes()).events) == 0
+    decoder.resync()
+    events = decoder.decode(np.array([0xE0000002, 0xA0000000], '<u4').tobytes()).events
+    assert events.tolist() == [(128_000, 0, 0, 0)]
+
+
+def test_libcaer_times_wrap_only_if_they_fall_far():
+    t_us = [5_000, 4_000, 2**31 - 1, 3, 2**31 - 2, 4]
+    pairs = np.array([[1, t] for t in t_us], '<u4')
+    events = CODECS['libcaer'](40, 60).decode(pairs.tobytes()).events
+    # the first rise is as far, but there was no wrap yet to step back over
+    wanted = [5_000, 4_000, 2**31 - 1, 2**31 + 3, 2**31 - 2, 2**31 + 4]
+    assert (events['t_ns'] // 1000).tolist() == wanted
 
 
 def test_lucid_padding_is_counted_not_fatal():

@@ -179,7 +179,11 @@ class _SlotClock:
         high_us <<= form.high_to_us
         previous = np.concatenate([[high_us[0] if self._high_us is None else self._high_us],
                                    high_us[:-1]])  # fmt: skip
-        epochs = self._epoch_us + np.cumsum(previous - high_us > form.wrap_fall_us) * form.wrap_us
+        rise_us = high_us - previous
+        wraps = np.where(rise_us < -form.wrap_fall_us, form.wrap_us, 0)
+        wraps[rise_us >= form.wrap_us - form.wrap_fall_us] = -form.wrap_us  # a step back over one
+        epochs = self._epoch_us + np.cumsum(wraps)
+        epochs -= np.minimum(np.minimum.accumulate(epochs), 0)  # but not to before the first
         before = self._slot() if self._high_us is not None else (epochs[0] + high_us[0]) & ~0xFFF
         slots = np.full(len(words), before, np.int64)
         counts = np.diff(np.append(at, len(words)))

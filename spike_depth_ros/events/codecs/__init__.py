@@ -21,7 +21,7 @@ from spike_depth_ros.events.arrays import (
     empty_triggers,
     read_only,
 )
-from spike_depth_ros.events.codecs import evt2, evt3, plain
+from spike_depth_ros.events.codecs import evt2, evt3, evt4, plain
 from spike_depth_ros.events.codecs.encoders import (
     EncodeError,
     encode_event_array,
@@ -89,6 +89,7 @@ ENCODINGS: dict[str, Encoding] = {
     'evt3': Encoding(6, evt3.bound, evt3.decode),
     'evt2': Encoding(1, plain.bound(4), evt2.evt2),
     'evt21': Encoding(4, evt2.evt21_bound, evt2.evt21),
+    'evt4': Encoding(8, evt4.bound, evt4.decode),
     'mono': Encoding(1, plain.bound(8), plain.mono),
     'trigger': Encoding(1, plain.bound(8), plain.trigger),
     'libcaer': Encoding(1, plain.bound(8), plain.libcaer),

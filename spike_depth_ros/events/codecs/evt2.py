@@ -38,17 +38,24 @@ from spike_depth_ros.events.compiled import compiled
 CD_OFF, CD_ON, EVT2_TIME_HIGH, EVT2_TRIGGER, EVT2_OTHERS, EVT2_CONTINUED = 0, 1, 8, 10, 14, 15
 HAS_TIME = 1
 HIGH_SPAN = 1 << 28
-"""TIME_HIGH of evt2 and evt21 has 28 bits: it wraps after 2^34 us, or 4.8 h."""
+"""TIME_HIGH has 28 bits: it wraps after 2^34 us, or 4.8 h."""
 
 
 @compiled(_nrt=False)
-def _take_high(high, memory):
-    """Takes a 28-bit TIME_HIGH: a fall by more than half the span is a wrap."""
-    if memory[CLOCK] - high > HIGH_SPAN // 2:
+def take_high(high, memory):
+    """Takes a 28-bit TIME_HIGH and returns the time [us].
+
+    A fall by more than half the span is a wrap, a rise by half or more a step back over one.
+    """
+    step = high - memory[CLOCK]
+    if step < -(HIGH_SPAN // 2):
         memory[EPOCH_US] += HIGH_SPAN << 6
         memory[WRAPS] += 1
+    elif step >= HIGH_SPAN // 2 and memory[EPOCH_US] > 0:
+        memory[EPOCH_US] -= HIGH_SPAN << 6
+        memory[WRAPS] -= 1
     memory[CLOCK] = high
-    memory[SYNC] = HAS_TIME
+    memory[SYNC] |= HAS_TIME
     return memory[EPOCH_US] + (high << 6)
 
 
@@ -67,7 +74,7 @@ def evt2(payload, time_base_ns, events, triggers, memory):
         word = np.int64(words[i])
         code = word >> 28
         if code == EVT2_TIME_HIGH:
-            high_us = _take_high(word & 0xFFFFFFF, memory)
+            high_us = take_high(word & 0xFFFFFFF, memory)
             continue
         if code != CD_OFF and code != CD_ON and code != EVT2_TRIGGER:
             memory[UNKNOWN_CODES] += np.int64(code != EVT2_OTHERS and code != EVT2_CONTINUED)
@@ -128,7 +135,7 @@ def evt21(payload, time_base_ns, events, triggers, memory):
         head = np.int64(words[i] >> np.uint64(32))
         code = head >> 28
         if code == EVT2_TIME_HIGH:
-            high_us = _take_high(head & 0xFFFFFFF, memory)
+            high_us = take_high(head & 0xFFFFFFF, memory)
             continue
         if code != CD_OFF and code != CD_ON and code != EVT2_TRIGGER:
             memory[UNKNOWN_CODES] += np.int64(code != EVT2_OTHERS and code != EVT2_CONTINUED)

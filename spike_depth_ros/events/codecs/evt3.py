@@ -9,8 +9,8 @@ decoded in loops without such branches: `_gather` folds every word into one 64-b
 clock, vector base) by table and keeps the register only after words that emit something;
 `_prepare` computes what they emit, in vector instructions; `_write` makes records of it. Blocks
 without vector words have loops of their own that do less, in `evt3_singles`. Blocks in which the
-clock may have wrapped, and the words before the stream is in sync, take `_walk`: one word after
-the other.
+clock may have wrapped or with rows of other events, and words before the stream is in sync, take
+`_walk`: one word after the other.
 """
 
 # mypy: no-check-untyped-defs
@@ -30,7 +30,9 @@ from spike_depth_ros.events.codecs.evt3_words import (
     EXT_TRIGGER,
     GLITCH,
     HIGH_AT,
+    HIGH_SPAN,
     LOW_AT,
+    OTHER_Y,
     ROW_AT,
     TIME_HIGH,
     TIME_LOW,
@@ -41,6 +43,7 @@ from spike_depth_ros.events.codecs.evt3_words import (
     WORD_AT,
     by_code,
     put_trigger_word,
+    wraps_between,
 )
 from spike_depth_ros.events.codecs.memory import (
     BEFORE_TIME,
@@ -50,6 +53,7 @@ from spike_depth_ros.events.codecs.memory import (
     EVENT_WRITTEN,
     EVENTS,
     HEIGHT,
+    INVALID,
     LAST_NS,
     MASKS,
     ON,
@@ -78,17 +82,18 @@ from spike_depth_ros.events.compiled import compiled
 
 NONE, ONE, EIGHT, TWELVE, UNKNOWN_16 = (np.uint16(n) for n in (0, 1, 8, 12, UNKNOWN))
 ODD = int(np.iinfo(np.int64).min)
-"""Marks a pixel when something else than events on the sensor may come of a word."""
-HEAD_X, HEAD_BASE, HEAD_12, HEAD_8, HEAD_TRIGGER, HEAD_HIGH = (
+"""Marks a pixel whose word may give something else than events on the sensor."""
+HEAD_OTHER, HEAD_X, HEAD_BASE, HEAD_12, HEAD_8, HEAD_TRIGGER, HEAD_HIGH = (
     np.uint16(code << 12)
-    for code in (ADDR_X, VECT_BASE_X, VECT_12, VECT_8, EXT_TRIGGER, TIME_HIGH)
+    for code in (OTHER_Y, ADDR_X, VECT_BASE_X, VECT_12, VECT_8, EXT_TRIGGER, TIME_HIGH)
 )
 LAST_HIGH = np.uint16(TIME_HIGH << 12 | 0xFFF)
 COUNT_BLOCK = 4096
 """Words whose most events, 12 each, still fit 16 bits."""
 
-HAS_HIGH, HAS_TIME, HAS_ROW = 1, 2, 4
+HAS_HIGH, HAS_TIME, HAS_ROW, IS_OTHER = 1, 2, 4, 8
 IN_SYNC = HAS_HIGH | HAS_TIME | HAS_ROW
+"""IS_OTHER: the present row is not of contrast events."""
 
 FIELD = by_code(
     {
@@ -159,9 +164,10 @@ def decode(payload, time_base_ns, events, triggers, memory):
     words = payload[: payload.shape[0] // 2 * 2].view(np.uint16)
     i, size = 0, words.shape[0]
     event_start, trigger_start = memory[EVENT_END], memory[TRIGGER_END]
-    if memory[SYNC] != IN_SYNC:
-        i = _walk(words, 0, size, True, height, width, events, triggers, memory)
     while i < size:
+        if memory[SYNC] != IN_SYNC:
+            i = _walk(words, i, size, True, height, width, events, triggers, memory)
+            continue
         stop = min(i + SCRATCH_SIZE, size)
         is_calm, has_vectors = _survey(words[i:stop], memory)
         if not is_calm:
@@ -181,11 +187,12 @@ def decode(payload, time_base_ns, events, triggers, memory):
 
 @compiled(_nrt=False)
 def _survey(words, memory):
-    """Whether no TIME_HIGH in the block can be a wrap, and whether vectors or bases are there.
+    """Returns whether a block is calm, and whether it holds vectors or bases.
 
-    Counts unknown codes if there is no wrap.
+    It is calm if no TIME_HIGH in it can cross a wrap, and if all rows are of contrast events. Then
+    its unknown codes are counted.
     """
-    lowest, highest, unknown, vectors = LAST_HIGH, NONE, NONE, NONE
+    lowest, highest, unknown, vectors, others = LAST_HIGH, NONE, NONE, NONE, NONE
     for i in range(words.shape[0]):
         word = words[i]
         head = word & np.uint16(0xF000)
@@ -193,10 +200,12 @@ def _survey(words, memory):
         lowest = min(lowest, word if is_high else LAST_HIGH)
         highest = max(highest, word if is_high else NONE)
         unknown = np.uint16(unknown + (UNKNOWN_16 >> (word >> TWELVE) & ONE))
+        others = max(others, ONE if head == HEAD_OTHER else NONE)
         vectors = max(vectors, ONE if HEAD_BASE <= head <= HEAD_8 else NONE)
-    before = (memory[CLOCK] >> HIGH_AT) & 0xFFF
-    fall = max(np.int64(highest) & 0xFFF, before) - (np.int64(lowest) & 0xFFF)
-    is_calm = highest == 0 or fall <= GLITCH
+    before, high = (memory[CLOCK] >> HIGH_AT) & 0xFFF, np.int64(highest) & 0xFFF
+    fall = max(high, before) - (np.int64(lowest) & 0xFFF)
+    keeps_epoch = highest == 0 or (fall <= GLITCH and high - before < HIGH_SPAN - GLITCH)
+    is_calm = keeps_epoch and others == 0
     if is_calm:
         memory[UNKNOWN_CODES] += np.int64(unknown)
     return is_calm, vectors != 0
@@ -318,14 +327,17 @@ def _walk(words, i, stop, until_sync, height, width, events, triggers, memory):
         if UNKNOWN >> code & 1:
             memory[UNKNOWN_CODES] += 1
         if code == TIME_HIGH:
-            if ((register >> HIGH_AT) & 0xFFF) - (word & 0xFFF) > GLITCH:
-                memory[EPOCH_US] += 1 << 24
-                memory[WRAPS] += 1
+            wraps = wraps_between((register >> HIGH_AT) & 0xFFF, word & 0xFFF)
+            if wraps > 0 or memory[EPOCH_US] > 0:
+                memory[EPOCH_US] += wraps << 24
+                memory[WRAPS] += wraps
             memory[SYNC] |= HAS_HIGH
         elif code == TIME_LOW and memory[SYNC] & HAS_HIGH:
             memory[SYNC] |= HAS_TIME
         elif code == ADDR_Y:
-            memory[SYNC] |= HAS_ROW
+            memory[SYNC] = (memory[SYNC] | HAS_ROW) & ~IS_OTHER
+        elif code == OTHER_Y:
+            memory[SYNC] |= IS_OTHER
         base = register >> BASE_AT
         register = _fold(register, word, code)
         if not EMITS[code]:
@@ -341,7 +353,8 @@ def _walk(words, i, stop, until_sync, height, width, events, triggers, memory):
         base, mask = (word, 1) if code == ADDR_X else (base, mask)
         x, p = base & 0x7FF, (base >> 11) & 1
         if memory[SYNC] != IN_SYNC:
-            memory[BEFORE_TIME] += BIT_COUNT[mask & 0x3F] + BIT_COUNT[mask >> 6]
+            reason = INVALID if memory[SYNC] & IS_OTHER else BEFORE_TIME
+            memory[reason] += BIT_COUNT[mask & 0x3F] + BIT_COUNT[mask >> 6]
             continue
         n = _put_bits(events, n, t_ns, x, register & 0x7FF, p, mask, height, width, memory)
     memory[CLOCK], memory[EVENT_END] = register, n

@@ -10,15 +10,15 @@ import numpy as np
 from spike_depth_ros.events.codecs.memory import put_trigger
 from spike_depth_ros.events.compiled import compiled
 
-ADDR_Y, ADDR_X, VECT_BASE_X, VECT_12, VECT_8, TIME_LOW, CONTINUED_4, TIME_HIGH = (
-    0, 2, 3, 4, 5, 6, 7, 8,
-)  # fmt: skip
+ADDR_Y, OTHER_Y, ADDR_X, VECT_BASE_X, VECT_12, VECT_8, TIME_LOW, CONTINUED_4, TIME_HIGH = range(9)
 EXT_TRIGGER, OTHERS, CONTINUED_12 = 10, 14, 15
-UNKNOWN = 0b0011_1010_0000_0010
+UNKNOWN = 0b0011_1010_0000_0000
 """Bit k is set if code k is not defined."""
 
+HIGH_SPAN = 1 << 12
+"""TIME_HIGH has 12 bits: it wraps after 2^24 us, or 16.8 s."""
 GLITCH = 10
-"""A TIME_HIGH that falls by more than this has wrapped; a smaller fall is a glitch."""
+"""TIME_HIGH steps back by at most this much; all other changes, modulo its span, are ahead."""
 
 ROW_AT, LOW_AT, HIGH_AT, WORD_AT, BASE_AT = 0, 12, 24, 36, 52
 """Fields of the register: row, time low and high, last emitting word, vector base. The base has
@@ -32,6 +32,13 @@ def by_code(entries: dict[int, int]) -> np.ndarray:
 
 EMITTING = (ADDR_X, VECT_12, VECT_8, EXT_TRIGGER)
 EMITS = by_code(dict.fromkeys(EMITTING, 1))
+
+
+@compiled(_nrt=False)
+def wraps_between(before, high):
+    """How often the clock wrapped from one TIME_HIGH to the next: -1 back, 0, or 1 ahead."""
+    is_back = (before - high) % HIGH_SPAN <= GLITCH
+    return np.int64(high < before and not is_back) - np.int64(high > before and is_back)
 
 
 @compiled(_nrt=False)

@@ -28,11 +28,12 @@ class DecodeCounts:
         triggers: external triggers decoded.
         out_of_bounds: events dropped because they lie off the sensor.
         before_time: events and triggers dropped because no time (evt3: or no row) was known yet.
-        invalid: events that the sensor itself marked invalid; dropped.
+        invalid: events that the sensor itself marked invalid, or (evt3) that are in a row of
+            another kind than contrast events; dropped.
         unknown_codes: words of a kind that the encoding does not define; skipped.
         truncated_bytes: bytes at the end of payloads that do not fill a word; skipped.
         oversized: payloads refused because they would expand beyond `MAX_EVENTS`.
-        wraps: times that the sensor clock ran over and started again.
+        wraps: times that the sensor clock ran over and started again, less steps back over that.
         backward_steps: events earlier than the event before them.
         max_backward_ns: the largest such step.
     """
@@ -64,7 +65,8 @@ CLOCK = TOTALS + 3  # the state that words change, packed as the format likes it
 EVENT_END = TOTALS + 4  # where in the arrays given to a kernel it goes on writing
 TRIGGER_END = TOTALS + 5
 HEIGHT, WIDTH = TOTALS + 6, TOTALS + 7  # of the sensor [px]
-SCRATCH = TOTALS + 8  # and from here on, room that keeps nothing between packets
+VECTOR = TOTALS + 8  # a word that the next one completes
+SCRATCH = TOTALS + 9  # and from here on, room that keeps nothing between packets
 SCRATCH_SIZE = 3072  # words in a block: most messages of a VGA camera are one
 TIMES = SCRATCH + SCRATCH_SIZE
 PIXELS = TIMES + SCRATCH_SIZE

@@ -85,25 +85,32 @@ def trigger(payload, time_base_ns, events, triggers, memory):
     return end_packet(memory, memory[EVENT_END], end, 0, 0, memory[LAST_NS])
 
 
+LIBCAER_SPAN_US = 1 << 31
+
+
 @compiled(_nrt=False)
 def libcaer(payload, time_base_ns, events, triggers, memory):
     """Decodes pairs of u32: bit 0 valid, 1 polarity, 2-16 y, 17-31 x; then i32 us.
 
-    t = base + us * 1000. Time never falls inside a packet, so a fall there is the 31-bit clock
-    running over.
+    t = base + us * 1000. The clock has 31 bits: a fall by more than half of that inside a packet
+    is a wrap, a rise by half or more a step back over one.
     """
     height, width = memory[HEIGHT], memory[WIDTH]
     events = events.view(EVENT_WRITTEN)
     words = payload[: payload.shape[0] // 8 * 8].view(np.uint64)
     memory[TRUNCATED_BYTES] += payload.shape[0] % 8
-    last_ns, epoch_us, before_us = memory[LAST_NS], 0, np.int64(-(1 << 31))
+    last_ns, epoch_us, before_us = memory[LAST_NS], 0, np.int64(0)
     n, on, out = memory[EVENT_END], 0, 0
     for i in range(words.shape[0]):
         data = np.int64(words[i] & np.uint64(0xFFFFFFFF))
         t_us = np.int64(np.int32(np.uint32(words[i] >> np.uint64(32))))
-        if t_us < before_us:
-            epoch_us += 1 << 31
+        step_us = t_us - before_us if i else 0
+        if step_us < -LIBCAER_SPAN_US // 2:
+            epoch_us += LIBCAER_SPAN_US
             memory[WRAPS] += 1
+        elif step_us >= LIBCAER_SPAN_US // 2 and epoch_us > 0:
+            epoch_us -= LIBCAER_SPAN_US
+            memory[WRAPS] -= 1
         before_us = t_us
         x, y, p = data >> 17, (data >> 2) & 0x7FFF, (data >> 1) & 1
         if not data & 1:
