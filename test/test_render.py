@@ -105,6 +105,21 @@ def test_depth_of_a_slanted_box():
     np.testing.assert_allclose(depth[clear], truth[clear], rtol=1e-5)
 
 
+@pytest.mark.parametrize('top', [0.0, 0.3])
+def test_a_flat_cone_is_whole_from_above(top):
+    """Seen more steeply than its flanks: r = 2 at z = 0, 2 `top` at z = 1, from z = 5."""
+    cone = (geo.CONE, (0, 0, 0.5), (2.0, 2.0, 0.5), {'taper': (1 - top, 0, 0)})
+    down = looking(0.1, 0.05, 5.0, orientation(0.0, np.pi / 2, 0.0))
+    depth = render(scene(cone), CAMERA, 0.0, down).depth_m
+    rays = CAMERA.rays().astype(np.float64) @ down[:3, :3].T
+    steps = np.linspace(3.9, 5.0, 20001)
+    for i, j in [(30, 40), (36, 48), (40, 34), (48, 60), (36, 70)]:
+        points = down[:3, 3] + steps[:, None] * rays[i, j]
+        inside = np.hypot(points[:, 0], points[:, 1]) <= 2 - 2 * (1 - top) * points[:, 2]
+        inside &= (points[:, 2] >= 0) & (points[:, 2] <= 1)
+        assert depth[i, j] == pytest.approx(steps[np.argmax(inside)], abs=2e-4)
+
+
 def test_depth_of_a_thin_far_pole_is_exact():
     world = scene((geo.CONE, (150.0, 0, 0), (0.5, 0.5, 30.0), {}))
     zoom = Camera(65, 33, 2000.0, 2000.0, 32.0, 16.0)

@@ -13,8 +13,10 @@ from spike_depth_ros.sim.weather import SKIES, draw_weather
 from spike_depth_ros.sim.world import SCENES, WorldError, build_world
 
 PINNED = {
+    'board': 'd247d07786c49da8',
     'flight': '029a0b8a8230f56f',
     'indoor': 'ef1bce7c38b8442a',
+    'solids': 'e06f4f4117d85440',
     'street': 'c1d023bc75257190',
 }
 
@@ -65,7 +67,7 @@ def test_every_solid_has_a_volume(world):
 
 
 def test_objects_are_bounded(world):
-    assert 100 < len(world.solids.shape) < 40_000
+    assert 20 < len(world.solids.shape) < 40_000
     assert len(world.motion.mode) < 400
     assert world.light.maps.nbytes < 8_000_000
 

@@ -30,7 +30,7 @@ def synth(
 
     Args:
         out: Folder to write to.
-        scene: Kind of world: street, indoor or flight.
+        scene: Kind of world: street, indoor, flight, board or solids.
         seed: First seed; a seed decides everything about a drive. Networks train on seeds below
             1,000,000 (the default is one of them): to measure, take 2,000,000 to 2,099,999, as
             published figures do.

@@ -56,25 +56,29 @@ class SolidList:
         taper: tuple[float, float, float] = NONE3,
         yaw_rad: float = 0.0,
         pitch_rad: float = 0.0,
+        roll_rad: float = 0.0,
     ) -> None:
         """Adds one part, given in the frame of `place`; see `geometry.Solids`."""
         self.rows.append(
             (shape, material, place.actor, place.x_m, place.y_m, place.z_m,
              math.cos(place.heading_rad), math.sin(place.heading_rad), place.slope_x,
-             place.slope_y, *centre_m, *half_m, yaw_rad, pitch_rad, *taper, *detail, *colour,
-             *(colour if second is None else second), *glow)
+             place.slope_y, *centre_m, *half_m, yaw_rad, pitch_rad, roll_rad, *taper,
+             *detail, *colour, *(colour if second is None else second), *glow)
         )  # fmt: skip
 
     def solids(self) -> Solids:
         """All parts in the frames that they are fixed to: the world or an actor."""
-        rows = np.array(self.rows, np.float64).reshape(-1, 34)
+        rows = np.array(self.rows, np.float64).reshape(-1, 35)
         count = len(rows)
         cy, sy = np.cos(rows[:, 16]), np.sin(rows[:, 16])
         cp, sp = np.cos(rows[:, 17]), np.sin(rows[:, 17])
+        cr, sr = np.cos(rows[:, 18]), np.sin(rows[:, 18])
         zero = np.zeros(count)
         turn = np.stack(
-            [cy * cp, -sy, cy * sp, sy * cp, cy, sy * sp, -sp, zero, cp], axis=1
-        ).reshape(count, 3, 3)
+            [cy * cp, cy * sp * sr - sy * cr, cy * sp * cr + sy * sr,
+             sy * cp, sy * sp * sr + cy * cr, sy * sp * cr - cy * sr,
+             -sp, cp * sr, cp * cr], axis=1
+        ).reshape(count, 3, 3)  # fmt: skip
         axes = turn * rows[:, None, 13:16]
         cos, sin, gx, gy = rows[:, 6], rows[:, 7], rows[:, 8], rows[:, 9]
         frame = np.stack(
@@ -89,9 +93,9 @@ class SolidList:
             actor=integer[:, 2],
             centre_m=quantised(centre),
             axes_m=quantised(np.einsum('nij,njk->nik', frame, axes)),
-            taper=quantised(rows[:, 18:21]),
-            detail=rows[:, 21:25],
-            colour=rows[:, 25:34].reshape(count, 3, 3),
+            taper=quantised(rows[:, 19:22]),
+            detail=rows[:, 22:26],
+            colour=rows[:, 26:35].reshape(count, 3, 3),
         )
         # laid out as `World.only` gives them: for another layout all kernels are compiled again
         return Solids(*map(np.ascontiguousarray, columns))

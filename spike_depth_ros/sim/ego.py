@@ -22,7 +22,8 @@ Generator = np.random.Generator
 Rows = list[tuple[int, float, float, float]]
 
 MARGIN_M = 0.15
-"""The camera keeps this far from all surfaces, or 0.6 of its height where that is less."""
+"""The camera keeps this far from all surfaces, or 0.6 of its height, or half of the width that
+`World.free` gives, where that is less."""
 
 MOST_HEIGHTS_PER_S = 8.0
 """Greatest speed [m/s] per metre of height: what is low is slow, as robots are."""
@@ -108,7 +109,7 @@ def ride(
 
 def is_free(world: World, start_s: float, end_s: float) -> bool:
     """True if the camera keeps its distance from all surfaces for some time."""
-    margin_m = min(MARGIN_M, 0.6 * world.ego.height_m)
+    margin_m = min(MARGIN_M, 0.6 * world.ego.height_m, 0.5 * world.free.side_m)
     times = np.linspace(start_s, end_s, max(math.ceil((end_s - start_s) / CHECK_STEP_S), 1) + 1)
     return not any(
         touches(

@@ -20,8 +20,8 @@ BOX, BALL, CONE, PATCH = range(4)
 """Shapes. BOX and CONE narrow towards their top by their taper; PATCH is z = bilinear(x, y)."""
 
 (GROUND, PLAIN, FACADE, PAINT, GLASS, FOLIAGE, BARK, GLOW, WHEEL, SIGN, BRICK, ROOF, CLOTH, STRIPE,
- FLOOR, PANEL, SHELF) = range(17)  # fmt: skip
-"""Materials: which pattern of `textures.py` a surface carries."""
+ FLOOR, PANEL, SHELF, FRACTAL, PRINT, TAG, CHECKER, GRATING, WOOD) = range(23)  # fmt: skip
+"""Materials: which pattern of `textures.py`, from FRACTAL on of `finishes.py`, a surface has."""
 
 TWIST_STEP_S = 1e-5
 """Half the time between the two poses whose difference is a twist."""

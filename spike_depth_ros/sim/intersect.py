@@ -97,10 +97,15 @@ def meet_round(is_cone, origin, turn, taper, n, x, y, depth, winner):
         enter, leave = (-b - root) / a, (-b + root) / a
         t4, t5 = (one - pz) / dz, (-one - pz) / dz
         if is_cone:
+            # Steeper than the flanks, a ray is inside up to one root or from the other root on;
+            # the nappe that it meets there lies beyond the tip, if not where the radius grows.
+            steep, widens = a < zero, r1 > zero
+            enter = (enter if widens else f(-np.inf)) if steep else enter
+            leave = (f(np.inf) if widens else leave) if steep else leave
             enter, leave = max(enter, min(t4, t5)), min(leave, max(t4, t5))
         enter, leave = enter + middle, leave + middle
         t = enter if enter > f(NEAR_M) else leave
-        hit = (disc > zero) & (a > zero) & (enter <= leave) & (t > f(NEAR_M)) & (t < depth[i])
+        hit = (disc > zero) & (enter <= leave) & (t > f(NEAR_M)) & (t < depth[i])
         depth[i] = t if hit else depth[i]
         winner[i] = n if hit else winner[i]
 

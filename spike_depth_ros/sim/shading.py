@@ -12,6 +12,7 @@ import numpy as np
 
 from spike_depth_ros.events.compiled import compiled
 from spike_depth_ros.sim import geometry as geo
+from spike_depth_ros.sim.finishes import finish_pattern
 from spike_depth_ros.sim.motion import Motion
 from spike_depth_ros.sim.pavement import ground_pattern
 from spike_depth_ros.sim.textures import INLINE, JIT, chance, noise, pattern
@@ -169,7 +170,13 @@ def surface(env, n, x, y, t, wx, wy, wz, norm, out):
         u, v, fu, fv = _surface_coordinates(shape, face, q, half, d, fp, facing)
         radius = np.sqrt(q[0] * q[0] + q[2] * q[2])
         w = q[1] * half[1] - 0.6 * q[0] * half[0]
-        mix, gain, gloss, glow = pattern(levels, material, face, u, w, v, fu, fv, detail, radius)
+        if material >= geo.FRACTAL:
+            mix, gain, gloss = finish_pattern(levels, material, u, v, fu, fv, detail)
+            glow = 0.0
+        else:
+            mix, gain, gloss, glow = pattern(
+                levels, material, face, u, w, v, fu, fv, detail, radius
+            )
         glow *= max(light.night, detail[1]) if material == geo.GLOW else light.night
         lit = 1.0 - (1.0 - lit) * max(1.0 - v / 5.0, 0.0) * 0.5
         lamp *= 1.0 / (1.0 + 0.05 * v * v)

@@ -78,6 +78,30 @@ def draw_weather(rng: np.random.Generator, heading_rad: float) -> tuple[str, Lig
     )
 
 
+def draw_lamps(rng: np.random.Generator) -> tuple[str, Light]:
+    """Draws the even light of a room; a dim room is forty times darker than a bright one.
+
+    Returns:
+        The condition in words, and the light.
+    """
+    level = math.exp(float(rng.uniform(math.log(0.02), math.log(0.8))))
+    warm = np.array([1.0, rng.uniform(0.8, 1.0), rng.uniform(0.55, 1.0)])
+    table = np.array([0.5, 0.9, 0.6, 0.5, 0.0, 0.0])[:, None] * warm * level
+    direction = np.array([rng.uniform(-0.5, 0.5), rng.uniform(-0.5, 0.5), 1.0])
+    name = 'lit' if level > 0.15 else 'dim'
+    return name, Light(
+        sun=direction / np.linalg.norm(direction),
+        table=table,
+        fog_per_m=0.0,
+        rain=0.0,
+        clouds=0.0,
+        glare=0.0,
+        night=0.0,
+        grid=np.array([0.0, 0.0, 1.0]),
+        maps=np.zeros((2, 1, 1), np.uint8),
+    )
+
+
 def with_maps(
     light: Light,
     solids: Solids,

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from spike_depth_ros.sim.geometry import World
+from spike_depth_ros.sim.scenes.board import build_board
 from spike_depth_ros.sim.scenes.flight import build_flight
 from spike_depth_ros.sim.scenes.indoor import build_indoor
+from spike_depth_ros.sim.scenes.solids import build_solids
 from spike_depth_ros.sim.scenes.street import build_street
 
 __all__ = ['SCENES', 'World', 'WorldError', 'build_world']
@@ -15,6 +17,8 @@ SCENES: dict[str, Callable[[int, float], World]] = {
     'street': build_street,
     'indoor': build_indoor,
     'flight': build_flight,
+    'board': build_board,
+    'solids': build_solids,
 }
 """Scene -> builder(seed, duration_s)."""
 

@@ -8,9 +8,9 @@ from typing import NamedTuple
 import numpy as np
 
 from spike_depth_ros.sim import geometry as geo
-from spike_depth_ros.sim import motion, route
+from spike_depth_ros.sim import motion, route, weather
 from spike_depth_ros.sim.build import RGB, Place, SolidList
-from spike_depth_ros.sim.geometry import Light, World
+from spike_depth_ros.sim.geometry import World
 from spike_depth_ros.sim.things import indoors, vehicles
 
 Generator = np.random.Generator
@@ -43,7 +43,7 @@ def build_indoor(seed: int, duration_s: float) -> World:
     actors = _people(solids, rng, path, rooms)
     arrays = solids.solids()
     moving = route.motion_of(path, speed, (np.zeros((2, 2)), flat), np.zeros((0, 4)), actors)
-    condition, light = _light(rng)
+    condition, light = weather.draw_lamps(rng)
     ground = route.plain_ground(np.zeros(8), np.zeros((5, 3)))
     return World('indoor', seed, duration_s, condition, arrays, moving, ground, light,
                  _mount(rng), geo.Free(high_m=2.1))  # fmt: skip
@@ -233,20 +233,6 @@ def _people(
         course = (a.x_m, a.y_m, b.x_m, b.y_m, span, float(rng.uniform(0, 2)), *size)
         actors.append((motion.SHUTTLE, course))
     return actors
-
-
-def _light(rng: Generator) -> tuple[str, Light]:
-    """Even light from lamps; a dim room is a hundred times darker than a bright one."""
-    level = math.exp(float(rng.uniform(math.log(0.02), math.log(0.8))))
-    warm = np.array([1.0, rng.uniform(0.8, 1.0), rng.uniform(0.55, 1.0)])
-    table = np.array([0.5, 0.9, 0.6, 0.5, 0.0, 0.0])[:, None] * warm * level
-    direction = np.array([rng.uniform(-0.5, 0.5), rng.uniform(-0.5, 0.5), 1.0])
-    name = 'lit' if level > 0.15 else 'dim'
-    return name, Light(
-        sun=direction / np.linalg.norm(direction), table=table, fog_per_m=0.0, rain=0.0,
-        clouds=0.0, glare=0.0, night=0.0, grid=np.array([0.0, 0.0, 1.0]),
-        maps=np.zeros((2, 1, 1), np.uint8),
-    )  # fmt: skip
 
 
 def _mount(rng: Generator) -> geo.Ego:

@@ -1,0 +1,108 @@
+"""What scenes on a straight way share: the motion along it, closed halls, a gliding camera."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from spike_depth_ros.sim import geometry as geo
+from spike_depth_ros.sim import motion as mo
+from spike_depth_ros.sim import route
+from spike_depth_ros.sim.build import Place, SolidList
+from spike_depth_ros.sim.things.surfaces import cover, draw_finish
+
+Generator = np.random.Generator
+
+SPARE_M = 40.0
+"""The path goes on this far beyond the end of the drive."""
+
+
+def straight_motion(
+    rng: Generator, duration_s: float, fast_m_s: float, stops: float = 0.0
+) -> tuple[mo.Motion, float]:
+    """A drive along the x axis over flat ground, without actors.
+
+    Args:
+        rng: source of the speeds.
+        duration_s: how long the drive lasts.
+        fast_m_s: its greatest speed.
+        stops: chance that a knot of the speed profile is a halt.
+
+    Returns:
+        The motion, and how far it has come at the end [m].
+    """
+    length = fast_m_s * (duration_s + 15) + SPARE_M
+    path = mo.trace_path(np.zeros(math.ceil(length / route.STEP_M)), route.STEP_M, 0.0)
+    speed = route.speed_profile(rng, path, duration_s, fast_m_s, stops)
+    speed = speed - np.array([0.0, speed[0, 1], 0.0])
+    flat = np.array([-1e3, -1e3, 1e4])
+    moving = route.motion_of(path, speed, (np.zeros((2, 2)), flat), np.zeros((0, 4)), [])
+    return moving, float(mo.travelled(speed, duration_s)[0])
+
+
+def hall(
+    solids: SolidList,
+    rng: Generator,
+    span_m: tuple[float, float],
+    sides_m: tuple[float, float],
+    high_m: float,
+    far_m: float,
+) -> None:
+    """A closed hall along the x axis; walls, floor and ceiling change their look on the way.
+
+    Args:
+        solids: the list to add to.
+        rng: the source.
+        span_m: x of its ends.
+        sides_m: y of its right and of its left wall.
+        high_m: height of its ceiling above z = 0.
+        far_m: distance that the textures are made for.
+    """
+    low, high = span_m
+    right, left = sides_m
+    thick = 0.1 * far_m
+    middle, half = (left + right) / 2, (left - right) / 2 + 2 * thick
+    for x in (low - thick, high + thick):
+        finish = draw_finish(rng, far_m)
+        cover(solids, Place(), geo.BOX, finish, (x, middle, high_m / 2), (thick, half, high_m))
+    count = max(round((high - low) / (12 * far_m)), 1)
+    step = (high - low) / count / 2
+    for k in range(count):
+        x = low + (2 * k + 1) * step
+        for y in (right - thick, left + thick):
+            finish = draw_finish(rng, far_m)
+            cover(solids, Place(), geo.BOX, finish, (x, y, high_m / 2), (step, thick, high_m))
+        for z in (-thick, high_m + thick):
+            finish = draw_finish(rng, far_m)
+            cover(solids, Place(), geo.BOX, finish, (x, middle, z), (step, half, thick))
+
+
+def gliding(
+    rng: Generator, height_m: float, pitch_rad: float, yaw_rad: float, size_m: float
+) -> geo.Ego:
+    """A camera on a slide or in a calm hand: slow sways of position and direction.
+
+    Args:
+        rng: the source.
+        height_m: above the floor.
+        pitch_rad: mean, positive looks down.
+        yaw_rad: mean, to the left of the way.
+        size_m: typical distance of what it looks at: sways are up to 7 % of it.
+    """
+    calm = float(rng.uniform(0.0, 1.0))
+    sway = [
+        (1, 0.25 * size_m, (0.05, 0.4)),
+        (2, 0.25 * size_m, (0.05, 0.4)),
+        (3, 0.5, (0.05, 0.3)),
+        (4, 0.5, (0.05, 0.3)),
+        (5, 0.8, (0.04, 0.3)),
+        (3, 0.012, (1.0, 6.0)),
+        (4, 0.012, (1.0, 6.0)),
+        (5, 0.012, (1.0, 6.0)),
+    ]
+    shake = [
+        (axis, calm * most * rng.uniform(0.1, 1.0), rng.uniform(*rates), rng.uniform(0, 6.28))
+        for axis, most, rates in sway
+    ]
+    return geo.Ego(0.0, height_m, pitch_rad, 0.0, 0.0, np.array(shake), yaw_rad)
