@@ -82,6 +82,8 @@ def test_rivals_have_checkpoints_too(tmp_path):
 @pytest.mark.parametrize('shipped', SHIPPED, ids=lambda file: file.stem)
 def test_what_is_shipped_loads(shipped):
     checkpoint = load_checkpoint(shipped)
+    with safe_open(str(shipped), 'pt') as file:
+        assert 'digest' in file.metadata()
     assert shipped.with_suffix('.md').is_file(), 'it wants a card for people too'
     assert shipped.stat().st_size < 3_000_000
     assert 'trained' in checkpoint.card
@@ -154,6 +156,35 @@ def test_refuses_weights_of_another_network(saved, tmp_path):
     for says, tensors in wrong.items():
         with pytest.raises(CheckpointError, match=says):
             load_checkpoint(rewritten(saved, tmp_path / 'b.safetensors', tensors))
+
+
+def test_refuses_flipped_bits(saved, tmp_path):
+    """In the header, in the first and last weight, and anywhere."""
+    content, path = saved.read_bytes(), tmp_path / 'flipped.safetensors'
+    start = 8 + int.from_bytes(content[:8], 'little')
+    wanted = load_file(saved)
+    rng = np.random.default_rng(0)
+    places = [start, len(content) - 1, *rng.integers(0, len(content), 60)]
+    for at in [*places, *rng.integers(8, start, 100)]:
+        flipped = bytearray(content)
+        flipped[at] ^= 1 << int(rng.integers(8))
+        path.write_bytes(bytes(flipped))
+        with pytest.raises(CheckpointError):
+            load_checkpoint(path)
+    name = 'stem.convs.0.conv.weight'
+    with pytest.raises(CheckpointError, match='is damaged: its content does not have the digest'):
+        load_checkpoint(rewritten(saved, path, {name: wanted[name] + 1}))
+    with pytest.raises(CheckpointError, match='does not have the digest'):
+        load_checkpoint(rewritten(saved, path, card='{"trained": false}'))
+    with pytest.raises(CheckpointError, match=r"has the fields \['colour'\], expected"):
+        load_checkpoint(rewritten(saved, path, colour='red'))
+
+
+def test_a_checkpoint_without_a_digest_loads_with_a_warning(saved, tmp_path, caplog):
+    load_checkpoint(saved)
+    assert not caplog.records
+    load_checkpoint(rewritten(saved, tmp_path / 'old.safetensors', digest=None))
+    assert 'carries no digest' in caplog.text
 
 
 def test_refuses_a_place_that_cannot_be_written(saved, tmp_path):

@@ -7,7 +7,9 @@ strings in which the configurations and the card lie as JSON. Nothing in it can 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
+import logging
 import re
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,9 @@ VERSION = 1
 """Raised whenever a file of the new kind would be misread by the code before it."""
 
 _MAX_CARD_CHARS = 1_000_000
+_FIELDS = ('format', 'version', 'model', 'model_config', 'spikes', 'depth_range', 'card')
+
+log = logging.getLogger(__name__)
 
 
 class CheckpointError(ValueError):
@@ -82,6 +87,7 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
         name: tensor.detach().cpu().contiguous()
         for name, tensor in checkpoint.model.state_dict().items()
     }
+    header['digest'] = _digest(header, weights)
     try:
         with partial_path(file) as partial:
             partial.write_bytes(save(weights, header))
@@ -102,7 +108,8 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         raise CheckpointError(f'no checkpoint at {str(file)!r}')
     try:
         with safe_open(str(file), 'pt') as tensors:
-            header = _header(tensors.metadata(), file)
+            stored = tensors.metadata()
+            header = _header(stored, file)
             model = _empty_model(header, file)
             _check_tensors(tensors, model, file)
             weights = {name: tensors.get_tensor(name) for name in model.state_dict()}
@@ -115,6 +122,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         raise CheckpointError(
             f'checkpoint {str(file)!r} has weights that are not finite: {broken[:3]}'
         )
+    _check_digest(stored, weights, file)
     model.load_state_dict(weights, strict=True, assign=True)
     return Checkpoint(
         model.eval().requires_grad_(False), header['model'], header['spikes'],
@@ -162,6 +170,35 @@ def _header(metadata: dict[str, str] | None, file: Path) -> dict[str, Any]:
         raise CheckpointError(
             f'the header of checkpoint {str(file)!r} cannot be used: {error!r}'
         ) from error
+
+
+def _digest(header: dict[str, str], weights: dict[str, torch.Tensor]) -> str:
+    """SHA-256 of the header's fields and of all tensors: names, types, shapes and values."""
+    digest = hashlib.sha256()
+    for name in _FIELDS:
+        digest.update(f'{name}\0{header[name]}\0'.encode())
+    for name, tensor in sorted(weights.items()):
+        digest.update(f'{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0'.encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _check_digest(header: dict[str, str], weights: dict[str, torch.Tensor], file: Path) -> None:
+    """Raises a `CheckpointError` unless the file holds what was saved."""
+    unknown = sorted(set(header) - {*_FIELDS, 'digest'})
+    if unknown:
+        raise CheckpointError(
+            f'the header of checkpoint {str(file)!r} has the fields {unknown[:3]}, expected '
+            f'{[*_FIELDS, "digest"]}'
+        )
+    if 'digest' not in header:
+        log.warning('checkpoint %s carries no digest, so damage to it goes unnoticed: load and '
+                    'save it once to add one', file)  # fmt: skip
+    elif header['digest'] != _digest(header, weights):
+        raise CheckpointError(
+            f'checkpoint {str(file)!r} is damaged: its content does not have the digest that it '
+            'was saved with; copy or download it again'
+        )
 
 
 def _empty_model(header: dict[str, Any], file: Path) -> nn.Module:
