@@ -8,10 +8,12 @@ to `raytrace_max_range`.
 
 import numpy as np
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from spike_depth_ros.events.camera import Camera
+from spike_depth_ros.events.config import shipped
 from spike_depth_ros.ros.obstacles import ObstacleOptions, free_space_points, obstacle_points
 
 NAN, INF = np.nan, np.inf
@@ -19,29 +21,33 @@ CAMERA = Camera(64, 48, 40.0, 40.0, 31.5, 23.5)
 HEIGHT_M = 0.5
 TO_GLOBAL = np.array([[0, 0, 1], [-1, 0, 0], [0, -1, 0]], float)  # optical -> x ahead, z up
 CELL_M = 0.1
+LAYER = yaml.safe_load(shipped('config/nav2/voxel_layer.yaml').read_text())['local_costmap'][
+    'local_costmap']['ros__parameters']['voxel_layer']  # fmt: skip
+SOURCES = {name: LAYER[name] for name in LAYER['observation_sources'].split()}
 
 
 class VoxelLayer:
     """A plain costmap of one camera: a set of occupied voxels."""
 
-    def __init__(self, obstacle_max_m=5.0, raytrace_max_m=6.0):
-        self.obstacle_max_m, self.raytrace_max_m = obstacle_max_m, raytrace_max_m
+    def __init__(self):
+        self.marking, self.clearing = SOURCES['obstacles'], SOURCES['free_space']
         self.origin = np.array([0.0, 0.0, HEIGHT_M])
         self.occupied = set()
 
-    def buffered(self, points, band):
+    def buffered(self, points, source):
         placed = points[:, :3].astype(float) @ TO_GLOBAL.T + self.origin
-        return placed[(placed[:, 2] >= band[0]) & (placed[:, 2] <= band[1])]
+        low, high = source['min_obstacle_height'], source['max_obstacle_height']
+        return placed[(placed[:, 2] >= low) & (placed[:, 2] <= high)]
 
-    def update(self, obstacles, free, mark_band=(0.1, 2.0), clear_band=(-10.0, 10.0)):
-        for point in self.buffered(free, clear_band):
+    def update(self, obstacles, free):
+        for point in self.buffered(free, self.clearing):
             ray = point - self.origin
             length = np.linalg.norm(ray)
-            reach = min(max(length - 2 * CELL_M, 0.0), self.raytrace_max_m)
+            reach = min(max(length - 2 * CELL_M, 0.0), self.clearing['raytrace_max_range'])
             for s in np.arange(0.0, reach, CELL_M / 4):
                 self.occupied.discard(self.voxel(self.origin + ray * s / length))
-        for point in self.buffered(obstacles, mark_band):
-            if np.linalg.norm(point - self.origin) < self.obstacle_max_m:
+        for point in self.buffered(obstacles, self.marking):
+            if np.linalg.norm(point - self.origin) < self.marking['obstacle_max_range']:
                 self.occupied.add(self.voxel(point))
 
     @staticmethod
@@ -142,3 +148,10 @@ def test_one_point_of_each_voxel_stays_the_surest(seed, voxel_m):
     cells = [tuple(np.floor(point[:3] / voxel_m).astype(int)) for point in kept]
     assert len(set(cells)) == len(cells) == len(best)
     assert all(best[cell] == point[3] for cell, point in zip(cells, kept, strict=True))
+
+
+def test_each_source_does_one_thing():
+    assert [(s['marking'], s['clearing']) for s in SOURCES.values()] == [
+        (True, False),
+        (False, True),
+    ]
