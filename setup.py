@@ -62,6 +62,7 @@ setup(
         'test': [
             'pytest',
             'pytest-timeout',
+            'pytest-cov',
             'codespell',
             'hypothesis',
             'ruff',
