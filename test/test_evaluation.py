@@ -11,16 +11,16 @@ from untrained import untrained_checkpoint
 from spike_depth_ros.estimation.estimator import Limits, interpret
 from spike_depth_ros.events.config import ConfigError, DepthRange, SpikeConfig
 from spike_depth_ros.learning import comparison, evaluation, report_pages
-from spike_depth_ros.learning.contestants import (
-    Answer,
-    CheckpointContestant,
-    Constant,
-    MeanMap,
-    contestant,
-)
 from spike_depth_ros.learning.datasets import DATASETS
 from spike_depth_ros.learning.datasets.sample import Sample
 from spike_depth_ros.learning.evaluation import evaluate
+from spike_depth_ros.learning.predictors import (
+    CheckpointPredictor,
+    Constant,
+    Estimate,
+    MeanMap,
+    open_predictor,
+)
 from spike_depth_ros.learning.settings import EvaluationData
 from spike_depth_ros.network.checkpoint import Checkpoint, save_checkpoint
 from spike_depth_ros.network.registry import build
@@ -65,7 +65,7 @@ def by_hand(checkpoint, windows, focal_px):
 
 @pytest.mark.parametrize('streaming', [False, True])
 def test_a_checkpoint_answers_as_the_node_does(tiny, streaming):
-    who = CheckpointContestant(tiny, streaming)
+    who = CheckpointPredictor(tiny, streaming)
     for focal_px in (128.0, 300.0):
         clip = [sample(k, focal_px=focal_px) for k in range(3)]
         for _ in range(2):  # nothing of one clip stays for the next
@@ -83,7 +83,7 @@ def test_a_network_of_images_is_fed_the_image(tmp_path):
     network = build('rgb_unet', {'width': 4}).eval()
     path = tmp_path / 'run' / 'best.safetensors'
     save_checkpoint(path, Checkpoint(network, 'rgb_unet', SpikeConfig(), DepthRange(), {}))
-    who = contestant(str(path), False, 'torch', 'cpu', 1)
+    who = open_predictor(str(path), False, 'torch', 'cpu', 1)
     assert who.name == 'run/best'
     answer = who([sample()])
     assert answer.depth_m.shape == (HEIGHT, WIDTH)
@@ -128,7 +128,7 @@ class Perfect:
 
     def __call__(self, clip):
         depth_m = clip[-1].depth_m * np.float32(self.factor)
-        return Answer(depth_m, np.ones_like(depth_m), 5.0)
+        return Estimate(depth_m, np.ones_like(depth_m), 5.0)
 
 
 def test_groups_hold_their_own_clips():
@@ -222,7 +222,7 @@ def test_jitter_is_of_the_scale_between_maps_after_the_first():
     class Drifting(Perfect):
         def __call__(self, clip):
             maps = [s.depth_m * np.float32(f) for s, f in zip(clip, (9, 1, 2, 4), strict=True)]
-            return Answer(maps[-1], np.ones_like(maps[-1]), 5.0, tuple(maps[:-1]))
+            return Estimate(maps[-1], np.ones_like(maps[-1]), 5.0, tuple(maps[:-1]))
 
     clip = [sample(k, depth_m=np.full((30, 45), 5, np.float32)) for k in range(4)]
     (result,), _ = evaluate([Drifting()], [clip], [0])
@@ -301,7 +301,7 @@ def test_markdown_numbers():
 
 
 def test_energy_is_the_mean_over_windows_and_says_what_it_costs():
-    from spike_depth_ros.learning.energies import energy_table, energy_totals, mean_energy
+    from spike_depth_ros.learning.energy_report import energy_table, energy_totals, mean_energy
     from spike_depth_ros.network.energy import E_AC_PJ, E_MAC_PJ, measure_energy
 
     checkpoint = untrained_checkpoint('tiny')

@@ -23,7 +23,7 @@ def energy(
     import json as jsonlib
 
     from spike_depth_ros.learning.batches import open_clips, spread
-    from spike_depth_ros.learning.energies import energy_table, energy_totals, mean_energy
+    from spike_depth_ros.learning.energy_report import energy_table, energy_totals, mean_energy
     from spike_depth_ros.learning.report_pages import markdown
     from spike_depth_ros.network.checkpoint import load_checkpoint
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from spike_depth_ros.learning.batches import open_clips, spread
-from spike_depth_ros.learning.contestants import contestant
 from spike_depth_ros.learning.evaluation import evaluate
+from spike_depth_ros.learning.predictors import open_predictor
 from spike_depth_ros.learning.report_pages import Table
 from spike_depth_ros.learning.run import train
 from spike_depth_ros.learning.settings import EvaluationData, TrainConfig
@@ -89,7 +89,7 @@ def measure(checkpoint: Path, data: EvaluationData, cap_m: float) -> Measured:
     """The figures of one checkpoint, from rest and streaming."""
     figures = []
     for streaming in (False, True):
-        who = contestant(str(checkpoint), streaming, 'torch', 'auto', 1)
+        who = open_predictor(str(checkpoint), streaming, 'torch', 'auto', 1)
         clips = open_clips(data.name, data.test, who.checkpoint.spikes, data.clip_windows, False)
         chosen = spread(len(clips), data.clips)
         (result,), _ = evaluate([who], clips, chosen, cap_m, pictures=0)

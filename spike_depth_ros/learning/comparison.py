@@ -14,18 +14,18 @@ import torch
 from spike_depth_ros.estimation.engine import ENGINES
 from spike_depth_ros.events.config import ConfigError, require
 from spike_depth_ros.learning.batches import open_clips, spread
-from spike_depth_ros.learning.contestants import (
-    CheckpointContestant,
-    Constant,
-    Contestant,
-    ImageContestant,
-    MeanMap,
-    contestant,
-    contestant_name,
-)
-from spike_depth_ros.learning.energies import energy_columns, mean_energy
+from spike_depth_ros.learning.energy_report import energy_columns, mean_energy
 from spike_depth_ros.learning.evaluation import Result, Shown, evaluate
 from spike_depth_ros.learning.metrics import ALIGNMENTS
+from spike_depth_ros.learning.predictors import (
+    CheckpointPredictor,
+    Constant,
+    ImagePredictor,
+    MeanMap,
+    Predictor,
+    checkpoint_name,
+    open_predictor,
+)
 from spike_depth_ros.learning.report_pages import (
     main_table,
     markdown,
@@ -73,7 +73,7 @@ def run(
     require(cap_m > 0, 'cap_m', cap_m, 'more than 0')
     require(alignment in ALIGNMENTS, 'alignment', alignment, f'one of {ALIGNMENTS}')
     require(engine[0] in ENGINES, 'engine', engine[0], f'one of {sorted(ENGINES)}')
-    runners = [contestant(path, streaming, *engine) for path in checkpoints]
+    runners = [open_predictor(path, streaming, *engine) for path in checkpoints]
     for runner, name in zip(runners, distinct_names(checkpoints), strict=True):
         runner.name = name
     windows = {dataclasses.replace(runner.checkpoint.spikes, steps=1) for runner in runners}
@@ -82,7 +82,7 @@ def run(
             f'the checkpoints were trained on different windows ({sorted(map(str, windows))}): '
             'compare those that share one, in however many steps'
         )
-    images = any(isinstance(runner, ImageContestant) for runner in runners)
+    images = any(isinstance(runner, ImagePredictor) for runner in runners)
     trivial = _trivial(data, runners[0], progress)
     results: list[Result] = []
     shown: list[Shown] = []
@@ -114,8 +114,8 @@ def run(
 
 def _measure_set(
     data: EvaluationData,
-    runners: Sequence[CheckpointContestant | ImageContestant],
-    trivial: Sequence[Contestant],
+    runners: Sequence[CheckpointPredictor | ImagePredictor],
+    trivial: Sequence[Predictor],
     images: bool,
     protocol: tuple[float, str],
     progress: Callable[[Sequence[int]], Iterator[int]],
@@ -140,8 +140,8 @@ def _measure_set(
         clips = open_clips(data.name, data.test, spikes, data.clip_windows, images)
         chosen = spread(len(clips), data.clips)
         group = [runner for runner in runners if runner.checkpoint.spikes == spikes]
-        everybody: list[Contestant] = [*group, *trivial]
-        found, pictured = evaluate(everybody, clips, chosen, *protocol, progress=progress)
+        predictors: list[Predictor] = [*group, *trivial]
+        found, pictured = evaluate(predictors, clips, chosen, *protocol, progress=progress)
         results += found
         shown = _side_by_side(shown, pictured)
         trivial = []  # they see no events: once is enough
@@ -150,7 +150,7 @@ def _measure_set(
                 mean_energy(runner.checkpoint, clips, spread(len(clips), ENERGY_CLIPS))
             )
             for runner in group
-            if isinstance(runner, CheckpointContestant)
+            if isinstance(runner, CheckpointPredictor)
         }
     return results, shown, len(chosen), energy
 
@@ -175,7 +175,7 @@ def distinct_names(checkpoints: Sequence[str]) -> list[str]:
     if len(set(paths)) < len(paths):
         raise ConfigError(f'checkpoints are {list(checkpoints)}, expected each of them once')
     for parts in range(1, max(len(path.parts) for path in paths) + 1):
-        names = [contestant_name(path, parts) for path in paths]
+        names = [checkpoint_name(path, parts) for path in paths]
         if len(set(names)) == len(paths):
             return names
     return [str(path) for path in paths]
@@ -183,9 +183,9 @@ def distinct_names(checkpoints: Sequence[str]) -> list[str]:
 
 def _trivial(
     data: EvaluationData,
-    like: CheckpointContestant | ImageContestant,
+    like: CheckpointPredictor | ImagePredictor,
     progress: Callable[[Sequence[int]], Iterator[int]],
-) -> list[Contestant]:
+) -> list[Predictor]:
     """The rivals that see nothing, fitted; none without data to fit."""
     if not data.fit:
         return []

@@ -1,4 +1,4 @@
-"""Measuring contestants on the same clips: all, and in groups that say where they are weak."""
+"""Measuring predictors on the same clips: all, and in groups that say where they are weak."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from spike_depth_ros.learning.contestants import Answer, Contestant
 from spike_depth_ros.learning.datasets.sample import Sample
 from spike_depth_ros.learning.metrics import CAP_M, DepthMetrics, frame_metrics, log_scale
+from spike_depth_ros.learning.predictors import Estimate, Predictor
 
 SPARSE, DENSE = 0.05, 0.3
 """Events per pixel and window: fewer is 'sparse', more is 'dense'."""
@@ -44,14 +44,16 @@ GROUPS: dict[str, Callable[[Sample], str | None]] = {
     'scene': _scene,
     'scene and sensor': _scene_and_sensor,
     'light': _light,
+    'motion': lambda sample: sample.meta.get('motion'),
+    'sensor model': lambda sample: sample.meta.get('sensor_model'),
     'condition': lambda sample: sample.meta.get('condition'),
     'events': _density,
 }
-"""Group -> the part of it that a sample belongs to; None: nobody knows."""
+"""Group -> the part of it to which a sample belongs; None where that is unknown."""
 
 
 class Result(NamedTuple):
-    """What was found out about one contestant."""
+    """What was found out about one predictor."""
 
     name: str
     parameters: int
@@ -66,11 +68,11 @@ class Shown(NamedTuple):
     """One clip with the answers of all, for pictures."""
 
     sample: Sample
-    answers: list[Answer]
+    answers: list[Estimate]
 
 
 def evaluate(
-    contestants: Sequence[Contestant],
+    predictors: Sequence[Predictor],
     clips: Sequence[list[Sample]],
     chosen: Sequence[int],
     cap_m: float = CAP_M,
@@ -78,10 +80,10 @@ def evaluate(
     pictures: int = 6,
     progress: Callable[[Sequence[int]], Iterator[int]] = iter,
 ) -> tuple[list[Result], list[Shown]]:
-    """Lets every contestant answer every clip.
+    """Lets every predictor answer every clip.
 
     Args:
-        contestants: whom to measure.
+        predictors: whom to measure.
         clips: the data.
         chosen: indices of the clips to use.
         cap_m: see `train.metrics`.
@@ -89,15 +91,15 @@ def evaluate(
         pictures: how many clips to hand back, evenly spread.
         progress: wraps the indices, to show how far it is.
     """
-    tallies: list[dict[tuple[str, str], DepthMetrics]] = [{} for _ in contestants]
-    times: list[list[float]] = [[] for _ in contestants]
+    tallies: list[dict[tuple[str, str], DepthMetrics]] = [{} for _ in predictors]
+    times: list[list[float]] = [[] for _ in predictors]
     wanted = set(np.linspace(0, len(chosen) - 1, min(pictures, len(chosen))).round().astype(int))
     shown = []
     for place, index in enumerate(progress(chosen)):
         clip = clips[index]
         parts = [(ALL, ALL), *_parts(clip[-1])]
         answers = []
-        for who, tally, took in zip(contestants, tallies, times, strict=True):
+        for who, tally, took in zip(predictors, tallies, times, strict=True):
             answer = who(clip)
             truth_m = clip[-1].depth_m
             frame = frame_metrics(
@@ -112,12 +114,12 @@ def evaluate(
             shown.append(Shown(clip[-1], answers))
     results = [
         _result(who, tally, took)
-        for who, tally, took in zip(contestants, tallies, times, strict=True)
+        for who, tally, took in zip(predictors, tallies, times, strict=True)
     ]
     return results, shown
 
 
-def earlier_scales(answer: Answer, clip: list[Sample], cap_m: float) -> list[float]:
+def earlier_scales(answer: Estimate, clip: list[Sample], cap_m: float) -> list[float]:
     """`log_scale` of the maps before the last one, without the first, which began from rest."""
     truths = [sample.depth_m for sample in clip[:-1]][-len(answer.before) :]
     pairs = list(zip(answer.before, truths, strict=True)) if answer.before else []
@@ -131,7 +133,7 @@ def _parts(sample: Sample) -> list[tuple[str, str]]:
 
 
 def _result(
-    who: Contestant, tally: dict[tuple[str, str], DepthMetrics], took: list[float]
+    who: Predictor, tally: dict[tuple[str, str], DepthMetrics], took: list[float]
 ) -> Result:
     groups: dict[str, dict[str, dict[str, float]]] = {}
     for (group, part), metrics in sorted(tally.items()):

@@ -66,16 +66,16 @@ Table = tuple[list[str], list[list[Any]]]
 
 
 def row_name(result: Result) -> str:
-    """The contestant, and the data where there are several."""
+    """The predictor, and the data where there are several."""
     return f'{result.name}, {result.set}' if result.set else result.name
 
 
 def main_table(results: Sequence[Result], extra: dict[str, dict[str, Any]]) -> Table:
-    """One row per contestant and set of data.
+    """One row per predictor and set of data.
 
     Args:
         results: of the evaluation.
-        extra: contestant -> further columns, such as energy; of the first set of data.
+        extra: predictor -> further columns, such as energy; of the first set of data.
     """
     more = list(dict.fromkeys(key for columns in extra.values() for key in columns))
     first = results[0].set
@@ -159,8 +159,8 @@ def write_report(
         folder: made if it is not there.
         title: of the page.
         facts: what the figures hold for: data, cap, alignment, machine.
-        results: one per contestant.
-        shown: clips with everybody's answers.
+        results: one per predictor.
+        shown: clips with predictors's answers.
         extra: see `main_table`.
 
     Returns:
@@ -192,7 +192,7 @@ def write_report(
 
 
 def clip_picture(clip: Shown) -> np.ndarray:
-    """Events and truth above; below, what each contestant answered and how sure it was.
+    """Events and truth above; below, what each predictor answered and how sure it was.
 
     Returns:
         (H, W, 3) uint8 RGB.

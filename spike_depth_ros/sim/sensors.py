@@ -130,7 +130,7 @@ SENSOR_MODELS: dict[str, dict[str, tuple[float, float]]] = {
         'cutoff_hz': (150.0, 5000.0),
         'dark_luminance': (1e-4, 1e-2),
         'jitter_us': (0.3, 200.0),
-        'readout_mev_s': (2.0, 200.0),
+        'readout_mev_s': (4.0, 200.0),
         'readout_delay_us': (50.0, 3000.0),
         'row_silence_us': (1.0, 1000.0),
     },

@@ -1,6 +1,6 @@
 """What can be measured: checkpoints as the node runs them, and rivals that see no events.
 
-A contestant takes a clip and says depth and confidence at its end.
+A predictor takes a clip and says depth and confidence at its end.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from spike_depth_ros.network.checkpoint import Checkpoint, load_checkpoint
 NO_LIMITS = Limits(0.0, math.inf, 0.0)
 
 
-class Answer(NamedTuple):
+class Estimate(NamedTuple):
     """Depth at the end of a clip."""
 
     depth_m: np.ndarray  # (h, w) float32: NaN no answer, +inf beyond range
@@ -34,17 +34,17 @@ class Answer(NamedTuple):
     before: tuple[np.ndarray, ...] = ()  # depth at the end of the windows before, oldest first
 
 
-class Contestant(Protocol):
+class Predictor(Protocol):
     """Something that says depth."""
 
     name: str
     parameters: int
 
-    def __call__(self, clip: list[Sample]) -> Answer:
+    def __call__(self, clip: list[Sample]) -> Estimate:
         """Depth at the end of the clip's last window."""
 
 
-def contestant_name(path: str | Path, parts: int = 0) -> str:
+def checkpoint_name(path: str | Path, parts: int = 0) -> str:
     """What a checkpoint is called: its file, and the folder of a run where that says more.
 
     Args:
@@ -57,7 +57,7 @@ def contestant_name(path: str | Path, parts: int = 0) -> str:
     return '/'.join(whole[-max(parts, needed) :])
 
 
-class CheckpointContestant:
+class CheckpointPredictor:
     """A checkpoint, run by the node's own `Estimator`.
 
     Args:
@@ -77,14 +77,14 @@ class CheckpointContestant:
         device: str = 'auto', threads: int = 0,
     ) -> None:  # fmt: skip
         self.checkpoint: Checkpoint = load_checkpoint(path)
-        self.name = contestant_name(path)
+        self.name = checkpoint_name(path)
         self.parameters = sum(p.numel() for p in self.checkpoint.model.parameters())
         self._options = EstimatorOptions(streaming=streaming)
         self._engine = (engine, device, threads)
         self._estimators: dict[str, Estimator] = {}
 
-    def __call__(self, clip: list[Sample]) -> Answer:
-        """See `Contestant`."""
+    def __call__(self, clip: list[Sample]) -> Estimate:
+        """See `Predictor`."""
         estimator = self._estimator(clip[-1].meta)
         estimator.reset()
         windows = clip if self._options.streaming else clip[-1:]
@@ -97,7 +97,7 @@ class CheckpointContestant:
             frames.append(estimator.infer(window))
             infer_ms = (time.perf_counter() - start_s) * 1e3
         before = tuple(frame.depth_m for frame in frames[:-1])
-        return Answer(frames[-1].depth_m, frames[-1].confidence, infer_ms, before)
+        return Estimate(frames[-1].depth_m, frames[-1].confidence, infer_ms, before)
 
     def _estimator(self, meta: dict) -> Estimator:
         """The estimator of the clip's sensor, looking through the clip's lens."""
@@ -115,7 +115,7 @@ class CheckpointContestant:
         return estimator
 
 
-class ImageContestant:
+class ImagePredictor:
     """A network that sees the colour image: what its teacher could do at best.
 
     Args:
@@ -128,8 +128,8 @@ class ImageContestant:
         self.parameters = sum(p.numel() for p in checkpoint.model.parameters())
 
     @torch.inference_mode()
-    def __call__(self, clip: list[Sample]) -> Answer:
-        """See `Contestant`.
+    def __call__(self, clip: list[Sample]) -> Estimate:
+        """See `Predictor`.
 
         Raises:
             ValueError: the data has no images.
@@ -143,7 +143,7 @@ class ImageContestant:
         depth_range = self.checkpoint.depth_range
         scale = float(sample.meta['focal_px']) / depth_range.focal_px
         depth_m, confidence = interpret(maps, depth_range, scale, NO_LIMITS)
-        return Answer(depth_m, confidence, (time.perf_counter() - start_s) * 1e3)
+        return Estimate(depth_m, confidence, (time.perf_counter() - start_s) * 1e3)
 
 
 class MeanMap:
@@ -181,13 +181,13 @@ class MeanMap:
             self._maps[size] = mean
         self.parameters = sum(mean.size for mean in self._maps.values())
 
-    def __call__(self, clip: list[Sample]) -> Answer:
-        """See `Contestant`; of an image size that the training data lacked, it knows one depth."""
+    def __call__(self, clip: list[Sample]) -> Estimate:
+        """See `Predictor`; of an image size that the training data lacked, it knows one depth."""
         sample = clip[-1]
         shape = sample.depth_m.shape
         canonical = self._maps.get(shape, np.full(shape, self._middle))
         depth_m = canonical * float(sample.meta['focal_px']) / self._range.focal_px
-        return Answer(depth_m.astype(np.float32), np.full(depth_m.shape, 0.5, np.float32), 0.0)
+        return Estimate(depth_m.astype(np.float32), np.full(depth_m.shape, 0.5, np.float32), 0.0)
 
 
 class Constant:
@@ -209,20 +209,20 @@ class Constant:
             count, total = count + int(near.sum()), total + float(log_depth.sum())
         self._canonical = math.exp(total / max(count, 1))
 
-    def __call__(self, clip: list[Sample]) -> Answer:
-        """See `Contestant`."""
+    def __call__(self, clip: list[Sample]) -> Estimate:
+        """See `Predictor`."""
         depth_m = self._canonical * float(clip[-1].meta['focal_px']) / self._range.focal_px
         shape = clip[-1].depth_m.shape
-        return Answer(np.full(shape, depth_m, np.float32), np.full(shape, 0.5, np.float32), 0.0)
+        return Estimate(np.full(shape, depth_m, np.float32), np.full(shape, 0.5, np.float32), 0.0)
 
 
-def contestant(
+def open_predictor(
     path: str, streaming: bool, engine: str, device: str, threads: int
-) -> CheckpointContestant | ImageContestant:
-    """A checkpoint of any network as a contestant."""
-    runner = CheckpointContestant(path, streaming, engine, device, threads)
+) -> CheckpointPredictor | ImagePredictor:
+    """A checkpoint of any network as a predictor."""
+    runner = CheckpointPredictor(path, streaming, engine, device, threads)
     if getattr(runner.checkpoint.model, 'reads', 'spikes') == 'image':
-        return ImageContestant(runner.checkpoint, runner.name)
+        return ImagePredictor(runner.checkpoint, runner.name)
     return runner
 
 
