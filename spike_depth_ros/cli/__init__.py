@@ -1,7 +1,7 @@
-"""The `spike_depth` command: a table of verbs, each a typed function in a file of its own.
+"""The `spike_depth` command: a table of verbs, each a typed function in a module of its own.
 
-A verb's module is imported only when that verb is called, and imports torch only when it runs,
-so `--help` answers at once.
+The module of a verb is imported only when the verb is called, and torch only when it runs, so that
+`--help` answers at once.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 
 class Verb(NamedTuple):
-    """Where a verb's function lives, and its line in the overview."""
+    """The function of a verb, and its line in the overview."""
 
     function: str  # module:name within spike_depth_ros.cli
     summary: str
@@ -61,7 +61,7 @@ def overview() -> str:
 
 
 def flags_spelt_out(verb: Callable[..., None], arguments: list[str]) -> list[str]:
-    """Turns a bare `--flag` into the `--flag=true` that jsonargparse asks for."""
+    """Rewrites a bare `--flag` as `--flag=true`, which jsonargparse requires."""
     flags = {
         f'--{name}'
         for name, parameter in inspect.signature(verb).parameters.items()
@@ -75,7 +75,7 @@ def flags_spelt_out(verb: Callable[..., None], arguments: list[str]) -> list[str
 
 
 def list_spelt_out(verb: Callable[..., None], arguments: list[str]) -> list[str]:
-    """Lets a verb whose first parameter is a list begin with its items, `compare A B`."""
+    """Rewrites leading items as a list where the first parameter is one: `compare A B`."""
     first = next(iter(inspect.signature(verb).parameters.values()))
     if first.annotation not in (list[str], 'list[str]'):
         return arguments
@@ -84,18 +84,18 @@ def list_spelt_out(verb: Callable[..., None], arguments: list[str]) -> list[str]
 
 
 def config_spelt_out(arguments: list[str]) -> list[str]:
-    """Lets a verb begin with a YAML file: `train NAME.yaml` is `train --config NAME.yaml`."""
+    """Rewrites a leading YAML file: `train NAME.yaml` becomes `train --config NAME.yaml`."""
     is_config = bool(arguments) and arguments[0].endswith(('.yaml', '.yml'))
     return ['--config', *arguments] if is_config else arguments
 
 
 def _words(arguments: list[str]) -> int:
-    """How many words the verb has that somebody meant: `bench` wants a second one."""
+    """Returns the number of words of the verb: `bench` has a second one."""
     return 2 if any(name.startswith(f'{arguments[0]} ') for name in VERBS if arguments) else 1
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Runs the verb that the command line names; exits with 2 on a mistake in it."""
+    """Runs the verb that the command line names; exits with status 2 if there is no such verb."""
     arguments = sys.argv[1:] if arguments is None else arguments
     logging.basicConfig(level=logging.INFO, format='%(message)s')
     name = next(
