@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from scale_scene import scene_events, twist
 from untrained import untrained_checkpoint
 
 from spike_depth_ros.estimation.engine import ENGINES
@@ -160,7 +161,7 @@ def test_packets_do_not_matter(checkpoint, engine):
     pieces = [f for part in np.array_split(events, 37) for f in estimator.push(part)]
     assert len(pieces) == len(whole)
     for piece, frame in zip(pieces, whole, strict=True):
-        assert_same(piece, *frame)
+        assert_same(piece, *frame[:3])
 
 
 def test_events_are_rectified_unless_told_otherwise(checkpoint, engine):
@@ -279,3 +280,34 @@ def test_a_calibration_of_another_size_is_refused(checkpoint):
 def test_an_unknown_engine_is_refused(checkpoint):
     with pytest.raises(ConfigError, match="engine is 'steam', expected one of"):
         Estimator(checkpoint, HEIGHT, WIDTH, engine='steam')
+
+
+class Wall:
+    """An engine that sees 10 m everywhere, in terms of `RANGE`."""
+
+    device = 'none'
+
+    def infer(self, spikes, state):
+        maps = np.zeros((3, *spikes.shape[2:]), np.float32)
+        maps[0], maps[1], maps[2] = 0.5, 20.0, -20.0
+        return maps, None
+
+
+def test_a_twist_gives_depth_its_scale(checkpoint):
+    """Before a wall at 2 m, with a network that says 10 m."""
+    camera = Camera(160, 120, 110.0, 110.0, 79.5, 59.5)
+    depth_range = dataclasses.replace(RANGE, focal_px=110.0)
+    spikes = SpikeConfig(window_ms=20.0, steps=4, max_width_px=160)
+    wall = dataclasses.replace(checkpoint, spikes=spikes, depth_range=depth_range)
+    motion = twist(vx=0.8)
+    true_m = np.full((120, 160), 2.0, np.float32)
+    events = scene_events(motion, true_m, 2000 * MS, span_ms=600, each=60, points=900)
+    estimator = Estimator(wall, 120, 160, camera, engine=Wall())
+    frames = estimator.push(events, motion)
+    first, last = frames[0], frames[-1]
+    np.testing.assert_allclose(first.depth_m, 10.0, rtol=1e-5)
+    np.testing.assert_allclose(last.depth_m, 2.0, rtol=0.05)
+    assert last.ln_scale == pytest.approx(math.log(0.2), abs=0.05)
+    estimator.reset()
+    assert estimator.infer(window(0, 20)._replace(spikes=np.zeros((4, 2, 120, 160), np.uint8))
+                           ).ln_scale == 0  # fmt: skip

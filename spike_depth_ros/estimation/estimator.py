@@ -14,6 +14,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from spike_depth_ros.estimation.engine import ENGINES, Engine
+from spike_depth_ros.estimation.motion import Twist
+from spike_depth_ros.estimation.scale import LONGEST_NS
+from spike_depth_ros.estimation.tracking import Motion, ScaleTracker, between
+from spike_depth_ros.events.arrays import empty_events, join_events
 from spike_depth_ros.events.camera import Camera
 from spike_depth_ros.events.config import ConfigError, DepthRange, SpikeConfig, require
 from spike_depth_ros.events.spikes import PixelMap, pixel_map
@@ -46,6 +50,7 @@ class DepthFrame(NamedTuple):
     stamp_ns: int  # end of the window, sensor time
     depth_m: np.ndarray  # (H, W) float32
     confidence: np.ndarray  # (H, W) float32 in [0, 1]
+    ln_scale: float = 0.0  # from the camera's motion, already in depth_m
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,6 +147,8 @@ class Estimator:
         camera: intrinsics of the depth frames' grid, None without a calibration.
         engine: what runs the network.
         windower: what cuts the stream.
+        tracker: what follows the scale of depth by the camera's motion; None without a
+            calibration.
 
     Raises:
         CalibrationError: the calibration is for another sensor.
@@ -167,9 +174,12 @@ class Estimator:
         rectifying = camera if self.options.rectify else None
         self.pixels = pixel_map(sensor_height, sensor_width, checkpoint.spikes, rectifying)
         self.camera = None
+        self.tracker: ScaleTracker | None = None
         if camera is not None:
             seen = camera.rectified() if self.options.rectify else camera
             self.camera = seen.binned(self.pixels.factor)
+            self.tracker = ScaleTracker(camera, self.camera)
+        self._recent = empty_events()
         self.windower = make_windower(self.pixels, checkpoint.spikes, self.options)
         if isinstance(engine, str):
             if engine not in ENGINES:
@@ -202,18 +212,50 @@ class Estimator:
         image = maps[:, : self.pixels.image_height, : self.pixels.image_width]
         options = self.options
         limits = Limits(options.min_depth_m, options.max_depth_m, options.min_confidence)
-        depth_m, confidence = interpret(
-            image, self.checkpoint.depth_range, self.metres_per_canonical, limits
-        )
-        return DepthFrame(window.t1_ns, depth_m, confidence)
+        ln_scale = 0.0 if self.tracker is None else self.tracker.state.ln_scale
+        metres = self.metres_per_canonical * math.exp(ln_scale)
+        depth_m, confidence = interpret(image, self.checkpoint.depth_range, metres, limits)
+        if self.tracker is not None:
+            confidence *= np.float32(self.tracker.confidence(GOOD_RATIO))
+        return DepthFrame(window.t1_ns, depth_m, confidence, ln_scale)
 
-    def push(self, events: np.ndarray) -> list[DepthFrame]:
-        """Takes the next events of the stream, returns the depth frames that they complete."""
-        return [self.infer(window) for window in self.windower.push(events)]
+    def look(self, frame: DepthFrame, events: np.ndarray, motion: Motion) -> None:
+        """Learns the scale of later frames from this one; may run in a thread of its own.
+
+        Args:
+            frame: from `infer`.
+            events: (N,) `EVENT_DTYPE` in order of time, at least of the last 100 ms before it.
+            motion: of the camera, in its optical frame.
+        """
+        if self.tracker is not None:
+            unscaled_m = frame.depth_m * np.float32(math.exp(-frame.ln_scale))
+            self.tracker.look(unscaled_m, frame.stamp_ns, events, motion)
+
+    def push(self, events: np.ndarray, twist: Twist | None = None) -> list[DepthFrame]:
+        """Takes the next events of the stream, returns the depth frames that they complete.
+
+        Args:
+            events: (N,) `EVENT_DTYPE`.
+            twist: how the camera moves meanwhile, in its optical frame, for the scale of depth.
+        """
+        if twist is None:
+            return [self.infer(window) for window in self.windower.push(events)]
+        self._recent = join_events([self._recent, events])
+        frames = []
+        for window in self.windower.push(events):
+            frames.append(self.infer(window))
+            self.look(frames[-1], self._recent, lambda start_ns, end_ns: (twist, ''))
+        if len(self._recent):
+            newest_ns = int(self._recent['t_ns'][-1])
+            self._recent = between(self._recent, newest_ns - LONGEST_NS, newest_ns + 1)
+        return frames
 
     def reset(self) -> None:
         """Forgets all events and all carried state."""
         self.windower.reset()
+        self._recent = empty_events()
+        if self.tracker is not None:
+            self.tracker.reset()
         self._state = None
         self._last_end_ns = None
 

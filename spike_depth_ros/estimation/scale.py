@@ -1,0 +1,335 @@
+"""Metric scale from the camera's own motion, without ROS.
+
+A network that sees one camera guesses the metre from what it was trained on. A robot knows how
+fast it moves; how fast the image then flows tells how far things are. `scale` compares the flow
+that depth and velocity predict with the events of one window, `ScaleFilter` follows the scale over
+time.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from spike_depth_ros.estimation.contrast import TILES, contrast, warp
+from spike_depth_ros.estimation.motion import Twist
+from spike_depth_ros.events.camera import Camera
+
+STEP = 0.05
+LN_SCALES = np.arange(-60, 33) * STEP
+"""The scales that are told apart: 1/20 to 5, as logarithms."""
+
+COARSE = 4
+"""Over the whole range every so many-th of them is tried, all of them only near the best."""
+
+NEAR = 6
+"""How far from the scale that is known the others are tried, in steps."""
+
+WIDE_EVERY = 10
+"""Every so many-th window looks at all scales, though one is known."""
+
+GUESSES = (0.0, -1.2, -2.4, 1.2)
+"""ln scales that windows are cut for while nothing is known: no length suits all of them."""
+
+SHIFT_PX, PERCENTILE = 8.0, 75.0
+"""A window is as long as that share of its events needs to move by less than this."""
+
+SHORTEST_NS, LONGEST_NS = 3_000_000, 100_000_000
+"""Limits of that length."""
+
+SAMPLE = 500
+"""Events that are asked how fast they move."""
+
+MOST_EVENTS, SHARE = 10_000, 2.2
+"""Events that are warped, more would take longer than they help; and events that are looked at for
+each of them."""
+
+MOST_SEEN = 200_000
+"""Events that are looked at: the window is cut shorter where there are more."""
+
+LEAST_EVENTS, LEAST_SHIFT_PX = 500, 1.0
+"""With fewer events, or less motion in the longest window, there is no answer."""
+
+TRUST = 0.5
+"""Log likelihood per standard deviation of the contrast of a tile."""
+
+OUTLIERS = 0.5
+"""Share of the tiles that may move by themselves, flicker, or have a depth of their own."""
+
+LEAST_GAIN, ENOUGH_GAIN = 3.0, 10.0
+"""Windows with less gain say nothing about the scale: noise has 0 +- 1. More than enough does not
+count for more agreement."""
+
+MOST_SAID = 12.0
+"""No window counts for more, in log likelihood: a few that are wrong do not carry the others."""
+
+PREFERENCE = 4.0
+"""Log likelihood that a window must have for a scale that is off by a factor of e squared from
+what is believed, at first from the network's own: rain and crowds have a contrast, too."""
+
+MEMORY_S = 1.0
+"""What a window has said counts 1/e after this time."""
+
+SMOOTH_S = 0.5
+"""The scale that is shown follows the one that is believed within this time."""
+
+RESTART_S = 5.0
+"""After a longer pause, or a jump in time, everything is forgotten."""
+
+DRIFT = 0.03
+"""Standard deviation of how far ln scale goes astray in a second."""
+
+FLOOR = 0.03
+"""Deviation that remains: windows share the errors of the depth maps."""
+
+
+class ScaleEstimate(NamedTuple):
+    """What one window says of the scale: depth in metres is depth_m * exp(ln_scale).
+
+    Attributes:
+        ln_scale: most likely; 0 if the window says nothing.
+        variance: of ln_scale; infinite if the window says nothing.
+        gain: contrast at that scale over the contrast of the rotation alone, in standard
+            deviations: about 0 where depth and motion do not explain the events.
+        log_likelihood: (len(LN_SCALES),) with a mean likelihood of 1.
+        reason: why the window says nothing; empty if it does.
+    """
+
+    ln_scale: float
+    variance: float
+    gain: float
+    log_likelihood: np.ndarray
+    reason: str
+
+
+def span_ns(
+    events: np.ndarray, depth_m: np.ndarray, camera: Camera, view: Camera, twist: Twist,
+    ln_scale: float = 0.0,
+) -> int:  # fmt: skip
+    """How long the events of a window should be, if depth is off by about that scale.
+
+    Returns:
+        0 if what the events show moves too little for any window to say something.
+    """
+    sample = events[:: max(1, len(events) // SAMPLE)]
+    x, y = _rays(camera)[sample['y'], sample['x']].T
+    if view.is_distorted:
+        factor = round(camera.width / view.width)
+        column, row = sample['x'] // factor, sample['y'] // factor
+    else:
+        with np.errstate(invalid='ignore'):
+            column = np.rint(x * view.fx + view.cx).astype(np.int64)
+            row = np.rint(y * view.fy + view.cy).astype(np.int64)
+    inside = (column >= 0) & (column < view.width) & (row >= 0) & (row < view.height)
+    depth = depth_m[row[inside], column[inside]]
+    vx, vy, vz = twist.velocity_mps
+    speed = np.hypot((x[inside] * vz - vx) * view.fx, (y[inside] * vz - vy) * view.fy)
+    known = np.isfinite(depth) & (depth > 0)
+    if not known.any():
+        return 0
+    flow_pxps = float(np.percentile(speed[known] / depth[known], PERCENTILE)) * math.exp(-ln_scale)
+    if not flow_pxps * LONGEST_NS * 1e-9 > LEAST_SHIFT_PX:
+        return 0
+    return min(max(round(1e9 * SHIFT_PX / flow_pxps), SHORTEST_NS), LONGEST_NS)
+
+
+def scale(
+    events: np.ndarray,
+    depth_m: np.ndarray,
+    stamp_ns: int,
+    camera: Camera,
+    view: Camera,
+    twist: Twist,
+    near: float = 0.0,
+    wide: bool = True,
+) -> ScaleEstimate:
+    """Finds the scale at which depth and motion explain the events before a depth map best.
+
+    Args:
+        events: (N,) `EVENT_DTYPE` before `stamp_ns`, for as long as `span_ns` says.
+        depth_m: (H, W) of a `DepthFrame`.
+        stamp_ns: its time.
+        camera: the sensor with its lens.
+        view: the camera of `depth_m`.
+        twist: mean motion over the time of the events.
+        near: ln scale, as far as it is known.
+        wide: looks at all scales, not only around `near`.
+    """
+    motion = np.concatenate([twist.velocity_mps, twist.rate_radps]).astype(np.float64)
+    if not np.isfinite(motion).all():
+        return nothing(f'the twist is not finite: {motion.tolist()}')
+    factor = round(camera.width / view.width)
+    lens = np.array([view.fx, view.fy, view.cx, view.cy, factor * view.is_distorted])
+    kept = min(1.0, SHARE * MOST_EVENTS / max(len(events), 1))
+    newest = events[-MOST_SEEN:]
+    warped = warp(newest, _rays(camera), depth_m, lens, motion, stamp_ns, math.exp(-near), kept)
+    if len(warped[2]) < LEAST_EVENTS:
+        return nothing(f'{len(warped[2])} events on what has a depth')
+    log, gain = _likelihood(warped, depth_m.shape, near, wide)
+    place = int(log.argmax())
+    mode = slice(max(place - 10, 0), place + 11)
+    mean, variance = _moments(np.exp(log[mode] - log[place]), LN_SCALES[mode])
+    return ScaleEstimate(mean, variance, gain, log, '')
+
+
+def nothing(reason: str) -> ScaleEstimate:
+    """The estimate of a window that says nothing."""
+    return ScaleEstimate(0.0, math.inf, 0.0, np.zeros(len(LN_SCALES)), reason)
+
+
+@functools.lru_cache(maxsize=4)
+def _rays(camera: Camera) -> np.ndarray:
+    """(height, width, 2) float32 ray of each sensor pixel."""
+    return np.ascontiguousarray(camera.rays()[..., :2])
+
+
+def _likelihood(
+    warped: tuple[np.ndarray, ...], shape: tuple[int, ...], near: float, wide: bool
+) -> tuple[np.ndarray, float]:
+    """Log likelihood of all `LN_SCALES` from one warp, and the gain over the rotation alone."""
+    count = np.bincount(warped[3], minlength=TILES)
+    deviation = np.sqrt(np.maximum(count, 1))
+    grid = np.array(shape)
+
+    def contrast_at(chosen: np.ndarray) -> np.ndarray:  # (K, TILES)
+        return contrast(*warped, np.exp(-LN_SCALES[chosen]), grid) / deviation
+
+    best = int(np.abs(LN_SCALES - near).argmin())
+    tried = np.arange(0, len(LN_SCALES), COARSE) if wide else _around(best, NEAR)
+    found = contrast_at(tried)
+    if wide:
+        best = int(tried[_votes(found).sum(axis=1).argmax()])
+        fine = np.setdiff1d(_around(best, COARSE), tried)
+        order = np.argsort(np.concatenate([tried, fine]))
+        tried = np.concatenate([tried, fine])[order]
+        found = np.concatenate([found, contrast_at(fine)])[order]
+    votes = _votes(found).sum(axis=1)
+    log = np.interp(np.arange(len(LN_SCALES)), tried, votes, votes.min(), votes.min())
+    still = contrast(*warped, np.zeros(1), grid)[0] / deviation
+    gain = float((found[votes.argmax()] - still).sum() / math.sqrt(np.count_nonzero(count) or 1))
+    return log - log.max() - np.log(np.mean(np.exp(log - log.max()))), gain
+
+
+def _around(place: int, reach: int) -> np.ndarray:
+    """Indices of `LN_SCALES` from `place` - `reach` to `place` + `reach`."""
+    return np.arange(max(place - reach, 0), min(place + reach + 1, len(LN_SCALES)))
+
+
+def _votes(found: np.ndarray) -> np.ndarray:
+    """(K, TILES) log likelihood of each tile: it has its say, or moves by itself (`OUTLIERS`)."""
+    log = TRUST * (found - found.max(axis=0))
+    likelihood = np.exp(log) / np.exp(log).mean(axis=0)
+    return np.log(OUTLIERS + (1.0 - OUTLIERS) * likelihood)
+
+
+def _moments(weight: np.ndarray, values: np.ndarray) -> tuple[float, float]:
+    """Mean, and variance at least that of one step."""
+    mean = float(np.average(values, weights=weight))
+    return mean, float(np.average((values - mean) ** 2, weights=weight)) + STEP**2 / 12
+
+
+class ScaleState(NamedTuple):
+    """What the filter knows.
+
+    Attributes:
+        ln_scale: depth in metres is depth_m * exp(ln_scale); 0 while nothing is known.
+        deviation: standard deviation of ln_scale; infinite while nothing is known.
+        known: whether a scale has been found.
+        agreement: recent mean of `ScaleEstimate.gain`, of 0 to `ENOUGH_GAIN`; NaN before the
+            first window that moved.
+        age_s: time since a window last said something; infinite before the first.
+    """
+
+    ln_scale: float
+    deviation: float
+    known: bool
+    agreement: float
+    age_s: float
+
+
+class ScaleFilter:
+    """Follows the scale over time: a Bayes filter on `LN_SCALES`.
+
+    A histogram rather than a Kalman filter, because the contrast often has several peaks, of
+    which only one stays from window to window. What windows said is forgotten within `MEMORY_S`;
+    while they say nothing the scale is held, and its uncertainty grows.
+    """
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Forgets everything."""
+        self._log = np.zeros(len(LN_SCALES))
+        self._stamp_ns: int | None = None
+        self._told_ns: int | None = None
+        self._windows = 0
+        self._agreement = math.nan
+        self._known = False
+        self._shown, self._shown_s = 0.0, 0.0
+
+    def plan(self) -> tuple[float, bool]:
+        """Arguments `near` and `wide` of `scale` for the next window."""
+        if not self._known:
+            return GUESSES[self._windows % len(GUESSES)], True
+        return self._summary()[0], self._windows % WIDE_EVERY == 0
+
+    def update(self, stamp_ns: int, estimate: ScaleEstimate) -> ScaleState:
+        """Takes what the window that ended at `stamp_ns` says, and returns what is known then."""
+        passed_s = 0.0 if self._stamp_ns is None else (stamp_ns - self._stamp_ns) * 1e-9
+        if not 0 <= passed_s < RESTART_S:
+            self.reset()
+            passed_s = 0.0
+        self._stamp_ns, was_known = stamp_ns, self._known
+        self._spread(passed_s)
+        self._windows += 1
+        if not estimate.reason and math.isfinite(estimate.gain):
+            gain = min(max(estimate.gain, 0.0), ENOUGH_GAIN)
+            if math.isnan(self._agreement):
+                self._agreement = gain
+            self._agreement += min(1.0, passed_s / MEMORY_S) * (gain - self._agreement)
+        if estimate.gain > LEAST_GAIN:
+            self._take(estimate, passed_s)
+            self._told_ns = stamp_ns
+            if self._known:
+                self._shown_s = self._shown_s + passed_s if was_known else 0.0
+                step = 1.0 - math.exp(-passed_s / min(SMOOTH_S, max(self._shown_s, 1e-3)))
+                away = self._summary()[0] - self._shown
+                self._shown += away if abs(away) > NEAR * STEP else step * away
+        return self.state(stamp_ns)
+
+    def state(self, stamp_ns: int) -> ScaleState:
+        """What is known at a time at or after the last update."""
+        told_s = math.inf if self._told_ns is None else (stamp_ns - self._told_ns) * 1e-9
+        if not self._known:
+            return ScaleState(0.0, math.inf, False, self._agreement, told_s)
+        _, deviation, _ = self._summary()
+        return ScaleState(self._shown, math.hypot(deviation, FLOOR), True, self._agreement, told_s)
+
+    def _take(self, estimate: ScaleEstimate, passed_s: float) -> None:
+        self._log *= math.exp(-max(passed_s, 0.0) / MEMORY_S)
+        said = np.maximum(estimate.log_likelihood, estimate.log_likelihood.max() - MOST_SAID)
+        belief = self._summary()[0] if self._known else 0.0
+        self._log += said - PREFERENCE * np.maximum(np.abs(LN_SCALES - belief) - 1.0, 0.0)
+        self._log -= self._log.max()
+        _, deviation, mass = self._summary()
+        if self._windows >= len(GUESSES) and mass > 0.95 and deviation < 0.15:
+            self._known = True
+
+    def _spread(self, passed_s: float) -> None:
+        """The scale may have changed meanwhile: diffuses the histogram."""
+        share = min(0.25, 0.5 * DRIFT**2 * passed_s / STEP**2)
+        weight = np.exp(self._log - self._log.max())
+        padded = np.pad(weight, 1, mode='edge')
+        weight = (1 - 2 * share) * weight + share * (padded[:-2] + padded[2:])
+        self._log = np.log(np.maximum(weight, 1e-30))
+
+    def _summary(self) -> tuple[float, float, float]:
+        """Mean and deviation of the greatest mode, and the share of the weight that it has."""
+        weight = np.exp(self._log - self._log.max())
+        mode = _around(int(weight.argmax()), 2 * NEAR)
+        mean, variance = _moments(weight[mode], LN_SCALES[mode])
+        return mean, math.sqrt(variance), float(weight[mode].sum() / weight.sum())
