@@ -1,6 +1,7 @@
 # The words that people and CI share. `make help` lists them.
 ARGS ?=
 BAG ?=
+SECONDS ?= 600
 # `make ROS_DISTRO=jazzy ...` chooses the ROS 2 that comes from PyPI, in an environment of its own.
 # In the environment the same variable belongs to a ROS 2 that is sourced.
 WHEELS := $(if $(filter command%,$(origin ROS_DISTRO)),$(ROS_DISTRO))
@@ -13,7 +14,7 @@ BIN := $(VENV)/bin
 CHOSEN := $(filter command% environment%,$(origin EXTRAS))
 READY := $(VENV)/.ready$(if $(CHOSEN),-with-$(subst $() ,-,$(EXTRAS)))
 
-.PHONY: help setup demo test test-all test-nodes lint types format bench docs clean
+.PHONY: fuzz help setup demo test test-all test-nodes lint types format bench docs clean
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
@@ -56,6 +57,9 @@ bench: $(READY) ## speed, as tables: ingest, inference, node, training step
 docs: export NO_MKDOCS_2_WARNING = 1
 docs: $(READY) ## the documentation as pages, in out/docs
 	$(BIN)/mkdocs build --quiet
+
+fuzz: $(READY) ## damaged input for SECONDS: payloads, messages, files
+	$(BIN)/python test/fuzz.py --seconds $(SECONDS) $(ARGS)
 
 clean: ## remove what was built
 	rm -rf .venv .venv-* build install log out
