@@ -2,6 +2,7 @@
 ARGS ?=
 BAG ?=
 SECONDS ?= 600
+MINUTES ?= 60
 # `make ROS_DISTRO=jazzy ...` chooses the ROS 2 that comes from PyPI, in an environment of its own.
 # In the environment the same variable belongs to a ROS 2 that is sourced.
 WHEELS := $(if $(filter command%,$(origin ROS_DISTRO)),$(ROS_DISTRO))
@@ -14,7 +15,7 @@ BIN := $(VENV)/bin
 CHOSEN := $(filter command% environment%,$(origin EXTRAS))
 READY := $(VENV)/.ready$(if $(CHOSEN),-with-$(subst $() ,-,$(EXTRAS)))
 
-.PHONY: fuzz help setup demo test test-all test-nodes lint types format bench docs clean
+.PHONY: fuzz soak help setup demo test test-all test-nodes lint types format bench docs clean
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
@@ -60,6 +61,9 @@ docs: $(READY) ## the documentation as pages, in out/docs
 
 fuzz: $(READY) ## damaged input for SECONDS: payloads, messages, files
 	$(BIN)/python test/fuzz.py --seconds $(SECONDS) $(ARGS)
+
+soak: $(READY) ## the nodes for MINUTES with faults, then a day of events
+	$(BIN)/python test/soak.py --minutes $(MINUTES) $(ARGS)
 
 clean: ## remove what was built
 	rm -rf .venv .venv-* build install log out
