@@ -15,7 +15,7 @@ BIN := $(VENV)/bin
 CHOSEN := $(filter command% environment%,$(origin EXTRAS))
 READY := $(VENV)/.ready$(if $(CHOSEN),-with-$(subst $() ,-,$(EXTRAS)))
 
-.PHONY: fuzz soak help setup demo test test-all test-nodes lint types format bench docs clean
+.PHONY: fuzz soak help setup demo test test-all test-nodes lint types format parameters bench docs clean
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
@@ -48,6 +48,9 @@ types: $(READY) ## mypy
 format: $(READY) ## let ruff write the format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+parameters: $(READY) ## write config/depth.yaml and the tables of docs/nodes.md anew
+	$(BIN)/python -m spike_depth_ros.ros.parameter_pages
 
 bench: $(READY) ## speed, as tables: ingest, inference, node, training step
 	$(BIN)/spike_depth bench ingest $(ARGS)

@@ -1,6 +1,8 @@
 """Fixtures for tests of the depth node: a tiny checkpoint, and a node that runs it."""
 
+import collections
 import dataclasses
+import re
 
 import pytest
 
@@ -29,6 +31,38 @@ def checkpoint_file(checkpoint, tmp_path_factory):
     return path
 
 
+class Log:
+    """What the node has logged in this test."""
+
+    def __init__(self, capfd):
+        self._capfd, self._text = capfd, ''
+
+    def read(self):
+        self._text += self._capfd.readouterr().err
+        return self._text
+
+    def lines(self, *levels):
+        """Lines of these levels, of all by default, without the time."""
+        pattern = rf'^\[({"|".join(levels) or "[A-Z]+"})\] \[[0-9.]+\] \[depth_node\]: .*'
+        found = [m.group(0) for m in re.finditer(pattern, self.read(), re.MULTILINE)]
+        return [re.sub(r'\[[0-9.]+\] ', '', line, count=1) for line in found]
+
+
+@pytest.fixture
+def log(capfd):
+    return Log(capfd)
+
+
+@pytest.fixture
+def quiet_log(log):
+    """Fails the test if the node has flooded its log: each line once, and not too many of them."""
+    yield
+    lines = log.lines()
+    often = {line: n for line, n in collections.Counter(lines).items() if n > 2}
+    assert not often, 'at most once for each start of the node'
+    assert len(lines) <= 25, lines
+
+
 @pytest.fixture
 def start(graph, checkpoint_file, monkeypatch):
     """Makes a depth node and brings it to active, unless told otherwise.
@@ -42,6 +76,7 @@ def start(graph, checkpoint_file, monkeypatch):
     from spike_depth_ros.ros.depth_node import DepthNode
 
     monkeypatch.setattr(pipeline, 'MESSAGE_AGE_S', 60.0)
+    monkeypatch.setattr(pipeline, 'PATIENCE_S', 60.0)
 
     def start(activate=True, configure=True, cli_args=None, quick=True, **values):
         given = {'checkpoint': str(checkpoint_file), 'num_threads': 1, 'autostart': False,

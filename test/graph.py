@@ -156,4 +156,9 @@ class Driver:
 
 def says(graph, node, words):
     """Waits until /diagnostics would give these words as the reason."""
-    return graph.spin_until(lambda: words in node.health.verdict()[1])
+    return graph.spin_until(lambda: words in verdict(node).message)
+
+
+def verdict(node):
+    """What /diagnostics says of the node now."""
+    return node.health.verdict(node.view())

@@ -39,6 +39,7 @@ from graph import (
     event_packet,
     overrides,
     some_events,
+    verdict,
 )
 from rclpy.lifecycle import TransitionCallbackReturn
 from sensor_msgs.msg import CameraInfo, Image
@@ -204,7 +205,7 @@ class Soak:
         """Plays for `seconds`, with the faults in the first two thirds of the time."""
         samples: list[Sample] = []
         start_s = time.monotonic()
-        assert self.graph.spin_until(lambda: self.frames > 3, 120.0), self.node.health.verdict()
+        assert self.graph.spin_until(lambda: self.frames > 3, 120.0), verdict(self.node)
         pending = list(FAULTS)
         while (now_s := time.monotonic() - start_s) < seconds or pending:
             due = len(FAULTS) - len(pending) + 1
@@ -214,7 +215,7 @@ class Soak:
                 fault(self)
                 before = self.frames
                 went_on = self.graph.spin_until(lambda n=before: self.frames > n + 10, 120.0)
-                assert went_on, f'no depth after {name}: {self.node.health.verdict()}'
+                assert went_on, f'no depth after {name}: {verdict(self.node)}'
                 self.is_disturbed = False
                 print(f'{now_s:8.1f} s  {name}', flush=True)
             self.graph.spin_for(0.5)

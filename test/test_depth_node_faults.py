@@ -22,6 +22,7 @@ from graph import (
     overrides,
     says,
     some_events,
+    verdict,
 )
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
@@ -32,10 +33,20 @@ from std_srvs.srv import Trigger
 
 from spike_depth_ros.events.camera import Camera
 from spike_depth_ros.network.checkpoint import save_checkpoint
-from spike_depth_ros.ros import calibration, depth_node, energy_meter, messages
+from spike_depth_ros.ros import (
+    calibration,
+    condition_log,
+    depth_node,
+    energy_meter,
+    messages,
+    queues,
+)
 from spike_depth_ros.ros.inputs import InputError, message_class
+from spike_depth_ros.ros.loaded_network import LoadedNetwork
 from spike_depth_ros.ros.probe import stamp_ns
 from spike_depth_ros.ros.queues import MAX_FAULTS
+
+pytestmark = pytest.mark.usefixtures('quiet_log')
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 CAMERA = Camera(WIDTH, HEIGHT, 60.0, 60.0, 31.5, 23.5, 'plumb_bob', (0.05, 0.0, 0.0, 0.0, 0.0))
@@ -55,7 +66,7 @@ def test_what_can_fail_fails_in_configure_and_can_be_mended(graph, start, name, 
     assert graph.spin_until(lambda: node.last_error)
     assert node.state == 'unconfigured'
     assert words in node.last_error
-    assert words in node.health.verdict()[1]
+    assert words in verdict(node).message
     if name == 'checkpoint':
         return  # the next test mends it
     assert node.set_parameters([Parameter(name, value=default)])[0].successful
@@ -113,22 +124,23 @@ def test_a_calibration_of_another_size_gives_no_depth_until_the_right_one_comes(
     assert node.calibration.camera == CAMERA
 
 
-def test_without_a_calibration(graph, start, capfd):
+def test_without_a_calibration(graph, start, log):
     node = start(require_calibration=True)
     depth = graph.listen(Image, '/depth_node/depth/image')
     infos = graph.listen(CameraInfo, '/depth_node/depth/camera_info')
     driver = Driver(graph)
     driver.send(2 * WINDOW_MS)
     assert says(graph, node, 'no calibration yet: nothing came on /camera_info')
+    assert graph.spin_until(lambda: 'no calibration yet: nothing came' in log.read())
     assert not depth
     uncalibrated = graph.camera.create_publisher(CameraInfo, 'camera_info', RELIABLE)
     assert graph.spin_until(lambda: uncalibrated.get_subscription_count() > 0)
     uncalibrated.publish(CameraInfo(width=WIDTH, height=HEIGHT))
     driver.send(2 * WINDOW_MS)
     assert says(graph, node, 'no calibration yet: focal length is (0.0, 0.0) px')
-    log = capfd.readouterr().err  # each reason once, however soon one follows the other
-    assert log.count('no calibration yet: nothing came') == 1
-    assert log.count('no calibration yet: focal length is (0.0, 0.0) px') == 1
+    assert graph.spin_until(lambda: 'no calibration yet: focal length is' in log.read())
+    assert log.read().count('no calibration yet: nothing came') == 1
+    assert log.read().count('no calibration yet: focal length is (0.0, 0.0) px') == 1
     graph.camera.destroy_publisher(uncalibrated)
     assert graph.spin_until(lambda: node.count_publishers('camera_info') == 0)
     node.set_parameters(overrides({'require_calibration': False, 'assumed_hfov_deg': 90.0}))
@@ -207,8 +219,12 @@ def test_messages_that_are_of_no_use_are_counted_and_named(graph, start):
     assert dict(node.pipeline.stream.skipped) == dict.fromkeys(bad, 1)
     assert node.pipeline.faults == 0
     driver.publisher.publish(event_packet(some_events(0, 5), height=HEIGHT // 2))
-    driver.send(2 * WINDOW_MS)
-    assert graph.spin_until(lambda: depth)
+
+    def has_answered():
+        driver.send(WINDOW_MS)
+        return depth
+
+    assert graph.spin_until(has_answered), 'by the true size, once the other one is over'
     assert node.pipeline.stream.counts.out_of_bounds > 0
 
 
@@ -340,6 +356,11 @@ def test_a_publisher_that_dies_and_returns(graph, start):
     assert graph.spin_until(lambda: depth)
 
 
+def use(node, engine):
+    """Puts another engine into a configured node."""
+    node.network = node.network._replace(engine=engine)
+
+
 class SlowEngine:
     """An engine that is busy with events until it is let go."""
 
@@ -365,7 +386,7 @@ def test_the_thread_of_inference_runs_an_empty_window_before_the_first(graph, st
             seen.append((threading.current_thread().name, int(spikes.sum())))
             return np.zeros((3, *spikes.shape[2:]), np.float32), None
 
-    node.engine = Engine()
+    use(node, Engine())
     graph.listen(Image, '/depth_node/depth/image')
     driver = Driver(graph)
 
@@ -380,12 +401,12 @@ def test_the_thread_of_inference_runs_an_empty_window_before_the_first(graph, st
 
 def test_shutdown_in_the_middle_of_inference(graph, start, monkeypatch):
     node = start()
-    node.engine = SlowEngine()
+    use(node, SlowEngine())
     monkeypatch.setattr(depth_node, 'STOP_TIMEOUT_S', 0.2)
     graph.listen(Image, '/depth_node/depth/image')
     Driver(graph).send(3 * WINDOW_MS)
-    assert graph.spin_until(node.engine.busy.is_set)
-    engine, workers = node.engine, node.pipeline.workers
+    assert graph.spin_until(node.network.engine.busy.is_set)
+    engine, workers = node.network.engine, node.pipeline.workers.values()
     assert node.trigger_shutdown() == SUCCESS
     assert node.state == 'finalized'
     engine.go_on.set()
@@ -417,7 +438,7 @@ def test_a_stop_in_the_middle_of_a_measurement_of_energy(graph, start, monkeypat
     del depth[:], clouds[:]
     driver.send(2 * WINDOW_MS)
     assert graph.spin_until(lambda: depth and clouds), 'they do not wait for it'
-    workers = node.pipeline.workers
+    workers = node.pipeline.workers.values()
     assert node.trigger_deactivate() == SUCCESS
     assert all(worker.join(0.0) for worker in workers)
     assert node.energy.report is None
@@ -439,51 +460,55 @@ def test_energy_that_cannot_be_measured_costs_no_depth(graph, start, monkeypatch
         return node.pipeline.faults == MAX_FAULTS
 
     assert graph.spin_until(are_counted)
-    *_, energy = node.pipeline.workers
-    assert energy.join(60.0)
-    assert 'no scales' in energy.given_up
+    assert 'no scales' in node.pipeline.workers['energy'].trouble
     del depth[:], reports[:]
     driver.send(2 * WINDOW_MS)
     assert graph.spin_until(lambda: depth and len(reports) >= 3)
     assert node.state == 'active'
-    assert node.health.verdict()[0] == DiagnosticStatus.OK
+    assert verdict(node).level == DiagnosticStatus.OK
 
 
 def test_a_slow_engine_drops_the_oldest_and_stays_bounded(graph, start):
     node = start(window_queue=2)
-    node.engine = SlowEngine()
+    use(node, SlowEngine())
     depth = graph.listen(Image, '/depth_node/depth/image')
     driver = Driver(graph)
     driver.send(WINDOW_MS + 5)
-    assert graph.spin_until(node.engine.busy.is_set)
+    assert graph.spin_until(node.network.engine.busy.is_set)
     driver.send(9 * WINDOW_MS)  # nine more windows: two wait
     assert graph.spin_until(lambda: node.pipeline.windows.dropped == 7)
     assert len(node.pipeline.windows) == 2
-    node.engine.go_on.set()
+    node.network.engine.go_on.set()
     assert graph.spin_until(lambda: len(depth) == 3)
     assert [(stamp_ns(d) - EPOCH_NS) // MS for d in depth] == [20, 180, 200]
 
 
-def test_an_engine_that_fails_deactivates_the_node_with_a_reason(graph, start):
+def test_an_engine_that_fails_is_tried_again_and_again(graph, start, monkeypatch):
+    monkeypatch.setattr(queues, 'FIRST_PAUSE_S', 0.05)
     node = start()
 
     class Broken:
-        device = 'broken'
+        device, mended = 'broken', threading.Event()
 
         def infer(self, spikes, state):
+            if self.mended.is_set():
+                return np.zeros((3, *spikes.shape[2:]), np.float32), None
             raise RuntimeError('out of smoke')
 
-    good, node.engine = node.engine, Broken()
+    use(node, Broken())
     depth = graph.listen(Image, '/depth_node/depth/image')
     driver = Driver(graph)
     driver.send(5 * WINDOW_MS)
-    assert graph.spin_until(lambda: node.state == 'inactive')
-    assert 'out of smoke' in node.health.verdict()[1]
-    node.engine = good
-    assert node.trigger_activate() == SUCCESS
-    driver.send(2 * WINDOW_MS)
-    assert graph.spin_until(lambda: depth)
-    assert 'out of smoke' not in node.health.verdict()[1]
+    assert says(graph, node, 'faults in a row, trying again every')
+    assert 'out of smoke' in verdict(node).message
+    assert node.state == 'active'
+    Broken.mended.set()
+
+    def recovers():
+        driver.send(WINDOW_MS)
+        return depth and 'out of smoke' not in verdict(node).message
+
+    assert graph.spin_until(recovers)
 
 
 def test_a_cleanup_forgets_the_error_and_starts_nothing(graph, start):
@@ -510,3 +535,125 @@ def test_an_error_that_nobody_expected_is_told_and_survived(graph, start, monkey
     assert node.state == 'unconfigured'
     assert node.last_error == 'on_configure: AttributeError: a bug'
     assert node.trigger_configure() == SUCCESS
+
+
+def broken_engine(node):
+    class Broken:
+        device = 'broken'
+
+        def infer(self, spikes, state):
+            raise RuntimeError(f'out of smoke {spikes.sum()}')  # another number each time
+
+    use(node, Broken())
+
+
+def alternating(*kinds):
+    return lambda driver, k: driver.publisher.publish(kinds[k % len(kinds)](k))
+
+
+def packet(**fields):
+    """Makes the k-th packet of 5 ms, with other fields than a good one."""
+    return lambda k: event_packet(some_events(5 * k, 5 * k + 5), **fields)
+
+
+FAULTS = {
+    'two sizes': alternating(packet(), packet(height=HEIGHT // 2, width=WIDTH // 2)),
+    'truncated': alternating(lambda k: packet()(k)[:-9]),
+    'encodings': alternating(packet(encoding='x'), packet(encoding='y'), packet()),
+    'no size': alternating(packet(height=0)),
+    'too small': alternating(packet(height=HEIGHT // 2)),
+    'times': alternating(packet(), lambda k: event_packet(some_events(9000, 9005))),
+}
+
+
+@pytest.mark.parametrize('fault', FAULTS)
+def test_a_fault_of_messages_that_lasts_is_logged_once(graph, start, log, fault):
+    node = start()
+    graph.listen(Image, '/depth_node/depth/image')
+    driver = Driver(graph)
+    assert driver.ready()
+    for k in range(120):
+        FAULTS[fault](driver, k)
+        graph.spin_once(0.002)
+    assert graph.spin_until(lambda: node.pipeline.meters.messages == 120)
+    graph.spin_for(0.3)
+    assert len(log.lines('WARN', 'ERROR', 'FATAL')) <= 3, log.read()
+    assert len(log.lines()) <= 8, log.read()
+
+
+def test_an_engine_with_another_fault_each_time_floods_no_log(graph, start, log, monkeypatch):
+    monkeypatch.setattr(queues, 'FIRST_PAUSE_S', 0.0)
+    node = start()
+    broken_engine(node)
+    graph.listen(Image, '/depth_node/depth/image')
+    driver = Driver(graph)
+    driver.send(60 * WINDOW_MS)
+    assert graph.spin_until(lambda: node.pipeline.faults >= 50)
+    graph.spin_for(0.3)
+    assert len(log.lines('ERROR')) <= condition_log.MOST_PER_REPEAT
+    assert len(log.lines('WARN')) <= condition_log.MOST_PER_REPEAT + 1
+
+
+@pytest.mark.parametrize('others', [
+    {'width': 128}, {'fx': 61.0}, {'fx': 0.0},
+])  # fmt: skip
+def test_two_publishers_of_camera_info_flood_no_log(graph, start, log, others):
+    start()
+    depth = graph.listen(Image, '/depth_node/depth/image')
+    infos = graph.camera.create_publisher(CameraInfo, 'camera_info', RELIABLE)
+    driver = Driver(graph)
+    assert graph.spin_until(lambda: infos.get_subscription_count() > 0)
+    header = messages.make_header(0, FRAME)
+    good = messages.camera_info(header, CAMERA)
+    other = messages.camera_info(header, CAMERA)
+    other.width = others.get('width', other.width)
+    other.k[0] = others.get('fx', other.k[0])
+    for _ in range(60):
+        for info in (good, other):
+            infos.publish(info)
+            driver.send(5)
+    graph.spin_for(0.3)
+    assert len(log.lines()) <= 9, log.read()
+    assert depth or 'width' in others
+
+
+def test_a_size_that_alternates_builds_one_estimator(graph, start, monkeypatch):
+    node, built = start(), []
+    make = LoadedNetwork.estimator
+
+    def count(network, *needs):
+        built.append(needs[:2])
+        return make(network, *needs)
+
+    monkeypatch.setattr(LoadedNetwork, 'estimator', count)
+    depth = graph.listen(Image, '/depth_node/depth/image')
+    driver = Driver(graph)
+    assert driver.ready()
+    for k in range(200):
+        FAULTS['two sizes'](driver, k)
+        graph.spin_once(0.002)
+    assert graph.spin_until(lambda: node.pipeline.meters.messages == 200 and depth)
+    assert built.count((HEIGHT // 2, WIDTH // 2)) == 0
+    assert built.count((HEIGHT, WIDTH)) == 1
+    assert node.pipeline.meters.foreign == 100
+
+
+def test_a_reset_during_a_clock_jump_is_not_lost(graph, start, monkeypatch):
+    node = start()
+    graph.listen(Image, '/depth_node/depth/image')
+    driver = Driver(graph)
+    driver.now_ms = 5000
+    driver.send(WINDOW_MS)
+    assert graph.spin_until(lambda: node.pipeline.stream.packets == 4)
+    pipeline, update = node.pipeline, node.pipeline.clock.update
+
+    def update_and_reset(*times):
+        jumped = update(*times)
+        if jumped:
+            pipeline.reset()  # as another thread may, just now
+        return jumped
+
+    monkeypatch.setattr(pipeline.clock, 'update', update_and_reset)
+    driver.now_ms = 0
+    driver.send(WINDOW_MS)
+    assert graph.spin_until(lambda: pipeline.meters.resets == 2)

@@ -21,7 +21,7 @@ from spike_depth_ros.ros.diagnostics import (
 GOOD = Flow(
     state='active', last_error='', enabled=True, publishers=1, topic='/events', subscribed=True,
     topic_problem='', unusable='', silent_s=0.1, wanted=True, obstacle='', dropping=False,
-    frame_age_s=0.1, frames_hz=20.0,
+    frame_age_s=0.1, stride_s=0.05, frames_hz=20.0,
 )  # fmt: skip
 
 
@@ -34,19 +34,22 @@ GOOD = Flow(
     ({'enabled': False}, OK, 'paused'),
     ({'silent_s': None}, WARN, 'no events yet'),
     ({'silent_s': None, 'unusable': 'no message is usable'}, ERROR, 'no message is usable'),
-    ({'silent_s': 4.9}, OK, '20.0 depth maps/s'),
+    ({'silent_s': 1.4}, OK, '20.0 depth maps/s'),
     ({'silent_s': 7.0}, WARN, 'no events for 7 s'),
     ({'wanted': False}, OK, 'nobody subscribes'),
     ({'obstacle': 'no calibration yet'}, ERROR, 'no calibration yet'),
     ({'frame_age_s': None}, WARN, 'no window is complete'),
-    ({'frame_age_s': 6.0}, WARN, 'no window is complete'),
+    ({'frame_age_s': 1.6}, WARN, 'no window is complete'),
+    ({'frame_age_s': 1.6, 'stride_s': 1.0}, OK, '20.0 depth maps/s'),
+    ({'frame_age_s': 2.1, 'stride_s': 1.0}, WARN, 'no window is complete'),
     ({'frame_age_s': None, 'dropping': True}, ERROR, 'every window is dropped'),
     ({'dropping': True}, OK, '20.0 depth maps/s'),
     ({'publishers': 0, 'enabled': False, 'wanted': False}, ERROR, 'nobody publishes'),
 ])  # fmt: skip
 def test_the_first_reason_is_given(change, level, words):
-    given, sentence = flow_verdict(GOOD._replace(**change))
+    given, sentence, _, flows = flow_verdict(GOOD._replace(**change))
     assert (given, words in sentence) == (level, True), sentence
+    assert flows == ('depth maps/s' in sentence)
 
 
 def test_rates_are_differences_over_time():

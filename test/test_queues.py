@@ -8,9 +8,11 @@ import time
 
 import pytest
 
-from spike_depth_ros.ros.queues import MAX_FAULTS, TOGETHER, AgingQueue, Worker
+from spike_depth_ros.ros import queues
+from spike_depth_ros.ros.queues import MAX_FAULTS, AgingQueue, Worker
 
 SOON_S = 60.0
+TOGETHER = 16
 NICEST = 19  # of Linux
 
 
@@ -22,8 +24,15 @@ def test_count_drops_the_oldest():
     assert [queue.get().item, queue.get().item] == ['b', 'c']
 
 
+def test_a_queue_of_one_holds_the_newest():
+    queue = AgingQueue(1, math.inf)
+    for item in range(5):
+        queue.put(item, 7.0)
+    assert (len(queue), queue.dropped, queue.get().item) == (1, 4, 4)
+
+
 def test_what_came_at_once_stays_together_within_reason():
-    queue = AgingQueue(2, math.inf)
+    queue = AgingQueue(2, math.inf, together=TOGETHER)
     for item in range(TOGETHER):
         queue.put(item, 7.0)
     assert (len(queue), queue.dropped) == (TOGETHER, 0)
@@ -120,24 +129,49 @@ def test_a_bad_item_is_counted_and_said_and_the_next_is_done():
         done.append(10 // item)
 
     worker, said = run(work, [1, 0, 2])
-    assert (done, worker.faults, worker.given_up) == ([10, 5], 1, '')
+    assert (done, worker.faults, worker.trouble) == ([10, 5], 1, '')
     assert said == ['work: ZeroDivisionError: integer division or modulo by zero']
 
 
-def test_too_many_faults_in_a_row_end_the_worker():
-    worker, said = run(lambda item: [].pop(), range(MAX_FAULTS + 2))
-    assert worker.faults == MAX_FAULTS == len(said)
-    assert 'IndexError: pop from empty list' in worker.given_up
+def test_faults_in_a_row_are_tried_again_after_pauses_that_double(monkeypatch):
+    pauses = []
+    monkeypatch.setattr(
+        AgingQueue, 'wait_for_close', lambda self, pause_s: pauses.append(pause_s) or False
+    )
+    worker, said = run(lambda item: [].pop(), range(MAX_FAULTS + 6))
+    assert worker.faults == MAX_FAULTS + 6 == len(said)
+    assert pauses == [1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0]
+    assert '9 faults in a row, trying again every 30 s' in worker.trouble
+    assert 'IndexError: pop from empty list' in worker.trouble
 
 
-def test_an_error_that_nobody_expected_is_noticed(monkeypatch):
-    monkeypatch.setattr(threading, 'excepthook', lambda args: None)
+def test_an_item_that_succeeds_ends_the_trouble(monkeypatch):
+    monkeypatch.setattr(queues, 'FIRST_PAUSE_S', 0.0)
+    worker, _ = run(lambda item: 1 // item, [0] * (MAX_FAULTS + 1) + [1])
+    assert (worker.faults, worker.trouble) == (MAX_FAULTS + 1, '')
+
+
+def test_a_close_ends_a_pause():
+    queue, said = AgingQueue(100, math.inf), threading.Semaphore(0)
+    worker = Worker('work', queue, lambda item, _: 1 // item, lambda _: said.release())
+    for _ in range(MAX_FAULTS):
+        queue.put(0, 0.0)
+    worker.start()
+    for _ in range(MAX_FAULTS):
+        assert said.acquire(timeout=SOON_S)
+    queue.close()
+    assert worker.join(SOON_S)
+
+
+def test_a_bug_ends_no_thread():
+    done = []
 
     def work(item):
-        raise AssertionError('a bug')
+        assert item, 'a bug'
+        done.append(item)
 
-    worker, _ = run(work, [1])
-    assert 'nobody expected' in worker.given_up
+    worker, said = run(work, [0, 1])
+    assert (done, worker.faults, len(said)) == ([1], 1, 1)
 
 
 @pytest.mark.skipif(sys.platform != 'linux', reason='threads have a niceness on Linux only')
@@ -166,7 +200,7 @@ def test_a_worker_of_a_process_that_stands_further_back_works(monkeypatch):
     queue.put('a', 0.0)
     worker.start()
     assert worker.join(SOON_S)
-    assert (done, worker.given_up) == (['a'], '')
+    assert (done, worker.trouble) == (['a'], '')
 
 
 def test_what_a_worker_begins_with_comes_first_in_its_thread_and_may_fail():
@@ -184,7 +218,7 @@ def test_what_a_worker_begins_with_comes_first_in_its_thread_and_may_fail():
     queue.put('a', 0.0)
     worker.start()
     assert worker.join(SOON_S)
-    assert (done, worker.faults, worker.given_up) == (['work', 'a'], 1, '')
+    assert (done, worker.faults, worker.trouble) == (['work', 'a'], 1, '')
     assert said == ['work: RuntimeError: cold']
 
 

@@ -39,7 +39,7 @@ def node(
     from spike_depth_ros.cli.demo_report import measure
     from spike_depth_ros.cli.report import bench_row, print_bench
     from spike_depth_ros.events.config import shipped
-    from spike_depth_ros.ros.playback import Nodes, first_map_s, play
+    from spike_depth_ros.ros.node_processes import Nodes, first_map_s, play
 
     folder = Path(out)
     parameters = params or str(shipped('config/depth.yaml'))

@@ -36,7 +36,7 @@ def demo(
         topic: event topic of a bag that has several.
     """
     from spike_depth_ros.events.config import shipped
-    from spike_depth_ros.ros.playback import Nodes, play
+    from spike_depth_ros.ros.node_processes import Nodes, play
 
     folder = Path(out)
     parameters = params or str(shipped('config/depth.yaml'))

@@ -53,6 +53,14 @@ class DepthFrame(NamedTuple):
     ln_scale: float = 0.0  # from the camera's motion, already in depth_m
 
 
+class Limits(NamedTuple):
+    """What the user wants to see of the answers, in metres and probability."""
+
+    min_depth_m: float
+    max_depth_m: float
+    min_confidence: float
+
+
 @dataclasses.dataclass(frozen=True)
 class EstimatorOptions:
     """What a user of the estimator may choose; zero means: as the checkpoint was trained.
@@ -84,17 +92,14 @@ class EstimatorOptions:
         require(0 <= self.min_confidence <= 1, 'min_confidence', self.min_confidence, '0 to 1')
 
     @functools.cached_property
+    def limits(self) -> Limits:
+        """Which answers become marks."""
+        return Limits(self.min_depth_m, self.max_depth_m, self.min_confidence)
+
+    @functools.cached_property
     def without_limits(self) -> EstimatorOptions:
         """The same with every answer shown."""
         return dataclasses.replace(self, min_depth_m=0.0, max_depth_m=math.inf, min_confidence=0.0)
-
-
-class Limits(NamedTuple):
-    """What the user wants to see of the answers, in metres and probability."""
-
-    min_depth_m: float
-    max_depth_m: float
-    min_confidence: float
 
 
 def interpret(
@@ -197,8 +202,12 @@ class Estimator:
         focal_px = math.sqrt(self.camera.fx * self.camera.fy)
         return focal_px / self.checkpoint.depth_range.focal_px
 
-    def infer(self, window: Window) -> DepthFrame:
+    def infer(self, window: Window, limits: Limits | None = None) -> DepthFrame:
         """Estimates depth at the end of one window.
+
+        Args:
+            window: the next one, of `windower`.
+            limits: which answers become marks; by default those of the options.
 
         Windows come in order. Carried state is kept only across windows that touch: after a
         jump, or where a window was dropped, the network starts from rest.
@@ -210,11 +219,11 @@ class Estimator:
         self._state = state if self.options.streaming else None
         self._last_end_ns = window.t1_ns
         image = maps[:, : self.pixels.image_height, : self.pixels.image_width]
-        options = self.options
-        limits = Limits(options.min_depth_m, options.max_depth_m, options.min_confidence)
         ln_scale = 0.0 if self.tracker is None else self.tracker.state.ln_scale
         metres = self.metres_per_canonical * math.exp(ln_scale)
-        depth_m, confidence = interpret(image, self.checkpoint.depth_range, metres, limits)
+        depth_m, confidence = interpret(
+            image, self.checkpoint.depth_range, metres, limits or self.options.limits
+        )
         if self.tracker is not None:
             confidence *= np.float32(self.tracker.confidence(GOOD_RATIO))
         return DepthFrame(window.t1_ns, depth_m, confidence, ln_scale)

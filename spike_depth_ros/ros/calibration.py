@@ -1,72 +1,79 @@
-"""The lens that the node goes by: of a file, of camera_info, or assumed."""
+"""The calibration of the camera: from a file, from camera_info, or assumed."""
 
 from __future__ import annotations
 
 import math
 import time
-from typing import TYPE_CHECKING
 
+from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, qos_profile_sensor_data
 from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo
 
 from spike_depth_ros.events.camera import CalibrationError, Camera, read_calibration
 from spike_depth_ros.events.spikes import binning_factor
-from spike_depth_ros.ros.inputs import local_path
+from spike_depth_ros.network.checkpoint import Checkpoint
+from spike_depth_ros.ros.condition_log import ConditionLog
+from spike_depth_ros.ros.depth_parameters import DepthParameters
 from spike_depth_ros.ros.messages import assumed_camera, camera_from_info
+from spike_depth_ros.ros.params import Live
 from spike_depth_ros.ros.process import NO_SUBSCRIPTION_EVENTS
-
-if TYPE_CHECKING:
-    from spike_depth_ros.ros.depth_node import DepthNode
+from spike_depth_ros.ros.resource_url import local_path
 
 GRACE_S = 2.0
-"""If somebody publishes camera_info, a message of it is awaited this long after activation."""
+"""If camera_info has a publisher, a message is awaited for this long after activation."""
 
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-"""Of a calibration that is published once, maybe before this node came; reliable, for DDS gives
-what came before to no other."""
+"""For a calibration that is published once, maybe before this node started. Reliable, for DDS
+delivers earlier messages to reliable subscriptions only."""
 
 
 class Calibration:
-    """Knows the camera of the events, as far as somebody has told.
+    """Holds the calibration of the camera that the events come from.
 
     Args:
-        node: whose parameters, log and subscriptions it uses.
+        node: subscribes to `camera_info`.
+        live: the parameters of the node.
+        log: of the node.
 
     Attributes:
-        camera: what was told last; None before.
+        camera: the newest calibration; None before the first.
     """
 
-    def __init__(self, node: DepthNode) -> None:
+    def __init__(self, node: Node, live: Live[DepthParameters], log: ConditionLog) -> None:
         self.camera: Camera | None = None
-        self._node = node
+        self._node, self._live, self._log = node, live, log
+        self._topic = node.resolve_topic_name('camera_info')
         self._problem = ''
         self._subscription: Subscription | None = None
         self._latched: Subscription | None = None
         self._active_since_s = math.inf
 
     def load(self) -> None:
-        """Forgets what was told, and reads the file of the parameter, if there is one.
+        """Forgets the calibration, and reads the file of the parameter if there is one.
 
         Raises:
-            CalibrationError: it cannot be used.
+            CalibrationError, ParameterError: it cannot be used.
         """
-        url = self._node.parameters.camera_info_url
-        self.camera = read_calibration(local_path(url)) if url else None
+        url = self._live.now.camera_info_url
+        self.camera = read_calibration(local_path(url, 'camera_info_url')) if url else None
 
     def open(self) -> None:
-        """Begins to listen, unless a file was given."""
+        """Subscribes to `camera_info`, unless a file was given."""
         self._active_since_s = time.monotonic()
-        if not self._node.parameters.camera_info_url:
-            self._subscription = self._hear(qos_profile_sensor_data)
+        if not self._live.now.camera_info_url:
+            self._subscription = self._subscribe(qos_profile_sensor_data)
 
     def look(self) -> None:
-        """Asks those for their last calibration who keep it; the others would warn of the wish."""
+        """Subscribes transient-local as well, once a publisher offers it.
+
+        Publishers that do not offer it would warn of the request.
+        """
         if self._subscription is None or self._latched is not None:
             return
-        offered = self._node.get_publishers_info_by_topic(self._subscription.topic_name)
+        offered = self._node.get_publishers_info_by_topic(self._topic)
         if any(o.qos_profile.durability == DurabilityPolicy.TRANSIENT_LOCAL for o in offered):
-            self._latched = self._hear(LATCHED)
+            self._latched = self._subscribe(LATCHED)
 
     def close(self) -> None:
         """Ends the subscriptions."""
@@ -76,47 +83,51 @@ class Calibration:
                 self._node.destroy_subscription(subscription)
         self._subscription = self._latched = None
 
-    def camera_for(self, height: int, width: int) -> Camera:
-        """The camera to use for events of that sensor.
+    def camera_for(self, height: int, width: int, checkpoint: Checkpoint) -> Camera:
+        """The camera to use for a sensor of that many rows and columns.
+
+        Args:
+            height: rows of the sensor.
+            width: columns of the sensor.
+            checkpoint: the lens of its training is assumed where nothing is known.
 
         Raises:
             CalibrationError: there is none yet, and none may be assumed.
         """
         if self.camera is not None:
             return self.camera
-        node = self._node
-        topic = node.resolve_topic_name('camera_info')
-        awaited = time.monotonic() - self._active_since_s < GRACE_S
-        if node.parameters.require_calibration or (awaited and node.count_publishers(topic) > 0):
+        is_awaited = time.monotonic() - self._active_since_s < GRACE_S
+        required = self._live.now.require_calibration
+        if required or (is_awaited and self._node.count_publishers(self._topic) > 0):
             problem = self._problem or 'nothing came'
             raise CalibrationError(
-                f'no calibration yet: {problem} on {topic}, and camera_info_url is '
-                f'{node.parameters.camera_info_url!r}'
+                f'no calibration yet: {problem} on {self._topic}, and camera_info_url is '
+                f'{self._live.now.camera_info_url!r}'
             )
-        return assumed_camera(width, height, self._assumed_focal_px(width))
-
-    def _assumed_focal_px(self, width: int) -> float:
-        hfov_deg, checkpoint = self._node.parameters.assumed_hfov_deg, self._node.checkpoint
+        hfov_deg = self._live.now.assumed_hfov_deg
         if hfov_deg > 0:
-            return 0.5 * width / math.tan(math.radians(hfov_deg) / 2)
-        return checkpoint.depth_range.focal_px * binning_factor(width, checkpoint.spikes)
+            focal_px = 0.5 * width / math.tan(math.radians(hfov_deg) / 2)
+        else:
+            focal_px = checkpoint.depth_range.focal_px * binning_factor(width, checkpoint.spikes)
+        return assumed_camera(width, height, focal_px)
 
-    def _hear(self, qos: QoSProfile) -> Subscription:
+    def _subscribe(self, qos: QoSProfile) -> Subscription:
         return self._node.create_subscription(
             CameraInfo, 'camera_info', self._on_camera_info, qos,
             event_callbacks=NO_SUBSCRIPTION_EVENTS,
         )  # fmt: skip
 
     def _on_camera_info(self, message: CameraInfo) -> None:
-        log = self._node.get_logger()
         try:
             camera = camera_from_info(message)
         except CalibrationError as error:
             self._problem = str(error)
-            log.error(f'camera_info: {error}', throttle_duration_sec=10.0)
+            self._log.error('camera_info', f'{self._topic}: {error}')
             return
         self._problem = ''
+        self._log.over('camera_info')
         if camera != self.camera:
             size = f'{camera.width}x{camera.height}'
-            log.info(f'calibration of {size} px, focal length {camera.fx:.1f} px')
+            sentence = f'calibration of a {size} sensor, focal length {camera.fx:.1f} px'
+            self._log.info('calibration', f'{sentence}, from {self._topic}', str(camera))
         self.camera = camera

@@ -6,11 +6,10 @@ asked for a snapshot, write; the work is in `pipeline`.
 
 from __future__ import annotations
 
-import functools
+import math
 import sys
 import threading
 import time
-from pathlib import Path
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray
@@ -24,35 +23,36 @@ from rclpy.parameter import Parameter
 from rclpy.qos_overriding_options import InvalidQosOverridesError
 from std_srvs.srv import SetBool, Trigger
 
-from spike_depth_ros.estimation.estimator import (
-    Estimator,
-    EstimatorOptions,
-    cut_times_ns,
-)
-from spike_depth_ros.events.camera import Camera
+from spike_depth_ros.estimation.estimator import cut_times_ns
 from spike_depth_ros.ros import params
 from spike_depth_ros.ros.calibration import Calibration
+from spike_depth_ros.ros.condition_log import ConditionLog
 from spike_depth_ros.ros.depth_parameters import DepthParameters
 from spike_depth_ros.ros.energy_meter import EnergyMeter
-from spike_depth_ros.ros.health import UNTRAINED, Health
+from spike_depth_ros.ros.health import UNTRAINED, Health, View
 from spike_depth_ros.ros.inputs import EventInput, message_class
 from spike_depth_ros.ros.lifecycle import FAILURE, SUCCESS, ManagedNode, logged
+from spike_depth_ros.ros.loaded_network import LoadedNetwork, load_network
 from spike_depth_ros.ros.outputs import Outputs
-from spike_depth_ros.ros.params import ParameterError
-from spike_depth_ros.ros.pipeline import Pipeline, Result, Wiring
-from spike_depth_ros.ros.preparation import empty_window_s, prepare
-from spike_depth_ros.ros.process import quick_executor, run_node
+from spike_depth_ros.ros.params import Live, ParameterError
+from spike_depth_ros.ros.pipeline import Parts, Pipeline
+from spike_depth_ros.ros.process import (
+    InterruptedBySignalError,
+    quick_executor,
+    run_interruptibly,
+    run_node,
+)
 from spike_depth_ros.ros.snapshot import write_snapshot
 
 SETTLED = 'is read when the node is configured: bring it to unconfigured (cleanup) first'
 WATCH_PERIOD_S = 0.2
-STOP_TIMEOUT_S = 5.0
-SAY_AGAIN_S, MAX_SAID = 2.0, 5
-"""A fault is logged again after so long, and so many different ones within that time."""
+
+STOP_TIMEOUT_S, END_TIMEOUT_S = 5.0, 0.3
+"""A deactivation, and the end of the process, wait this long for the window that is being run."""
 
 CONFIGURE_ERRORS = (
     ValueError, OSError, RuntimeError, MemoryError, ImportError, InvalidQosOverridesError,
-    ParameterException,
+    ParameterException, InterruptedBySignalError,
 )  # fmt: skip
 """What bad weights, calibrations, devices and parameters raise; our own are ValueErrors."""
 
@@ -61,32 +61,51 @@ class DepthNode(ManagedNode):
     """Lifecycle node `depth_node`; see `DepthParameters` and `outputs.OUTPUTS` for its interface.
 
     Args:
+        ended: set when the process is to end; a configuration that is under way then stops.
         **options: as of `rclpy.lifecycle.LifecycleNode`, for tests and compositions.
+
+    Attributes:
+        live: the parameters.
+        calibration: of the camera.
+        network: what runs; None before the node is configured.
+        outputs: the publishers; None before the node is configured.
+        energy: of the network; None before the node is configured.
+        events: the subscription; None unless the node is active.
+        pipeline: the work; None before the first publisher of events.
     """
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, ended: threading.Event | None = None, **options: Any) -> None:
         # what destroy_node needs exists even where the constructor does not get to its end
-        self.pipeline: Pipeline | None = None
+        self.network: LoadedNetwork | None = None
         self.outputs: Outputs | None = None
+        self.energy: EnergyMeter | None = None
         self.events: EventInput | None = None
-        self.calibration = Calibration(self)
+        self.pipeline: Pipeline | None = None
+        self._ended = ended or threading.Event()
+        self.calibration: Any = None  # a Calibration, as soon as there is a node
         super().__init__('depth_node', **options)
+        self._log = ConditionLog(self.get_logger())
         params.declare(self, DepthParameters)
         params.warn_of_unknown(self, DepthParameters)
-        self.parameters = params.read(self, DepthParameters)
-        self.checkpoint_path = Path()
-        self.checkpoint: Any = None
-        self.engine: Any = None
-        self.energy: EnergyMeter | None = None
-        self._said: dict[str, float] = {}  # faults, and when the log had them
+        self.live = Live(params.read(self, DepthParameters))
+        self.calibration = Calibration(self, self.live, self._log)
+        self._active_since_s = math.inf
         self._set_up_parameters()
+        self._set_up_services()
+        self._autostart_due = self.live.now.autostart
+
+    def _set_up_services(self) -> None:
         self.create_service(Trigger, '~/reset', self._on_reset)
         self.create_service(SetBool, '~/set_enabled', self._on_set_enabled)
         self.create_service(Trigger, '~/snapshot', self._on_snapshot)
-        self.health = Health(self, self.create_publisher(DiagnosticArray, '/diagnostics', 10))
+        self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
+        name = self.get_fully_qualified_name().lstrip('/')
+        self.health = Health(
+            name, self._diagnostics, self.get_clock(), self._log, self.get_logger()
+        )
         steady = Clock(clock_type=ClockType.STEADY_TIME)  # goes on where /clock stands still
-        period_s = self.parameters.diagnostics_period_s
-        self._health_timer = self.create_timer(period_s, self.health.publish, clock=steady)
+        period_s = self.live.now.diagnostics_period_s
+        self._health_timer = self.create_timer(period_s, self._report, clock=steady)
         self.create_timer(WATCH_PERIOD_S, self._watch, clock=steady)
         self._jump_handle = self.get_clock().create_jump_callback(
             JumpThreshold(
@@ -96,36 +115,36 @@ class DepthNode(ManagedNode):
             ),
             post_callback=self._on_clock_jump,
         )
-        self._autostart_due = self.parameters.autostart
 
     @logged
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Loads everything that can fail; on failure says why and can be tried again."""
-        self.parameters = params.read(self, DepthParameters)
-        self._health_timer.timer_period_ns = round(self.parameters.diagnostics_period_s * 1e9)
+        self.live.now = params.read(self, DepthParameters)
+        self.get_logger().debug(f'configuring with {self.live.now}')
+        self._health_timer.timer_period_ns = round(self.live.now.diagnostics_period_s * 1e9)
         self._health_timer.reset()  # or the period begins when the present one has ended
         self.last_error = ''
-        self.health.publish()  # the last word until all is loaded: 'the node is configuring'
+        self._report()  # the last one until all is loaded: 'the node is configuring'
         try:
-            self._check(self.parameters)
+            self._check(self.live.now)
             self._load()
-            self.outputs = Outputs(
-                self, self.parameters.output_reliability, self.parameters.output_queue
-            )
+            self.outputs = Outputs(self, self.live)
         except CONFIGURE_ERRORS as error:
+            self._release()
+            if isinstance(error, InterruptedBySignalError):
+                return FAILURE
             self.last_error = f'cannot configure: {error}'
             self.get_logger().error(self.last_error)
-            self._release()
             return FAILURE
-        self._tell_what_is_loaded()
         return super().on_configure(state)
 
     @logged
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Begins to listen."""
         self.last_error = ''
+        self._active_since_s = time.monotonic()
         self.events = EventInput(
-            self, self.parameters.event_type, self._start_pipeline, self._on_message
+            self, self.live.now.event_type, self._log, self._start_pipeline, self._on_message
         )
         self.calibration.open()
         result = super().on_activate(state)
@@ -135,7 +154,7 @@ class DepthNode(ManagedNode):
     @logged
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Ends the threads and the subscriptions."""
-        self._stop()
+        self._stop(STOP_TIMEOUT_S)
         return super().on_deactivate(state)
 
     @logged
@@ -148,107 +167,89 @@ class DepthNode(ManagedNode):
     @logged
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Ends everything, from whatever state."""
-        self._stop()
+        self._stop(STOP_TIMEOUT_S)
         self._release()
         return SUCCESS
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """After an error nobody expected: back to unconfigured."""
+        """After an unexpected error: back to unconfigured."""
         self.last_error = self.last_error or 'an unexpected error in a lifecycle transition'
-        self._stop()
+        self._stop(STOP_TIMEOUT_S)
         self._release()
         return SUCCESS
 
     def destroy_node(self) -> None:
         """Ends the threads before what they use goes away."""
-        self._stop()
+        self._stop(END_TIMEOUT_S)
         super().destroy_node()
 
+    def view(self) -> View:
+        """What the node consists of at this moment."""
+        return View(
+            state=self.state,
+            last_error=self.last_error,
+            active_s=max(0.0, time.monotonic() - self._active_since_s),
+            parameters=self.live.now,
+            calibration=self.calibration,
+            network=self.network,
+            outputs=self.outputs,
+            energy=self.energy,
+            events=self.events,
+            pipeline=self.pipeline,
+        )
+
     def _load(self) -> None:
-        parameters = self.parameters
+        parameters = self.live.now
         if parameters.event_type != 'auto':
             message_class(parameters.event_type)
         self.calibration.load()
-        ready = prepare(parameters, self.calibration.camera, self.get_logger())
-        self.checkpoint_path, self.checkpoint, self.engine, _ = ready
-        self.energy = EnergyMeter(self.checkpoint.model, self.checkpoint.spikes)
+        camera = self.calibration.camera
 
-    def _tell_what_is_loaded(self) -> None:
-        log = self.get_logger()
-        log.info(f'{self.checkpoint_path} on {self.engine.device} by {self.parameters.engine}')
-        if not self.checkpoint.trained:
-            log.warning(UNTRAINED)
+        def load() -> tuple[LoadedNetwork, EnergyMeter]:
+            network = load_network(parameters, camera)
+            return network, EnergyMeter(network.checkpoint.model, network.checkpoint.spikes)
+
+        self.network, self.energy = run_interruptibly(load, self._ended)
+        engine = self.network.engine.device
+        self.get_logger().info(f'{self.network.path} on {engine} by {parameters.engine}')
+        if not self.network.checkpoint.trained:
+            self.get_logger().warning(UNTRAINED)
 
     def _start_pipeline(self, type_name: str) -> None:
         """A new topic type means new decoders: the former pipeline ends."""
-        self._stop_pipeline()
-        wiring = Wiring(
-            parameters=lambda: self.parameters,
-            camera=self.calibration.camera_for,
-            make_estimator=self._make_estimator,
-            prepare=functools.partial(
-                empty_window_s,
-                self.checkpoint,
-                self.engine,
-                self.parameters.estimator_options,
-                self.calibration.camera,
-            ),
-            wanted=lambda: self.parameters.enabled and self._outputs().wanted(),
-            publish=lambda result: self._outputs().publish(result, self.parameters),
-            show=lambda result: self._outputs().show(result, self.parameters),
-            measure=self._measure,
-            now_ns=lambda: self.get_clock().now().nanoseconds,
-            say=self._say,
-        )
-        self.pipeline = Pipeline(type_name, wiring)
+        self._stop_pipeline(STOP_TIMEOUT_S)
+        if self.network is None or self.outputs is None or self.energy is None:
+            raise RuntimeError('the node is active, but was never configured')
+        self.pipeline = Pipeline(type_name, Parts(
+            live=self.live,
+            network=self.network,
+            calibration=self.calibration,
+            outputs=self.outputs,
+            energy=self.energy,
+            diagnostics=self._diagnostics,
+            clock=self.get_clock(),
+            log=self._log,
+        ))  # fmt: skip
         self.pipeline.start()
 
-    def _stop_pipeline(self) -> None:
-        if self.pipeline is not None and not self.pipeline.stop(STOP_TIMEOUT_S):
-            self.get_logger().warning(f'inference is still busy after {STOP_TIMEOUT_S:g} s')
+    def _stop_pipeline(self, timeout_s: float) -> None:
+        if self.pipeline is not None and not self.pipeline.stop(timeout_s):
+            self.get_logger().warning(f'a thread is still busy after {timeout_s:g} s')
         self.pipeline = None
 
-    def _stop(self) -> None:
+    def _stop(self, timeout_s: float) -> None:
+        self._active_since_s = math.inf
         if self.events is not None:
             self.events.close()
         self.events = None
-        self.calibration.close()
-        self._stop_pipeline()
+        if self.calibration is not None:
+            self.calibration.close()
+        self._stop_pipeline(timeout_s)
 
     def _release(self) -> None:
         if self.outputs is not None:
             self.outputs.destroy()
-        self.outputs = self.checkpoint = self.engine = self.energy = None
-
-    def _outputs(self) -> Outputs:
-        if self.outputs is None:
-            raise RuntimeError('the node was cleaned up while a thread was busy')
-        return self.outputs
-
-    def _measure(self, result: Result, stopped: threading.Event) -> None:
-        meter = self.energy
-        if meter is not None and self.health.is_heard():
-            meter.look(result.job.window.spikes, self.parameters.energy_period_s, stopped)
-
-    def _say(self, sentence: str) -> None:
-        """Logs a fault: the same again only after a while, and not too many of them."""
-        now_s = time.monotonic()
-        recent = {said: s for said, s in self._said.items() if now_s - s < SAY_AGAIN_S}
-        if sentence not in recent and len(recent) < MAX_SAID:
-            recent[sentence] = now_s
-            self.get_logger().error(sentence)
-        self._said = recent
-
-    def _make_estimator(
-        self, height: int, width: int, camera: Camera | None, options: EstimatorOptions
-    ) -> Estimator:
-        if self.calibration.camera is None:
-            self.get_logger().warning(
-                f'no calibration: depth is scaled as for a lens of {camera.fx:.0f} px; '  # type: ignore[union-attr]
-                'give camera_info_url or publish camera_info'
-            )
-        self.get_logger().info(f'estimating depth from a {width}x{height} sensor')
-        return Estimator(self.checkpoint, height, width, camera, options, self.engine)
+        self.outputs = self.network = self.energy = None
 
     def _on_message(self, cdr: bytes) -> None:
         if self.pipeline is not None:
@@ -265,6 +266,7 @@ class DepthNode(ManagedNode):
         response.message = 'starts from rest' if response.success else f'the node is {self.state}'
         if self.pipeline is not None:
             self.pipeline.reset()
+            self.get_logger().info('reset: all earlier events are forgotten')
         return response
 
     def _on_set_enabled(
@@ -279,31 +281,28 @@ class DepthNode(ManagedNode):
     ) -> Trigger.Response:
         pipeline = self.pipeline
         if pipeline is None or pipeline.last is None:
-            response.success, response.message = False, self.health.verdict()[1]
+            response.success, response.message = False, self.health.verdict(self.view()).message
             return response
-        folder = self.parameters.snapshot_dir
+        folder = self.live.now.snapshot_dir
         try:
-            path = write_snapshot(pipeline.last, list(pipeline.recent), self.parameters)
+            path = write_snapshot(pipeline.last, list(pipeline.recent), self.live.now)
             response.success, response.message = True, str(path)
         except (OSError, RuntimeError) as error:  # the latter: ~ of a user who does not exist
             response.success, response.message = False, f'cannot write into {folder}: {error}'
         return response
 
+    def _report(self) -> None:
+        self.health.publish(self.view())
+
     def _watch(self) -> None:
-        """Five times a second: starts, looks for publishers, notices threads that gave up."""
+        """Five times a second: starts, and looks for publishers."""
         if self._autostart_due:
             self._autostart_due = False
             if self.trigger_configure() == SUCCESS:
                 self.trigger_activate()
-        if self.state != 'active' or self.events is None:
-            return
-        self.events.look()
-        self.calibration.look()
-        if self.pipeline is not None and self.pipeline.given_up:
-            error = f'deactivated: {self.pipeline.given_up}'
-            self.get_logger().error(error)
-            self.trigger_deactivate()
-            self.last_error = error
+        if self.state == 'active' and self.events is not None:
+            self.events.look()
+            self.calibration.look()
 
     def _set_up_parameters(self) -> None:
         self.add_pre_set_parameters_callback(
@@ -314,26 +313,30 @@ class DepthNode(ManagedNode):
 
     def _judge_parameters(self, changes: list[Parameter]) -> SetParametersResult:
         settled = '' if self.state == 'unconfigured' else SETTLED
-        return params.judge(self.parameters, changes, settled, self._check)
+        return params.judge(self.live.now, changes, settled, self._check)
 
     def _check(self, parameters: DepthParameters) -> None:
         parameters.check()
-        if self.checkpoint is not None:
-            cut_times_ns(self.checkpoint.spikes, parameters.estimator_options)
+        if self.network is not None:
+            cut_times_ns(self.network.checkpoint.spikes, parameters.estimator_options)
 
     def _take_parameters(self, changes: list[Parameter]) -> None:
-        self.parameters = params.read(self, DepthParameters)
+        self.live.now = params.read(self, DepthParameters)
+        for change in changes:
+            self.get_logger().debug(f'{change.name} is now {change.value!r}')
         if self.pipeline is not None:
-            self.pipeline.set_max_latency(self.parameters.max_latency_ms)
+            self.pipeline.set_max_latency(self.live.now.max_latency_ms)
         wished = any(change.name == 'autostart' for change in changes)
-        may_start = self.state == 'unconfigured' and self.parameters.autostart
+        may_start = self.state == 'unconfigured' and self.live.now.autostart
         if may_start and (wished or self.last_error):  # which may be mended now
             self._autostart_due = True
 
 
 def executor_of(node: DepthNode) -> Executor:
     """What spins the node, by its parameter."""
-    return quick_executor() if node.parameters.executor == 'auto' else SingleThreadedExecutor()
+    if node.live.now.executor == 'auto':
+        return quick_executor(node.get_logger())
+    return SingleThreadedExecutor()
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -14,6 +14,9 @@ from spike_depth_ros.ros.compressed_depth import FORMATS
 from spike_depth_ros.ros.messages import CLOUD_FIELDS
 from spike_depth_ros.ros.params import RELIABILITY, ParameterError, parameter
 
+NETWORKS = {'default': 'models/default.safetensors', 'fast': 'models/fast.safetensors'}
+"""Values of the parameter `network` -> shipped checkpoint, the most accurate one first."""
+
 
 @dataclasses.dataclass(frozen=True)
 class DepthParameters:
@@ -30,10 +33,14 @@ class DepthParameters:
         "Message type of the topic 'events'; auto: the type that its publisher has.",
         choices=('auto', *EVENT_TYPES),
     )
+    network: str = parameter(
+        'auto',
+        'Which of the shipped networks runs; auto: default, or fast where inference by default '
+        'would take more than 0.6 of the time, measured once on each machine and remembered.',
+        choices=('auto', *NETWORKS),
+    )
     checkpoint: str = parameter(
-        '',
-        'Path of the checkpoint (.safetensors); empty: of the two that come with the package the '
-        'better one, or the faster one where inference would take more than 0.6 of the time.',
+        '', 'Path of a checkpoint (.safetensors) of your own; empty: as network says.'
     )
     device: str = parameter(
         'auto',

@@ -14,8 +14,8 @@ from spike_depth_ros.ros.messages import make_time
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 
-SILENT_S = 5.0
-"""A static scene sends no events; after this long it is worth a warning."""
+SILENT_S = 1.5
+"""Without events or depth maps for this long, something is said to be wrong."""
 
 KEEP = 256
 
@@ -37,6 +37,7 @@ class Meters:
         received_bytes: their total size.
         frames: depth frames published.
         resets: how often earlier events were forgotten.
+        foreign: messages left out, of a sensor of another size than the others.
     """
 
     def __init__(self) -> None:
@@ -44,6 +45,7 @@ class Meters:
         self.received_bytes = 0
         self.frames = 0
         self.resets = 0
+        self.foreign = 0
         self._ms: dict[str, deque[float]] = {}
 
     def took(self, name: str, start_s: float) -> None:
@@ -87,7 +89,7 @@ class Flow(NamedTuple):
 
     Attributes:
         state: of the lifecycle.
-        last_error: the sentence of the last failed configuration or given-up thread.
+        last_error: the sentence of the last failed transition.
         enabled: False while paused.
         publishers: number of publishers on the event topic.
         topic: its name.
@@ -95,10 +97,11 @@ class Flow(NamedTuple):
         topic_problem: why not, if there are publishers.
         unusable: why no message that comes holds an event, if that is so.
         silent_s: time since the last event; None before the first.
-        wanted: True if anybody subscribes to an output.
+        wanted: True if an output has a subscriber.
         obstacle: why events do not become depth.
         dropping: True if windows or messages were dropped since the last look.
         frame_age_s: time since the last depth frame; None before the first.
+        stride_s: time from one depth frame to the next.
         frames_hz: depth frames per second now.
     """
 
@@ -115,32 +118,52 @@ class Flow(NamedTuple):
     obstacle: str
     dropping: bool
     frame_age_s: float | None
+    stride_s: float
     frames_hz: float
 
 
-def flow_verdict(flow: Flow) -> tuple[bytes, str]:
+class Verdict(NamedTuple):
+    """Whether depth comes out, and if not, the first reason.
+
+    Attributes:
+        level: of diagnostic_msgs/DiagnosticStatus.
+        message: a sentence.
+        condition: names the reason; unlike the sentence it holds no changing numbers.
+        flows: True if depth comes out.
+    """
+
+    level: bytes
+    message: str
+    condition: str
+    flows: bool
+
+
+def flow_verdict(flow: Flow) -> Verdict:
     """Level and sentence: depth comes out, or the first reason why it does not."""
-    stale = flow.frame_age_s is None or flow.frame_age_s > SILENT_S
+    late_s = max(SILENT_S, 2 * flow.stride_s)
+    stale = flow.frame_age_s is None or flow.frame_age_s > late_s
+    silent = flow.silent_s is None or flow.silent_s > SILENT_S
     silence = 'no events yet' if flow.silent_s is None else f'no events for {flow.silent_s:.0f} s'
-    reasons: tuple[tuple[bool, bytes, str], ...] = (
-        (bool(flow.last_error), ERROR, flow.last_error),
-        (flow.state != 'active', WARN, f'the node is {flow.state}'),
-        (flow.publishers == 0, ERROR, f'nobody publishes {flow.topic}'),
-        (not flow.subscribed, ERROR, flow.topic_problem),
-        (not flow.enabled, OK, 'paused: call ~/set_enabled or set the parameter enabled'),
-        (bool(flow.unusable), ERROR, flow.unusable),
-        (flow.silent_s is None or flow.silent_s > SILENT_S, WARN,
-         f'{silence} on {flow.topic}: is the scene static, the lens covered?'),
-        (not flow.wanted, OK, 'idle: nobody subscribes to an output'),
-        (bool(flow.obstacle), ERROR, flow.obstacle),
+    reasons: tuple[tuple[bool, bytes, str, str], ...] = (
+        (bool(flow.last_error), ERROR, flow.last_error, ''),
+        (flow.state != 'active', WARN, f'the node is {flow.state}', ''),
+        (flow.publishers == 0, ERROR, f'nobody publishes {flow.topic}', ''),
+        (not flow.subscribed, ERROR, flow.topic_problem, ''),
+        (not flow.enabled, OK, 'paused: call ~/set_enabled or set the parameter enabled', ''),
+        (bool(flow.unusable), ERROR, flow.unusable, ''),
+        (silent, WARN,
+         f'{silence} on {flow.topic}: is the scene static, the lens covered, the camera dead?',
+         'no events yet' if flow.silent_s is None else 'no events'),
+        (not flow.wanted, OK, 'idle: nobody subscribes to an output', ''),
+        (bool(flow.obstacle), ERROR, flow.obstacle, ''),
         (stale and flow.dropping, ERROR,
-         'every window is dropped: inference is too slow for max_latency_ms'),
-        (stale, WARN, 'events come in, but no window is complete yet'),
+         'every window is dropped: inference is too slow for max_latency_ms', ''),
+        (stale, WARN, 'events come in, but no window is complete yet', ''),
     )  # fmt: skip
-    for applies, level, sentence in reasons:
+    for applies, level, sentence, condition in reasons:
         if applies:
-            return level, f'no depth: {sentence}'
-    return OK, f'{flow.frames_hz:.1f} depth maps/s'
+            return Verdict(level, f'no depth: {sentence}', condition or sentence, False)
+    return Verdict(OK, f'{flow.frames_hz:.1f} depth maps/s', 'depth', True)
 
 
 def plain_counts(counts: Any) -> dict[str, int]:

@@ -1,13 +1,18 @@
-"""Collects what the node knows of itself into the reports of /diagnostics."""
+"""Collects what the node knows of itself into the reports of /diagnostics, and into its log."""
 
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from rclpy.clock import Clock
 from rclpy.publisher import Publisher
 
+from spike_depth_ros.estimation.estimator import cut_times_ns
+from spike_depth_ros.ros.calibration import Calibration
+from spike_depth_ros.ros.condition_log import ConditionLog
+from spike_depth_ros.ros.depth_parameters import DepthParameters
 from spike_depth_ros.ros.diagnostics import (
     ERROR,
     OK,
@@ -15,80 +20,124 @@ from spike_depth_ros.ros.diagnostics import (
     Flow,
     Rates,
     Report,
+    Verdict,
     diagnostic_array,
     flow_verdict,
     plain_counts,
 )
+from spike_depth_ros.ros.energy_meter import EnergyMeter
+from spike_depth_ros.ros.inputs import EventInput
+from spike_depth_ros.ros.loaded_network import LoadedNetwork
+from spike_depth_ros.ros.outputs import Outputs
 from spike_depth_ros.ros.pipeline import Pipeline
-
-if TYPE_CHECKING:
-    from spike_depth_ros.ros.depth_node import DepthNode
 
 LARGE_DRIFT_PPM = 200.0
 MANY_STRAYS = 0.01
 """Share of events off the sensor from which on its size must be wrong."""
 
+STARTING_S = 10.0
+"""For this long after its activation the node waits for the others: no reason for a warning."""
+
 OFF_THE_SENSOR = 'events lie off the sensor: do the messages name its true height and width?'
 UNTRAINED = 'the checkpoint is untrained: its depth means nothing'
+UNCALIBRATED = (
+    'no calibration: the scale of depth is assumed; give camera_info_url or publish camera_info'
+)
+
+
+class View(NamedTuple):
+    """The node at one moment; a part that does not exist in the present state is None.
+
+    Attributes:
+        state: of the lifecycle.
+        last_error: why the last transition failed; empty if it did not.
+        active_s: time since the activation; 0 if it is not active.
+        parameters: of the node.
+        calibration: of the camera.
+        network: what runs.
+        outputs: the publishers.
+        energy: of the network.
+        events: the subscription.
+        pipeline: the work.
+    """
+
+    state: str
+    last_error: str
+    active_s: float
+    parameters: DepthParameters
+    calibration: Calibration
+    network: LoadedNetwork | None = None
+    outputs: Outputs | None = None
+    energy: EnergyMeter | None = None
+    events: EventInput | None = None
+    pipeline: Pipeline | None = None
 
 
 class Health:
     """Looks at a node once per period and publishes what it sees.
 
     Args:
-        node: to look at.
+        name: of the node, in the reports.
         publisher: of /diagnostics.
+        clock: ROS time.
+        log: of the node.
+        logger: of the node, for debugging.
     """
 
-    def __init__(self, node: DepthNode, publisher: Publisher) -> None:
-        self._node, self._publisher = node, publisher
+    def __init__(
+        self, name: str, publisher: Publisher, clock: Clock, log: ConditionLog, logger: Any
+    ) -> None:
+        self._name, self._publisher, self._clock = name, publisher, clock
+        self._log, self._logger = log, logger
         self._rates = Rates()
         self._per_second: dict[str, float] = {}
         self._seen: dict[str, tuple[float, float]] = {}  # total, when it grew
         self._said_dropped = 0
-        self._said_conflicts: set[str] = set()
-        self._said_flowing: bool | None = None
-        self._stalled = False
+        self._before = ''  # condition of the last look
 
-    def publish(self) -> None:
+    def publish(self, view: View) -> None:
         """Takes the rates since the last call and publishes all reports."""
-        pipeline = self._node.pipeline
+        pipeline = view.pipeline
         totals = {} if pipeline is None else _totals(pipeline)
         self._per_second = self._rates.per_second(totals)
         for name in ('events', 'frames'):
             total = totals.get(name, 0.0)
             if total and total != self._seen.get(name, (0.0,))[0]:
                 self._seen[name] = (total, time.monotonic())
-        reports = [self._flow_report(), self._engine_report()]
+        verdict = self.verdict(view)
+        reports = [_flow_report(view, verdict), _engine_report(view)]
         if pipeline is not None:
-            reports += [self._input_report(pipeline), self._work_report(pipeline)]
+            publishers = len(view.events.peers) if view.events else 0
+            reports += [self._input_report(pipeline, publishers), self._work_report(pipeline)]
             self._say_drops(pipeline)
-        self._say_conflicts()
-        now_ns = self._node.get_clock().now().nanoseconds
-        name = self._node.get_fully_qualified_name().lstrip('/')
-        self._publisher.publish(diagnostic_array(now_ns, name, reports))
+        if view.state == 'active':
+            self._say_flow(view, verdict)
+        self._say_conflicts(view)
+        now_ns = self._clock.now().nanoseconds
+        self._publisher.publish(diagnostic_array(now_ns, self._name, reports))
+        self._logger.debug(
+            '; '.join(f'{report.name}: {report.message}' for report in reports)
+            + ''.join(f'; {name} {rate:.6g}/s' for name, rate in self._per_second.items() if rate)
+        )
 
-    def is_heard(self) -> bool:
-        """True if anybody listens to /diagnostics."""
-        return self._publisher.get_subscription_count() > 0
-
-    def verdict(self) -> tuple[bytes, str]:
+    def verdict(self, view: View) -> Verdict:
         """Does depth come out, and if not, why?"""
-        node, pipeline, events = self._node, self._node.pipeline, self._node.events
+        pipeline, events = view.pipeline, view.events
         return flow_verdict(Flow(
-            state=node.state,
-            last_error=node.last_error,
-            enabled=node.parameters.enabled,
+            state=view.state,
+            last_error=view.last_error,
+            enabled=view.parameters.enabled,
             publishers=len(events.peers) if events else 0,
             topic=events.topic if events else '',
             subscribed=bool(events and events.type_name),
             topic_problem=events.problem if events else '',
             unusable=self._unusable(pipeline) if pipeline else '',
             silent_s=self._age_s('events'),
-            wanted=bool(node.outputs and node.outputs.wanted()),
+            wanted=bool(view.outputs and view.outputs.wanted()),
             obstacle=pipeline.obstacle if pipeline else '',
             dropping=self._per_second.get('dropped', 0.0) > 0,
             frame_age_s=self._age_s('frames'),
+            stride_s=_stride_s(view),
             frames_hz=self._per_second.get('frames', 0.0),
         ))  # fmt: skip
 
@@ -105,62 +154,26 @@ class Health:
         """Time since a total has grown; None if it never has."""
         return time.monotonic() - self._seen[name][1] if name in self._seen else None
 
-    def _flow_report(self) -> Report:
-        node = self._node
-        values: dict[str, Any] = {'state': node.state, 'enabled': node.parameters.enabled}
-        if node.outputs is not None:
-            values |= {
-                f'subscribers of {p.topic_name}': p.get_subscription_count()
-                for p in list(node.outputs.publishers.values())
-            }
-        level, message = self.verdict()
-        if node.state == 'active':
-            self._say_flow(level == OK, message)
-        return Report('output', level, message, values)
+    def _say_flow(self, view: View, verdict: Verdict) -> None:
+        """Logs when depth begins to come, and each reason why it does not.
 
-    def _say_flow(self, flowing: bool, message: str) -> None:
-        """Tells the log when depth begins to come, and when it stops, with the reason.
-
-        That it does not come is said at the second look in a row: at the first after a start
-        nothing can have come yet.
+        A condition is logged when two looks in a row have seen it: at the first look after a start
+        nothing can have come yet. While the node starts no reason is a warning, for the others
+        start as well.
         """
-        log = self._node.get_logger()
-        twice, self._stalled = not flowing and self._stalled, not flowing
-        if flowing and not self._said_flowing:
-            log.info('depth comes')  # at what rate, the first period does not tell
-        if twice and self._said_flowing is not False:
-            log.warning(message)
-        if flowing or twice:
-            self._said_flowing = flowing
+        lasts, self._before = verdict.condition == self._before, verdict.condition
+        if not lasts:
+            return
+        if verdict.flows:
+            self._log.info('flow', f'publishing depth: {verdict.message}', verdict.condition)
+            if view.calibration.camera is None and view.active_s > STARTING_S:
+                self._log.warning('calibration', UNCALIBRATED)
+        elif verdict.level == OK or view.active_s < STARTING_S:
+            self._log.info('flow', verdict.message, verdict.condition)
+        else:
+            self._log.warning('flow', verdict.message, verdict.condition)
 
-    def _engine_report(self) -> Report:
-        node = self._node
-        if node.checkpoint is None or node.engine is None:
-            return Report('engine', OK, 'not configured', {})
-        estimator = None if node.pipeline is None else node.pipeline.estimator
-        hfov_deg = node.parameters.assumed_hfov_deg
-        lens = f'{hfov_deg:g} deg across' if hfov_deg else 'lens of the training'
-        calibration = f'assumed: {lens}' if node.calibration.camera is None else 'given'
-        values: dict[str, Any] = {
-            'checkpoint': node.checkpoint_path,
-            'engine': node.parameters.engine,
-            'device': node.engine.device,
-            'calibration': calibration,
-        }
-        if estimator is not None:
-            pixels = estimator.pixels
-            values['depth image'] = f'{pixels.image_width}x{pixels.image_height}'
-            values['binning'] = f'{pixels.factor}x{pixels.factor}'
-        if node.energy is not None:
-            values |= node.energy.summary()
-        if not node.checkpoint.trained:
-            return Report('engine', WARN, UNTRAINED, values)
-        if node.calibration.camera is None:
-            return Report('engine', WARN, 'no calibration: the scale of depth is assumed', values)
-        where = f'{node.checkpoint_path.name}: {node.parameters.engine} on {node.engine.device}'
-        return Report('engine', OK, where, values)
-
-    def _input_report(self, pipeline: Pipeline) -> Report:
+    def _input_report(self, pipeline: Pipeline, publishers: int) -> Report:
         stream, counts = pipeline.stream, plain_counts(pipeline.stream.counts)
         per_second, clock = self._per_second, pipeline.clock
         values: dict[str, Any] = {
@@ -177,14 +190,16 @@ class Health:
             'clock offset s': f'{(clock.offset_ns or 0) / 1e9:.6f}',
             'clock drift ppm': f'{clock.drift_ppm:.1f}',
             'clock jumps': clock.jumps,
+            'messages of another sensor': pipeline.meters.foreign,
             **counts,
         }
-        publishers = len(self._node.events.peers) if self._node.events else 0
         skipping = per_second.get('skipped', 0) > 0
         strays = per_second.get('off the sensor', 0)
         reasons = (
             (publishers > 1, WARN,
              f'{publishers} publishers share the topic: their events and clocks mix'),
+            (per_second.get('foreign', 0) > 0, WARN,
+             'messages of a sensor of another size are left out'),
             (bool(self._unusable(pipeline)), ERROR, self._unusable(pipeline)),
             (skipping, WARN, f'messages are skipped: {stream.last_error}'),
             (strays > MANY_STRAYS * (strays + per_second.get('events', 0)), WARN,
@@ -224,25 +239,71 @@ class Health:
             return Report('work', WARN, 'too slow: windows or messages are dropped', values)
         return Report('work', OK, f'{values["depth maps/s"]} depth maps/s', values)
 
-    def _say_conflicts(self) -> None:
-        """Tells the log once of each peer that is not reached or heard because of its QoS."""
-        node = self._node
-        found = set(node.outputs.unreached() if node.outputs else ())
-        found |= set(node.events.unheard() if node.events else ())
-        for sentence in sorted(found - self._said_conflicts):
-            node.get_logger().warning(sentence)
-        self._said_conflicts = found
+    def _say_conflicts(self, view: View) -> None:
+        """Logs each peer that is not reached or heard because of its QoS."""
+        found = set(view.outputs.unreached() if view.outputs else ())
+        found |= set(view.events.unheard() if view.events else ())
+        for sentence in sorted(found):
+            self._log.warning(sentence.partition(':')[0], sentence)
 
     def _say_drops(self, pipeline: Pipeline) -> None:
         dropped = pipeline.windows.dropped + pipeline.messages.dropped
         if dropped > self._said_dropped:
-            self._node.get_logger().warning(
+            self._log.warning(
+                'dropped',
                 f'too slow: {pipeline.windows.dropped} windows and {pipeline.messages.dropped} '
                 'messages dropped so far; more num_threads, a faster checkpoint or fewer previews '
                 'help',
-                throttle_duration_sec=5.0,
+                'too slow',
             )
+        elif dropped == self._said_dropped:
+            self._log.over('dropped')
         self._said_dropped = dropped
+
+
+def _stride_s(view: View) -> float:
+    """Time from one depth map to the next [s]; 0 before the network is known."""
+    if view.network is None:
+        return 0.0
+    options = view.parameters.estimator_options
+    return 1e-9 * cut_times_ns(view.network.checkpoint.spikes, options)[1]
+
+
+def _flow_report(view: View, verdict: Verdict) -> Report:
+    values: dict[str, Any] = {'state': view.state, 'enabled': view.parameters.enabled}
+    if view.outputs is not None:
+        values |= {
+            f'subscribers of {p.topic_name}': p.get_subscription_count()
+            for p in list(view.outputs.publishers.values())
+        }
+    return Report('output', verdict.level, verdict.message, values)
+
+
+def _engine_report(view: View) -> Report:
+    network = view.network
+    if network is None:
+        return Report('engine', OK, 'not configured', {})
+    estimator = None if view.pipeline is None else view.pipeline.estimator
+    hfov_deg = view.parameters.assumed_hfov_deg
+    lens = f'{hfov_deg:g} deg across' if hfov_deg else 'lens of the training'
+    values: dict[str, Any] = {
+        'checkpoint': network.path,
+        'engine': view.parameters.engine,
+        'device': network.engine.device,
+        'calibration': f'assumed: {lens}' if view.calibration.camera is None else 'given',
+    }
+    if estimator is not None:
+        pixels = estimator.pixels
+        values['depth image'] = f'{pixels.image_width}x{pixels.image_height}'
+        values['binning'] = f'{pixels.factor}x{pixels.factor}'
+    if view.energy is not None:
+        values |= view.energy.summary()
+    if not network.checkpoint.trained:
+        return Report('engine', WARN, UNTRAINED, values)
+    if view.calibration.camera is None:
+        return Report('engine', WARN, UNCALIBRATED, values)
+    where = f'{network.path.name}: {view.parameters.engine} on {network.engine.device}'
+    return Report('engine', OK, where, values)
 
 
 def _totals(pipeline: Pipeline) -> dict[str, float]:
@@ -259,4 +320,5 @@ def _totals(pipeline: Pipeline) -> dict[str, float]:
         'frames': meters.frames,
         'dropped': pipeline.windows.dropped + pipeline.messages.dropped,
         'faults': pipeline.faults,
+        'foreign': meters.foreign,
     }

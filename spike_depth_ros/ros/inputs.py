@@ -7,7 +7,6 @@ import importlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from ament_index_python.packages import get_package_share_directory
 from rclpy.exceptions import ParameterException
 from rclpy.node import Node
 from rclpy.qos import (
@@ -20,11 +19,9 @@ from rclpy.qos_overriding_options import InvalidQosOverridesError, QoSOverriding
 from rclpy.subscription import Subscription
 from rclpy.topic_endpoint_info import TopicEndpointInfo
 
-from spike_depth_ros.events.camera import CalibrationError
 from spike_depth_ros.events.wire import EVENT_TYPES
+from spike_depth_ros.ros.condition_log import ConditionLog
 from spike_depth_ros.ros.process import NO_SUBSCRIPTION_EVENTS
-
-PACKAGE_SCHEME = 'package://'
 
 
 class InputError(ValueError):
@@ -48,24 +45,6 @@ def message_class(type_name: str) -> Any:
         ) from error
     except AttributeError as error:
         raise InputError(f'the installed package {package} has no message {name}') from error
-
-
-def local_path(url: str) -> str:
-    """A `package://PACKAGE/FILE` url as a path; anything else as it is.
-
-    Raises:
-        CalibrationError: no such package.
-    """
-    if not url.startswith(PACKAGE_SCHEME):
-        return url
-    package, _, file = url.removeprefix(PACKAGE_SCHEME).partition('/')
-    try:
-        return f'{get_package_share_directory(package)}/{file}'
-    except (LookupError, OSError, ValueError) as error:
-        raise CalibrationError(
-            f'{url!r} is of a package that is not installed here: source the workspace that has '
-            'it, or give a path'
-        ) from error
 
 
 def event_qos() -> QoSProfile:
@@ -108,6 +87,7 @@ class EventInput:
     Args:
         node: for which to subscribe.
         event_type: 'auto' or a key of `EVENT_TYPES`.
+        log: of the node.
         on_type: called with the type's name before the first message of that type.
         on_message: called with the bytes of each message.
 
@@ -122,6 +102,7 @@ class EventInput:
         self,
         node: Node,
         event_type: str,
+        log: ConditionLog,
         on_type: Callable[[str], None],
         on_message: Callable[[bytes], None],
     ) -> None:
@@ -129,7 +110,7 @@ class EventInput:
         self.type_name = ''
         self.problem = 'waiting for a publisher'
         self.peers: list[TopicEndpointInfo] = []
-        self._node, self._event_type = node, event_type
+        self._node, self._event_type, self._log = node, event_type, log
         self._on_type, self._on_message = on_type, on_message
         self._subscription: Subscription | None = None
 
@@ -169,8 +150,7 @@ class EventInput:
             self._on_message(cdr)
 
     def _complain(self, problem: str) -> None:
-        if problem != self.problem:
-            self._node.get_logger().error(problem)
+        self._log.error('events', problem)
         self.problem = problem
 
     def _subscribe(self, type_name: str) -> None:
@@ -195,4 +175,4 @@ class EventInput:
             return
         self._on_type(type_name)
         self.type_name, self.problem = type_name, ''
-        self._node.get_logger().info(f'subscribed to {self.topic} as {type_name}')
+        self._log.info('events', f'subscribed to {self.topic} as {type_name}')

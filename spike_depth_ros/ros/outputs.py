@@ -21,9 +21,9 @@ from spike_depth_ros.ros import messages
 from spike_depth_ros.ros.compressed_depth import Quantization, compressed_depth
 from spike_depth_ros.ros.depth_parameters import DepthParameters
 from spike_depth_ros.ros.inputs import full_name, qos_conflict
-from spike_depth_ros.ros.params import RELIABILITY, given_names
-from spike_depth_ros.ros.pipeline import Result
+from spike_depth_ros.ros.params import RELIABILITY, Live, given_names
 from spike_depth_ros.ros.process import NO_PUBLISHER_EVENTS
+from spike_depth_ros.ros.results import Result
 
 
 class Output(NamedTuple):
@@ -59,15 +59,14 @@ class Outputs:
 
     Args:
         node: whose publishers they are; they publish while it is active.
-        reliability: a key of `RELIABILITY`.
-        queue: QoS history depth.
+        live: the parameters of the node.
 
     Raises:
         InvalidQosOverridesError, ParameterException: `qos_overrides` that cannot be.
     """
 
-    def __init__(self, node: LifecycleNode, reliability: str, queue: int) -> None:
-        self._node = node
+    def __init__(self, node: LifecycleNode, live: Live[DepthParameters]) -> None:
+        self._node, self._live = node, live
         self._next_s: dict[str, float] = {}
         self._rays_of: Camera | None = None
         self._rays = np.empty(0, np.float32)
@@ -76,8 +75,8 @@ class Outputs:
             for name, output in OUTPUTS.items():
                 qos = QoSProfile(
                     history=HistoryPolicy.KEEP_LAST,
-                    depth=queue,
-                    reliability=RELIABILITY[reliability],
+                    depth=live.now.output_queue,
+                    reliability=RELIABILITY[live.now.output_reliability],
                 )
                 _override(node, output.topic, qos)
                 self.publishers[name] = node.create_lifecycle_publisher(
@@ -108,23 +107,23 @@ class Outputs:
                 if reason:
                     yield f'{topic} does not reach {full_name(peer)}: {reason}'
 
-    def publish(self, result: Result, parameters: DepthParameters) -> None:
+    def publish(self, result: Result) -> None:
         """Publishes what belongs to every depth frame: depth, camera_info, confidence."""
         header = messages.make_header(result.job.stamp_ns, result.job.frame_id)
         frame, camera = result.frame, result.job.estimator.camera
         if self._has_subscriber('camera_info') and camera is not None:
             self.publishers['camera_info'].publish(messages.camera_info(header, camera))
         if self._has_subscriber('depth'):
-            image = messages.depth_image(header, frame.depth_m, parameters.depth_encoding)
+            image = messages.depth_image(header, frame.depth_m, self._live.now.depth_encoding)
             self.publishers['depth'].publish(image)
         if self._has_subscriber('confidence'):
             image = messages.confidence_image(header, frame.confidence)
             self.publishers['confidence'].publish(image)
 
-    def show(self, result: Result, parameters: DepthParameters) -> None:
+    def show(self, result: Result) -> None:
         """Publishes pictures, cloud and compressed depth, each at its own rate."""
         header = messages.make_header(result.job.stamp_ns, result.job.frame_id)
-        frame = result.frame
+        frame, parameters = result.frame, self._live.now
         if self._due('compressed', 0.0):
             quantization = Quantization(
                 parameters.compressed_quantization, parameters.compressed_max_m

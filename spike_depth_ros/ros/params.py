@@ -1,7 +1,7 @@
 """Parameters of a node as one table: a frozen dataclass whose fields say everything.
 
-The table declares the parameters with descriptors, checks changes of them, and is compared by a
-test with the commented files in `config/`.
+The table declares the parameters with descriptors and checks changes of them; the commented file
+in `config/` and the page in `docs/` are generated from it (`parameter_pages`).
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 from collections.abc import Callable, Collection, Iterable
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from rcl_interfaces.msg import (
     FloatingPointRange,
@@ -35,6 +35,17 @@ TYPE_NAMES = {bool: 'true or false', int: 'a whole number', float: 'a number', s
 
 class ParameterError(ValueError):
     """A parameter has an impossible value or type."""
+
+
+@dataclasses.dataclass
+class Live(Generic[P]):
+    """The present values of a node's parameters, for the parts of the node to look at.
+
+    Attributes:
+        now: a table, which is replaced as a whole when a parameter changes.
+    """
+
+    now: P
 
 
 class Spec(NamedTuple):
@@ -104,15 +115,18 @@ def given_names(node: Node) -> Collection[str]:
 
 
 def warn_of_unknown(node: Node, table: type) -> None:
-    """Says which parameters of the command line or the params file the node does not have.
+    """Warns of parameters of the command line and the params file that look misspelt.
 
-    rclpy takes them in silence; a misspelt one would seem to be set.
+    rclpy takes them without a word, so a misspelt one would seem to be set. The others that the
+    node does not have belong to other nodes, as those below `/**` in a shared file may.
     """
     for name in given_names(node):
         if not node.has_parameter(name) and not name.startswith('qos_overrides.'):
-            near = difflib.get_close_matches(name, specs(table), 1)
-            hint = f': is it {near[0]}?' if near else ''
-            node.get_logger().warning(f'there is no parameter {name}{hint}')
+            near = difflib.get_close_matches(name, specs(table), 1, cutoff=0.8)
+            if near:
+                node.get_logger().warning(f'there is no parameter {name}: is it {near[0]}?')
+            else:
+                node.get_logger().debug(f'there is no parameter {name}')
 
 
 def read(node: Node, table: type[P]) -> P:

@@ -16,22 +16,31 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
+from rclpy.clock import Clock
+from rclpy.publisher import Publisher
 
 from spike_depth_ros.estimation.engine import EngineError
-from spike_depth_ros.estimation.estimator import DepthFrame, Estimator, EstimatorOptions
-from spike_depth_ros.events.camera import CalibrationError, Camera
+from spike_depth_ros.estimation.estimator import Estimator
+from spike_depth_ros.events.camera import CalibrationError
 from spike_depth_ros.events.config import ConfigError
 from spike_depth_ros.events.jumps import JumpFilter
 from spike_depth_ros.events.windows import Window
 from spike_depth_ros.events.wire import EventStream, Packet
+from spike_depth_ros.ros.calibration import Calibration
 from spike_depth_ros.ros.clock import RosTimeClock, SensorClock
+from spike_depth_ros.ros.condition_log import ConditionLog
 from spike_depth_ros.ros.depth_parameters import DepthParameters
 from spike_depth_ros.ros.diagnostics import Meters
+from spike_depth_ros.ros.energy_meter import EnergyMeter
+from spike_depth_ros.ros.loaded_network import LoadedNetwork
+from spike_depth_ros.ros.outputs import Outputs
+from spike_depth_ros.ros.params import Live
 from spike_depth_ros.ros.queues import AgingQueue, Worker
+from spike_depth_ros.ros.results import Job, Needs, Result
 
 SENSOR_TIME_TYPES = ('event_camera_msgs/msg/EventPacket', 'event_array_msgs/msg/EventArray')
 """Message types whose events carry sensor time; the others carry ROS time."""
@@ -51,6 +60,15 @@ PATIENCE_S = 1.0
 """Inference may catch up with waiting windows for so long; then it takes the newest, until it has
 kept up for as long."""
 
+TOGETHER = 16
+"""So many windows that one message completes do not push each other out of the queue."""
+
+HOLD_S = 0.5
+"""A sensor of another size is taken for a new one when the one before was silent for this long."""
+
+REBUILD_S = 1.0
+"""Another calibration waits for this long since the estimator was built."""
+
 LIVE_MS = 60_000.0
 """Stamps that are farther from ROS time than this are of a recording: their age says nothing."""
 
@@ -69,50 +87,48 @@ def _without_pause(windows: Iterator[Window]) -> Iterator[Window]:
         yield last
 
 
-class Job(NamedTuple):
-    """A window on its way to inference."""
-
-    window: Window
-    estimator: Estimator
-    stamp_ns: int  # ROS time of the window's end
-    frame_id: str
-
-
-class Result(NamedTuple):
-    """A depth frame on its way to the topics."""
-
-    frame: DepthFrame
-    job: Job
-    arrived_s: float
-
-
-class Wiring(NamedTuple):
-    """What the pipeline asks of the node and hands to it. All may be called from any thread.
+class Parts(NamedTuple):
+    """What a pipeline works with. All of it may be used from any thread.
 
     Attributes:
-        parameters: the present parameters.
-        camera: calibration of a sensor of that height and width; None for the training's lens.
-            Raises CalibrationError while there is to be no depth.
-        make_estimator: builds an estimator for (height, width, camera, options).
-        prepare: called in the thread of inference before the first window.
-        wanted: True if anybody would see a result.
-        publish: called with each result, in order.
-        show: called with the newest result, when there is time.
-        measure: likewise, and may take its time: until the event is set.
-        now_ns: ROS time.
-        say: takes the sentence of a fault.
+        live: the parameters of the node.
+        network: what runs.
+        calibration: of the camera.
+        outputs: where results go.
+        energy: measures the network now and then, while /diagnostics has a subscriber.
+        diagnostics: the publisher of /diagnostics.
+        clock: ROS time.
+        log: of the node.
     """
 
-    parameters: Callable[[], DepthParameters]
-    camera: Callable[[int, int], Camera | None]
-    make_estimator: Callable[[int, int, Camera | None, EstimatorOptions], Estimator]
-    prepare: Callable[[], object]
-    wanted: Callable[[], bool]
-    publish: Callable[[Result], None]
-    show: Callable[[Result], None]
-    measure: Callable[[Result, threading.Event], None]
-    now_ns: Callable[[], int]
-    say: Callable[[str], None]
+    live: Live[DepthParameters]
+    network: LoadedNetwork
+    calibration: Calibration
+    outputs: Outputs
+    energy: EnergyMeter
+    diagnostics: Publisher
+    clock: Clock
+    log: ConditionLog
+
+
+class SensorGate:
+    """Keeps to one sensor size where messages of several sizes alternate.
+
+    Attributes:
+        size: (height, width) of the sensor that is admitted; None before the first.
+    """
+
+    def __init__(self) -> None:
+        self.size: tuple[int, int] | None = None
+        self._seen_s = -math.inf
+
+    def admits(self, size: tuple[int, int]) -> bool:
+        """Takes the size of a message; True if it is that of the sensor kept to."""
+        now_s = time.monotonic()
+        if size != self.size and now_s - self._seen_s < HOLD_S:
+            return False
+        self.size, self._seen_s = size, now_s
+        return True
 
 
 class Pipeline:
@@ -120,10 +136,9 @@ class Pipeline:
 
     Args:
         type_name: type of the messages.
-        wiring: the node's side.
+        parts: what it works with.
 
     Attributes:
-        obstacle: why events do not become depth, as a sentence; empty if they do.
         clock: takes sensor time to ROS time.
         stream: the decoder, with its counts.
         jumps: drops events of wrong times, and finds jumps of sensor time.
@@ -132,10 +147,9 @@ class Pipeline:
         last: the newest result, None before the first.
     """
 
-    def __init__(self, type_name: str, wiring: Wiring) -> None:
-        parameters = wiring.parameters()
+    def __init__(self, type_name: str, parts: Parts) -> None:
+        parameters = parts.live.now
         self.type_name = type_name
-        self.obstacle = ''
         self.clock = SensorClock() if type_name in SENSOR_TIME_TYPES else RosTimeClock()
         self.stream = EventStream(type_name)
         self.jumps = JumpFilter()
@@ -145,27 +159,32 @@ class Pipeline:
         self.last: Result | None = None
         self.messages: AgingQueue[bytes] = AgingQueue(parameters.message_queue, MESSAGE_AGE_S)
         self.windows: AgingQueue[Job] = AgingQueue(
-            parameters.window_queue, parameters.max_latency_ms / 1e3, PATIENCE_S
+            parameters.window_queue, parameters.max_latency_ms / 1e3, PATIENCE_S, TOGETHER
         )
         self.frames: AgingQueue[Result] = AgingQueue(1, math.inf)
         self.samples: AgingQueue[Result] = AgingQueue(1, math.inf)
-        self._needed: tuple[Worker, ...] = (
-            Worker('decode', self.messages, self._decode, wiring.say),
-            Worker('inference', self.windows, self._infer, wiring.say, begin=wiring.prepare),
-            Worker('pictures', self.frames, self._show, wiring.say, niceness=10),
-        )
-        energy = Worker('energy', self.samples, self._measure, wiring.say, niceness=10)
-        self.workers: tuple[Worker, ...] = (*self._needed, energy)
+        self.workers: dict[str, Worker] = {
+            worker.name: worker
+            for worker in (
+                Worker('decode', self.messages, self._decode, self._on_fault),
+                Worker('inference', self.windows, self._infer, self._on_fault, begin=self._begin),
+                Worker('pictures', self.frames, self._show, self._on_fault, niceness=10),
+                Worker('energy', self.samples, self._measure, self._on_fault, niceness=10),
+            )
+        }
         self._stopped = threading.Event()
-        self._wiring = wiring
+        self._parts = parts
+        self._gate = SensorGate()
+        self._obstacle = ''
         self._estimator: Estimator | None = None
-        self._built_for: tuple | None = None
-        self._reset_asked = False
+        self._built_for: Needs | None = None
+        self._built_s = -math.inf
+        self._resets_asked = self._resets_done = 0
         self._last_stamp_ns: int | None = None
 
     def start(self) -> None:
         """Starts the threads."""
-        for worker in self.workers:
+        for worker in self.workers.values():
             worker.start()
 
     def stop(self, timeout_s: float) -> bool:
@@ -174,7 +193,8 @@ class Pipeline:
         for queue in (self.messages, self.windows, self.frames, self.samples):
             queue.close()
         until = time.monotonic() + timeout_s
-        ended = [worker.join(max(0.0, until - time.monotonic())) for worker in self.workers]
+        workers = self.workers.values()
+        ended = [worker.join(max(0.0, until - time.monotonic())) for worker in workers]
         return all(ended)
 
     def put(self, cdr: bytes) -> None:
@@ -182,22 +202,23 @@ class Pipeline:
         self.messages.put(cdr, time.monotonic())
 
     def reset(self) -> None:
-        """Asks for everything of earlier events to be forgotten, from the next message on."""
-        self._reset_asked = True
+        """Asks for all earlier events to be forgotten, from the next message on."""
+        self._resets_asked += 1
 
     def set_max_latency(self, max_latency_ms: float) -> None:
         """Changes the age from which on waiting windows are dropped."""
         self.windows.max_age_s = max_latency_ms / 1e3
 
     @property
-    def given_up(self) -> str:
-        """Why a thread has stopped for good; empty while all work that the outputs need."""
-        return next((w.given_up for w in self._needed if w.given_up), '')
+    def obstacle(self) -> str:
+        """Why events do not become depth, as a sentence; empty if they do."""
+        needed = (self.workers[name].trouble for name in ('decode', 'inference', 'pictures'))
+        return next(filter(None, needed), self._obstacle)
 
     @property
     def faults(self) -> int:
         """Number of items whose processing failed."""
-        return sum(worker.faults for worker in self.workers)
+        return sum(worker.faults for worker in self.workers.values())
 
     @property
     def estimator(self) -> Estimator | None:
@@ -205,7 +226,9 @@ class Pipeline:
         return self._estimator
 
     def _decode(self, cdr: bytes, arrived_s: float) -> None:
-        if self._reset_asked:
+        asked = self._resets_asked  # one that is asked for from here on is for the next message
+        if asked != self._resets_done:
+            self._resets_done = asked
             self.stream.reset()
             self.jumps.reset()
             self.clock.reset()
@@ -215,11 +238,11 @@ class Pipeline:
         self.meters.took('decode', start_s)
         self.meters.messages += 1
         self.meters.received_bytes += len(cdr)
-        if fed is None or len(fed[1].events) == 0:
+        if fed is None or len(fed[1].events) == 0 or not self._is_of_this_sensor(fed[0]):
             return
         packet, decoded = fed
         runs = self.jumps.push(decoded.events)
-        stamp_ns = packet.stamp_ns or self._wiring.now_ns()  # some drivers leave it zero
+        stamp_ns = packet.stamp_ns or self._now_ns()  # some drivers leave it zero
         for run in runs:
             self._remember(run.events)
             if self.clock.update(stamp_ns, *run[1:]):
@@ -227,13 +250,33 @@ class Pipeline:
         estimator = self._estimator_for(packet)
         if estimator is None:
             return
-        frame_id = self._wiring.parameters().frame_id or packet.frame_id or DEFAULT_FRAME
+        parameters = self._parts.live.now
+        frame_id = parameters.frame_id or packet.frame_id or DEFAULT_FRAME
+        limits = parameters.estimator_options.limits
         start_s = time.perf_counter()
         windows = itertools.chain.from_iterable(map(estimator.windower.take, runs))
         for window in _without_pause(windows):
             stamp_ns = self._stamp_ns(window.t1_ns)
-            self.windows.put(Job(window, estimator, stamp_ns, frame_id), arrived_s)
+            self.windows.put(Job(window, estimator, stamp_ns, frame_id, limits), arrived_s)
         self.meters.took('accumulate', start_s)
+
+    def _is_of_this_sensor(self, packet: Packet) -> bool:
+        """False for messages of another size that alternate with those of the present sensor."""
+        size = (packet.height, packet.width)
+        if self._gate.admits(size):
+            return True
+        height, width = self._gate.size or size
+        self._parts.log.error(
+            'sensor',
+            f'messages of a {packet.width}x{packet.height} sensor are left out, the others on '
+            f'this topic are of a {width}x{height} sensor: do two cameras publish on it?',
+        )
+        self.meters.foreign += 1
+        return False
+
+    def _now_ns(self) -> int:
+        ns: int = self._parts.clock.now().nanoseconds
+        return ns
 
     def _stamp_ns(self, sensor_ns: int) -> int:
         """ROS time of a sensor time; it rises, even where the offset is still being learnt."""
@@ -254,7 +297,6 @@ class Pipeline:
             self._recent_events -= len(self.recent.popleft())
 
     def _forget(self) -> None:
-        self._reset_asked = False
         self._last_stamp_ns = None
         self.meters.resets += 1
         self.windows.clear()
@@ -262,42 +304,62 @@ class Pipeline:
             self._estimator.windower.reset()
 
     def _estimator_for(self, packet: Packet) -> Estimator | None:
-        """The estimator for this packet's sensor; None if there shall be or can be no depth."""
-        if not self._wiring.wanted():
-            if self._estimator is not None:
-                self._estimator.windower.reset()
+        """The estimator for this packet's sensor; None if there is to be or can be no depth."""
+        parts = self._parts
+        if not (parts.live.now.enabled and parts.outputs.wanted()):
+            self._rest()
             return None
-        options = self._wiring.parameters().estimator_options
+        # limits come with each window: they may change without building anew
+        options = parts.live.now.estimator_options.without_limits
         try:
-            camera = self._wiring.camera(packet.height, packet.width)
-            # limits are looked at with every answer: they may change without building anew
-            needs = (packet.height, packet.width, camera, options.without_limits)
-            if needs != self._built_for:
-                self._estimator = self._wiring.make_estimator(*needs)
-                self._built_for = needs
-            assert self._estimator is not None
-            self._estimator.options = options
+            camera = parts.calibration.camera_for(
+                packet.height, packet.width, parts.network.checkpoint
+            )
+            needs = Needs(packet.height, packet.width, camera, options)
+            if self._is_to_be_built(needs):
+                self._estimator = parts.network.estimator(*needs)
+                self._built_for, self._built_s = needs, time.monotonic()
+                sentence = f'estimating depth from a {packet.width}x{packet.height} sensor'
+                parts.log.info('estimator', sentence)
         except (CalibrationError, ConfigError, EngineError) as error:
-            if self.obstacle != str(error):
-                self._wiring.say(str(error))
-            self.obstacle, self._estimator, self._built_for = str(error), None, None
+            self._obstacle = str(error)
+            self._rest()
             return None
-        self.obstacle = ''
+        self._obstacle = ''
         return self._estimator
+
+    def _is_to_be_built(self, needs: Needs) -> bool:
+        """True if the present estimator does not do; calibrations that alternate wait a second."""
+        built_for = self._built_for
+        if built_for is None or needs == built_for:
+            return built_for is None
+        only_camera = needs._replace(camera=built_for.camera) == built_for
+        return not only_camera or time.monotonic() - self._built_s > REBUILD_S
+
+    def _rest(self) -> None:
+        """Forgets the events of the window that has begun: others are left out from now on."""
+        if self._estimator is not None:
+            self._estimator.windower.reset()
+
+    def _begin(self) -> None:
+        """The first window in a thread takes longer: an empty one does."""
+        parts = self._parts
+        options, camera = parts.live.now.estimator_options, parts.calibration.camera
+        parts.network.run_empty_window(options, camera)
 
     def _infer(self, job: Job, arrived_s: float) -> None:
         start_s = time.perf_counter()
-        frame = job.estimator.infer(job.window)
+        frame = job.estimator.infer(job.window, job.limits)
         self.meters.took('inference', start_s)
         if self.windows.closed:  # the node may have gone on without waiting for this
             return
         self.last = Result(frame, job, arrived_s)
         start_s = time.perf_counter()
-        self._wiring.publish(self.last)
+        self._parts.outputs.publish(self.last)
         self.meters.took('publish', start_s)
         self.meters.frames += 1
         self.meters.add_ms('latency', 1e3 * (time.monotonic() - arrived_s))
-        age_ms = (self._wiring.now_ns() - job.stamp_ns) / 1e6
+        age_ms = (self._now_ns() - job.stamp_ns) / 1e6
         if abs(age_ms) < LIVE_MS:
             self.meters.add_ms('age', age_ms)
         self.frames.put(self.last, arrived_s)
@@ -305,8 +367,13 @@ class Pipeline:
 
     def _show(self, result: Result, arrived_s: float) -> None:
         start_s = time.perf_counter()
-        self._wiring.show(result)
+        self._parts.outputs.show(result)
         self.meters.took('pictures', start_s)
 
     def _measure(self, result: Result, arrived_s: float) -> None:
-        self._wiring.measure(result, self._stopped)
+        if self._parts.diagnostics.get_subscription_count() > 0:
+            period_s = self._parts.live.now.energy_period_s
+            self._parts.energy.look(result.job.window.spikes, period_s, self._stopped)
+
+    def _on_fault(self, sentence: str) -> None:
+        self._parts.log.error(sentence.partition(':')[0], sentence)

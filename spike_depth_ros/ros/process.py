@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
+import os
 import signal
+import sys
 import threading
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 import rclpy
 from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
@@ -14,18 +17,28 @@ from rclpy.executors import Executor, ExternalShutdownException, SingleThreadedE
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
+from spike_depth_ros.ros.condition_log import logging_to_node
 from spike_depth_ros.ros.params import ParameterError
+
+T = TypeVar('T')
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 WAKE_S = 0.2
+
+GRACE_S = 0.8
+"""A process that has not ended in good order this long after a signal is ended all the same."""
 
 NO_PUBLISHER_EVENTS = PublisherEventCallbacks(use_default_callbacks=False)
 NO_SUBSCRIPTION_EVENTS = SubscriptionEventCallbacks(use_default_callbacks=False)
 """rclpy's own handlers only warn of peers whose QoS does not fit, which `Health` does."""
 
 
+class InterruptedBySignalError(Exception):
+    """The process is to end; what was being done is of no use any more."""
+
+
 def run_node(
-    make: Callable[[], Node],
+    make: Callable[[threading.Event], Node],
     arguments: list[str] | None = None,
     done: Callable[[Any], bool] = lambda node: False,
     make_executor: Callable[[Any], Executor] = lambda node: SingleThreadedExecutor(),
@@ -36,32 +49,59 @@ def run_node(
     node's threads, and a KeyboardInterrupt may come up anywhere, even where it is ignored.
 
     Args:
-        make: called when rclpy is ready; what it raises is passed on.
+        make: called when rclpy is ready, with an event that a signal sets; what it raises is
+            passed on.
         arguments: the command line, with ROS arguments.
-        done: asked several times a second.
+        done: called several times a second.
         make_executor: makes what spins the node that it is given.
 
     Returns:
         The node, destroyed.
 
     Raises:
-        ParameterError: ROS arguments that cannot be, such as a params file that is not there.
+        ParameterError: ROS arguments that cannot be used, such as a params file that is missing.
     """
-    ended = threading.Event()
-    before = {number: signal.signal(number, lambda *_: ended.set()) for number in SIGNALS}
-    try:
-        _init(arguments)
-        node = make()
-        _spin(node, make_executor, lambda: ended.is_set() or done(node))
-    finally:
-        rclpy.try_shutdown()
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    with _signals() as ended:
+        try:
+            _init(arguments)
+            node = make(ended)
+            with logging_to_node(node.get_logger()):
+                _spin(node, make_executor, lambda: ended.is_set() or done(node))
+        finally:
+            rclpy.try_shutdown()
     gc.freeze()  # the interpreter's last collection takes seconds when torch is loaded
     return node
 
 
-def quick_executor() -> Executor:
+def run_interruptibly(work: Callable[[], T], ended: threading.Event) -> T:
+    """Does long work in a thread, so that the end of the process need not wait for it.
+
+    Raises:
+        InterruptedBySignalError: `ended` was set first; the work goes on in its thread.
+        Exception: what the work raises.
+    """
+    results: list[T] = []
+    errors: list[BaseException] = []
+    over = threading.Event()
+
+    def run() -> None:
+        try:
+            results.append(work())
+        except BaseException as error:
+            errors.append(error)
+        finally:
+            over.set()
+
+    threading.Thread(target=run, name='long work', daemon=True).start()
+    while not over.wait(0.02):
+        if ended.is_set():
+            raise InterruptedBySignalError
+    if errors:
+        raise errors[0]
+    return results[0]
+
+
+def quick_executor(log: Any = None) -> Executor:
     """The executor that leaves most of the interpreter to the node's other threads.
 
     The one that waits for events in C++ came with rclpy 7.1.4 (Jazzy) and 9 (Kilted). The other
@@ -71,13 +111,52 @@ def quick_executor() -> Executor:
     It crashes when a publisher or subscription that has handlers of QoS events is destroyed while
     one of these arrives (ros2/rclpy#1644): a node that is spun by it must create what it destroys
     before its end with `NO_PUBLISHER_EVENTS` or `NO_SUBSCRIPTION_EVENTS`.
+
+    Args:
+        log: logger of the node; told where rclpy has no such executor.
     """
-    try:
+    try:  # it needs a real stderr, too
         from rclpy.experimental import EventsExecutor
 
         return EventsExecutor()
-    except (ImportError, AttributeError, OSError, RuntimeError):  # it also wants a real stderr
+    except (ImportError, AttributeError, OSError, RuntimeError) as error:
+        if log is not None:
+            log.warning(
+                f'no events executor here ({error}): the single-threaded one is used, which '
+                'leaves less of the processor to inference'
+            )
         return SingleThreadedExecutor()
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[threading.Event]:
+    """Turns signals into an event, and ends the process if the block does not end soon after one.
+
+    A thread reads the signals: the main thread may be busy in code that runs no Python.
+    """
+    ended, left = threading.Event(), threading.Event()
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+
+    def watch() -> None:
+        while os.read(reader, 1) not in (b'', *(bytes([number]) for number in SIGNALS)):
+            pass
+        ended.set()
+        if not left.wait(GRACE_S):
+            print('ended by a signal in the midst of long work', file=sys.stderr, flush=True)
+            os._exit(0)
+
+    threading.Thread(target=watch, name='signals', daemon=True).start()
+    wakeup = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    before = {number: signal.signal(number, lambda *_: ended.set()) for number in SIGNALS}
+    try:
+        yield ended
+    finally:
+        signal.set_wakeup_fd(wakeup)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        left.set()
+        os.close(writer)  # ends the thread
 
 
 def _init(arguments: list[str] | None) -> None:

@@ -15,17 +15,13 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 T = TypeVar('T')
 
-FAULTS = (ValueError, TypeError, LookupError, ArithmeticError, OSError, RuntimeError, MemoryError)
-"""What the work on one item may raise (torch and rclpy raise RuntimeErrors): counted, survived."""
-
 MAX_FAULTS = 3
-"""After so many faults in a row a worker is given up: the next item would fail as well."""
+"""After so many faults in a row a worker pauses: the next item would fail as well."""
+
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 30.0
+"""The pauses of a worker double from the first to the longest while its faults go on."""
 
 _log = logging.getLogger(__name__)
-
-
-TOGETHER = 16
-"""So many items that came with one message do not push each other out of a queue."""
 
 
 class Arrived(NamedTuple, Generic[T]):
@@ -36,23 +32,27 @@ class Arrived(NamedTuple, Generic[T]):
 
 
 class AgingQueue(Generic[T]):
-    """First in, first out; what is too many or too old is dropped from the front and counted.
+    """First in, first out; items that are too many or too old are dropped from the front.
 
     Args:
-        max_count: most items that wait, but for `TOGETHER` that came at once.
+        max_count: most items that wait.
         max_age_s: items that arrived longer ago are dropped.
         patience_s: once something has been waiting at every `get` for longer than this, `get`
-            takes the newest and drops the others, until for as long there were no others. A queue
-            that outlasts a hiccup is one of too much work: it saves no item and delays them all.
+            takes the newest item and drops the others, until there were no others for as long. A
+            queue that outlasts a hiccup is one of too much work: it saves no item and delays all.
+        together: so many items that arrived at once, with one message, do not push each other out.
 
     Attributes:
         dropped: number of items dropped so far.
         closed: True from `close` on.
     """
 
-    def __init__(self, max_count: int, max_age_s: float, patience_s: float = math.inf) -> None:
+    def __init__(
+        self, max_count: int, max_age_s: float, patience_s: float = math.inf, together: int = 1
+    ) -> None:
         self.max_age_s = max_age_s
         self._patience_s = patience_s
+        self._together = max(together, max_count)
         self._behind_since_s: float | None = None
         self._hurried_until_s = -math.inf
         self.dropped = 0
@@ -89,6 +89,11 @@ class AgingQueue(Generic[T]):
         with self._changed:
             self._items.clear()
 
+    def wait_for_close(self, timeout_s: float) -> bool:
+        """Waits until the queue is closed, for at most `timeout_s`; says whether it is."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self.closed, timeout_s)
+
     def close(self) -> None:
         """Ends all waiting; what comes from now on is ignored."""
         with self._changed:
@@ -111,7 +116,7 @@ class AgingQueue(Generic[T]):
     def _are_too_many(self) -> bool:
         count = len(self._items)
         at_once = count > 0 and self._items[0].arrived_s == self._items[-1].arrived_s
-        return count > (max(TOGETHER, self._max_count) if at_once else self._max_count)
+        return count > (self._together if at_once else self._max_count)
 
     def _hurry(self) -> None:
         """Drops all but the newest, if the queue stands or has stood until just now."""
@@ -133,19 +138,23 @@ class AgingQueue(Generic[T]):
 
 
 class Worker(Generic[T]):
-    """A thread that does one thing with each item of a queue, and survives a bad item.
+    """A thread that does one thing with each item of a queue, and survives every fault.
+
+    After `MAX_FAULTS` faults in a row it pauses before it tries again, longer each time.
 
     Args:
         name: of the thread, for logs.
         queue: where the items come from.
         work: called with each item and its time of arrival.
         on_fault: called with a sentence for each item that failed.
-        niceness: how far the thread steps back behind the others when cores are few (Linux).
+        niceness: by how much the priority of the thread is lower than the others' (Linux).
         begin: called first, in the thread; may fail as the work on an item may.
 
     Attributes:
+        name: of the thread.
         faults: number of items that failed.
-        given_up: why the worker has stopped; empty while it works.
+        trouble: why the worker pauses, from the last of `MAX_FAULTS` faults in a row until an
+            item succeeds; empty while it works.
     """
 
     def __init__(
@@ -157,8 +166,9 @@ class Worker(Generic[T]):
         niceness: int = 0,
         begin: Callable[[], object] = lambda: None,
     ) -> None:
+        self.name = name
         self.faults = 0
-        self.given_up = ''
+        self.trouble = ''
         self._faults_in_a_row = 0
         self._queue, self._work, self._on_fault, self._begin = queue, work, on_fault, begin
         self._niceness = niceness
@@ -175,30 +185,33 @@ class Worker(Generic[T]):
         return not self._thread.is_alive()
 
     def _run(self) -> None:
-        reason = f'thread {self._thread.name} ended by an error that nobody expected'
         if self._niceness and sys.platform == 'linux':  # elsewhere it would be the process's
-            with contextlib.suppress(PermissionError):  # it stands further back already
+            with contextlib.suppress(PermissionError):  # its priority is lower already
                 os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), self._niceness)
-        try:
-            self._loop()
-            reason = self.given_up
-        finally:
-            self.given_up = reason
-
-    def _loop(self) -> None:
         self._survive(self._begin)
-        while not self.given_up and (arrival := self._queue.get()) is not None:
+        while (arrival := self._queue.get()) is not None:
             self._survive(self._work, *arrival)
 
     def _survive(self, work: Callable[..., object], *given: Any) -> None:
         try:
             work(*given)
-            self._faults_in_a_row = 0
-        except FAULTS as error:
-            _log.debug('fault in %s', self._thread.name, exc_info=True)
+        except Exception as error:  # of whatever kind: the next item may be a good one
+            _log.debug('fault in %s', self.name, exc_info=True)
             self.faults += 1
             self._faults_in_a_row += 1
-            sentence = f'{self._thread.name}: {type(error).__name__}: {error}'
+            sentence = f'{self.name}: {type(error).__name__}: {error}'
             self._on_fault(sentence)
             if self._faults_in_a_row >= MAX_FAULTS:
-                self.given_up = f'{self._faults_in_a_row} faults in a row, the last was {sentence}'
+                self._pause(sentence)
+        else:
+            self._faults_in_a_row = 0
+            self.trouble = ''
+
+    def _pause(self, sentence: str) -> None:
+        doublings = min(self._faults_in_a_row - MAX_FAULTS, 16)
+        pause_s = min(FIRST_PAUSE_S * 2**doublings, LONGEST_PAUSE_S)
+        self.trouble = (
+            f'{self._faults_in_a_row} faults in a row, trying again every {pause_s:g} s; '
+            f'the last was {sentence}'
+        )
+        self._queue.wait_for_close(pause_s)

@@ -308,7 +308,7 @@ def play(arguments: list[str] | None = None, values: dict[str, Any] | None = Non
     """
     overrides = [Parameter(name, value=value) for name, value in (values or {}).items()]
     node: Any = run_node(
-        lambda: ReplayNode(parameter_overrides=overrides),
+        lambda ended: ReplayNode(parameter_overrides=overrides),
         arguments,
         done=lambda node: node.finished.is_set(),
     )

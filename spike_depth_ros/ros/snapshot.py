@@ -12,7 +12,7 @@ from spike_depth_ros.estimation import pictures
 from spike_depth_ros.events.arrays import join_events
 from spike_depth_ros.events.atomic_write import partial_path
 from spike_depth_ros.ros.depth_parameters import DepthParameters
-from spike_depth_ros.ros.pipeline import Result
+from spike_depth_ros.ros.results import Result
 
 
 def write_snapshot(result: Result, recent: list[np.ndarray], parameters: DepthParameters) -> Path:

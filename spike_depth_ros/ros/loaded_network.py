@@ -1,0 +1,162 @@
+"""A network that is ready to run: its weights, its engine and compiled kernels."""
+
+from __future__ import annotations
+
+import logging
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from spike_depth_ros.estimation.engine import ENGINES, Engine
+from spike_depth_ros.estimation.estimator import (
+    Estimator,
+    EstimatorOptions,
+    cut_times_ns,
+    window_steps,
+)
+from spike_depth_ros.events.arrays import make_events
+from spike_depth_ros.events.camera import Camera
+from spike_depth_ros.events.codecs import CODECS, SMALL_BYTES
+from spike_depth_ros.events.config import shipped
+from spike_depth_ros.events.windows import Window
+from spike_depth_ros.network.checkpoint import Checkpoint, load_checkpoint
+from spike_depth_ros.ros import network_choice
+from spike_depth_ros.ros.depth_parameters import NETWORKS, DepthParameters
+from spike_depth_ros.ros.resource_url import local_path
+
+log = logging.getLogger(__name__)
+
+MOST_BUSY = 0.6
+"""Share of the time from window to window that inference may take: the rest of the node and its
+neighbours need the processor too."""
+
+WARM_UP_BYTES = 2 * SMALL_BYTES
+"""A decoder first counts the events of a payload of this size: that is a kernel of its own."""
+
+USUAL_SENSOR = (480, 640)
+"""Rows and columns of the sensor that is prepared for where none is known."""
+
+TRIALS = 12
+"""Windows that are timed: the shortest time depends least on the load of the machine."""
+
+
+class LoadedNetwork(NamedTuple):
+    """A network that is ready to run.
+
+    Attributes:
+        path: of its checkpoint.
+        checkpoint: weights and configuration.
+        engine: what runs it.
+    """
+
+    path: Path
+    checkpoint: Checkpoint
+    engine: Engine
+
+    def estimator(
+        self, height: int, width: int, camera: Camera | None, options: EstimatorOptions
+    ) -> Estimator:
+        """An estimator for a sensor of that many rows and columns; it shares the engine."""
+        return Estimator(self.checkpoint, height, width, camera, options, self.engine)
+
+    def run_empty_window(self, options: EstimatorOptions, camera: Camera | None) -> float:
+        """Runs an empty window of the camera, of `USUAL_SENSOR` if it is None.
+
+        The first in a thread takes longer, for libraries keep some of their work for each thread.
+
+        Returns:
+            How long it took [s]. Of wall clock and processor time the shorter, for with one thread
+            the processor time does not depend on the load of the machine.
+        """
+        sensor = (camera.height, camera.width) if camera else USUAL_SENSOR
+        return _run_s(self.estimator(*sensor, camera, options))
+
+
+def load_network(parameters: DepthParameters, camera: Camera | None) -> LoadedNetwork:
+    """Loads and warms up the network that the parameters ask for.
+
+    With `network: auto` that is the one that was chosen before on this machine; the first time,
+    the more accurate one if it leaves enough of the time to others, else the faster one.
+
+    Args:
+        parameters: of the node.
+        camera: the camera whose events are expected, if it is known.
+
+    Raises:
+        CheckpointError, ConfigError, EngineError, RuntimeError, MemoryError: it cannot be run.
+    """
+    if parameters.checkpoint:
+        path = Path(local_path(parameters.checkpoint, 'checkpoint')).expanduser()
+        return _load(path, parameters, camera)
+    if parameters.network != 'auto':
+        return _load(shipped(NETWORKS[parameters.network]), parameters, camera)
+    with network_choice.remembered(parameters, camera) as choice:
+        if choice.network:
+            log.info(choice.sentence())
+            return _load(shipped(NETWORKS[choice.network]), parameters, camera)
+        loaded, choice.network = _choose(parameters, camera, choice)
+        log.info(choice.sentence())
+    return loaded
+
+
+def _choose(
+    parameters: DepthParameters, camera: Camera | None, choice: network_choice.Choice
+) -> tuple[LoadedNetwork, str]:
+    """Times the networks from the most accurate one on and takes the first that is fast enough."""
+    options = parameters.estimator_options
+    for name, file in NETWORKS.items():
+        loaded = _load(shipped(file), parameters, camera)
+        window_s = min(loaded.run_empty_window(options, camera) for _ in range(TRIALS))
+        stride_s = 1e-9 * cut_times_ns(loaded.checkpoint.spikes, options)[1]
+        choice.reason = (
+            f'a window of {name} takes {1e3 * window_s:.0f} ms of each {1e3 * stride_s:.0f} ms '
+            f'on a quiet machine, {MOST_BUSY:.0%} are allowed'
+        )
+        if window_s <= MOST_BUSY * stride_s:
+            break
+    return loaded, name
+
+
+def _load(path: Path, parameters: DepthParameters, camera: Camera | None) -> LoadedNetwork:
+    checkpoint, options = load_checkpoint(path), parameters.estimator_options
+    cut_times_ns(checkpoint.spikes, options)  # raises before the long work, not after it
+    start_s = time.monotonic()
+    log.info(f'loading {path}')
+    engine = ENGINES[parameters.engine](checkpoint, parameters.device, parameters.num_threads)
+    loaded = LoadedNetwork(path, checkpoint, engine)
+    warm_up(loaded, options, camera)
+    log.debug(f'loading and warming up took {time.monotonic() - start_s:.1f} s')
+    return loaded
+
+
+def warm_up(loaded: LoadedNetwork, options: EstimatorOptions, camera: Camera | None) -> None:
+    """Compiles all kernels, or loads them, and runs the network: the first message need not wait.
+
+    Args:
+        loaded: the network.
+        options: the number of time steps of a window follows from them.
+        camera: the camera whose events are expected, if it is known.
+
+    Raises:
+        EngineError, RuntimeError, MemoryError: the network does not run here.
+    """
+    for decoder in CODECS.values():
+        decoder(8, 8).decode(np.zeros(WARM_UP_BYTES, np.uint8))
+    # less than the full width by one multiple: shows whether the network takes every multiple
+    spikes = loaded.checkpoint.spikes
+    odd_px = spikes.max_width_px - spikes.multiple_px
+    _run_s(loaded.estimator(3 * odd_px // 4, odd_px, None, options))
+    loaded.run_empty_window(options, camera)
+
+
+def _run_s(estimator: Estimator) -> float:
+    """Has one event accumulated and runs an empty window: how long the latter took [s]."""
+    for _ in estimator.windower.push(make_events([0], [0], [0], [1])):
+        pass
+    steps = window_steps(estimator.checkpoint.spikes, estimator.options)
+    spikes = np.zeros((steps, 2, estimator.pixels.height, estimator.pixels.width), np.uint8)
+    start_s, start_cpu_s = time.perf_counter(), time.process_time()
+    estimator.infer(Window(0, 1, spikes, 0, fresh=True))
+    return min(time.perf_counter() - start_s, time.process_time() - start_cpu_s)

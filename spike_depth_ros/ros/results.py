@@ -1,0 +1,36 @@
+"""What moves through the node: windows on their way to inference, depth on its way to topics."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from spike_depth_ros.estimation.estimator import DepthFrame, Estimator, EstimatorOptions, Limits
+from spike_depth_ros.events.camera import Camera
+from spike_depth_ros.events.windows import Window
+
+
+class Job(NamedTuple):
+    """A window on its way to inference."""
+
+    window: Window
+    estimator: Estimator
+    stamp_ns: int  # ROS time of the window's end
+    frame_id: str
+    limits: Limits
+
+
+class Needs(NamedTuple):
+    """What an estimator is built for."""
+
+    height: int
+    width: int
+    camera: Camera
+    options: EstimatorOptions
+
+
+class Result(NamedTuple):
+    """A depth frame on its way to the topics."""
+
+    frame: DepthFrame
+    job: Job
+    arrived_s: float
