@@ -90,8 +90,8 @@ setup(
     entry_points={
         'console_scripts': [
             'spike_depth = spike_depth_ros.cli:main',
-            'depth_node = spike_depth_ros.ros.depth_node:main',
-            'replay_node = spike_depth_ros.ros.replay_node:main',
+            'depth_node = spike_depth_ros.ros.executables:depth_node',
+            'replay_node = spike_depth_ros.ros.executables:replay_node',
         ],
     },
 )

@@ -99,4 +99,6 @@ install -r "$venv/requirements.txt"
 pip install --quiet --no-deps -c "$constraints" spikingjelly
 step "installing spike_depth_ros"
 pip install --quiet --no-deps --no-build-isolation --editable "$root"
+step "compiling kernels and choosing the network of this machine (a minute)"
+"$venv/bin/spike_depth" warm-up
 step "ready: $venv/bin/spike_depth --help"

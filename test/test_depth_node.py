@@ -2,11 +2,7 @@
 
 import dataclasses
 import io
-import os
-import signal
 import sys
-import threading
-import time
 
 import numpy as np
 import pytest
@@ -562,16 +558,4 @@ def test_main_says_what_is_wrong_and_ends(capsys):
     with pytest.raises(SystemExit):
         depth_node.main(['--ros-args', '--params-file', '/nowhere.yaml'])
     assert 'the ROS arguments cannot be used: ' in capsys.readouterr().err
-    assert not rclpy.ok()
-
-
-def test_main_ends_on_interrupt(checkpoint_file):
-    def interrupt():
-        while not rclpy.ok():
-            time.sleep(0.01)
-        time.sleep(1.0)  # it spins by now, or soon will
-        os.kill(os.getpid(), signal.SIGINT)
-
-    threading.Thread(target=interrupt).start()
-    depth_node.main(['--ros-args', '-p', f'checkpoint:={checkpoint_file}'])
     assert not rclpy.ok()

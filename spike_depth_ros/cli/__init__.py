@@ -25,6 +25,7 @@ class Verb(NamedTuple):
 VERBS: dict[str, Verb] = {
     'demo': Verb('demo:demo', 'run the nodes on a drive and write a report with pictures'),
     'info': Verb('info:info', 'say what a bag, event file, data set or checkpoint holds'),
+    'warm-up': Verb('warm_up:warm_up', 'compile what depth_node needs, choose its network'),
     'replay': Verb('replay:replay', 'play any event source to a ROS 2 topic'),
     'convert': Verb('convert:convert', 'turn one event source into another'),
     'synth': Verb('synth:synth', 'render synthetic drives with exact depth'),
@@ -107,11 +108,11 @@ def main(arguments: list[str] | None = None) -> None:
             print(f'spike_depth: no verb {" ".join(wrong)!r}\n', file=sys.stderr)
         print(overview(), file=sys.stderr if wrong else sys.stdout)
         sys.exit(2 if wrong else 0)
-    from jsonargparse import auto_cli
-
     module, function = VERBS[name].function.split(':')
-    verb = getattr(importlib.import_module(f'{__name__}.{module}'), function)
     try:
+        from jsonargparse import auto_cli
+
+        verb = getattr(importlib.import_module(f'{__name__}.{module}'), function)
         options = config_spelt_out(flags_spelt_out(verb, arguments[len(name.split()) :]))
         options = list_spelt_out(verb, options)
         auto_cli(verb, args=options, prog=f'spike_depth {name}', as_positional=True,

@@ -160,7 +160,7 @@ def _ros_args(params: str, **parameters: Any) -> list[str]:
 @contextlib.contextmanager
 def _process(node: str, arguments: list[str]) -> Iterator[subprocess.Popen]:
     """A node as a process, interrupted and waited for at the end."""
-    command = [sys.executable, '-m', f'spike_depth_ros.ros.{node}', *arguments]
+    command = [sys.executable, '-m', 'spike_depth_ros.ros.executables', node, *arguments]
     process = subprocess.Popen(command)
     try:
         yield process
