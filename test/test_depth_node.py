@@ -42,6 +42,8 @@ from spike_depth_ros.events.config import shipped
 from spike_depth_ros.recordings import BagWriter
 from spike_depth_ros.ros import depth_node
 from spike_depth_ros.ros.inputs import qos_conflict
+from spike_depth_ros.ros.messages import camera_from_info
+from spike_depth_ros.ros.obstacles import ObstacleOptions, free_space_points, obstacle_points
 from spike_depth_ros.ros.probe import stamp_ns
 from spike_depth_ros.ros.process import quick_executor
 from spike_depth_ros.ros.replay_node import ReplayNode
@@ -54,10 +56,17 @@ def pixels(message):
     return CvBridge().imgmsg_to_cv2(message, desired_encoding='passthrough')
 
 
+def node_rays(info):
+    """Rays of the pinhole that a published camera_info describes."""
+    return camera_from_info(info).rays()
+
+
 def test_outputs_of_one_frame_belong_together_and_equal_the_estimators(graph, start, checkpoint):
-    node = start(cloud_rate_hz=0.0, preview_rate_hz=0.0, cloud_stride=1)
+    node = start(cloud_rate_hz=0.0, preview_rate_hz=0.0, cloud_stride=1, obstacle_rate_hz=0.0,
+                 obstacle_clear_m=5.0, obstacle_min_confidence=0.0)  # fmt: skip
     topics = {'image': Image, 'camera_info': CameraInfo, 'points': PointCloud2,
-              'confidence': Image, 'image_color': Image,
+              'confidence': Image, 'image_color': Image, 'obstacles': PointCloud2,
+              'free_space': PointCloud2,
               'image_color/compressed': CompressedImage,
               'image/compressedDepth': CompressedImage}  # fmt: skip
     got = {name: graph.listen(kind, f'/depth_node/depth/{name}') for name, kind in topics.items()}
@@ -92,7 +101,29 @@ def test_outputs_of_one_frame_belong_together_and_equal_the_estimators(graph, st
     assert (info.width, info.height, info.k[0], info.k[2]) == (32, 24, 30.0, 15.5)
     assert list(info.d) == [0.0] * 5
     assert (cloud.width, cloud.height) == (last.width, last.height) == (32, 24)
+    options = ObstacleOptions(0.0, 0.0, 5.0, 0.05, 2)
+    for name, select in (('obstacles', obstacle_points), ('free_space', free_space_points)):
+        sent = got[name][-1]
+        frame = next(f for f in frames if EPOCH_NS + f.stamp_ns == stamp_ns(sent))
+        expected = select(frame.depth_m, frame.confidence, node_rays(info), options)
+        points = np.frombuffer(sent.data, np.float32).reshape(-1, 4)
+        np.testing.assert_array_equal(points, expected)
+        assert (sent.height, sent.is_dense) == (1, True)
     assert got['image_color'][-1].encoding == got['events'][-1].encoding == 'rgb8'
+
+
+def test_beyond_range_is_published_as_unknown_on_request(graph, start):
+    node = start(max_depth_m=0.1)  # all answers are beyond it
+    depth = graph.listen(Image, '/depth_node/depth/image')
+    driver = Driver(graph)
+    driver.send(2 * WINDOW_MS)
+    assert graph.spin_until(lambda: depth)
+    assert np.isposinf(pixels(depth[-1])).any()
+    assert all(r.successful for r in node.set_parameters(overrides({'beyond_range': 'nan'})))
+    del depth[:]
+    driver.send(2 * WINDOW_MS)
+    assert graph.spin_until(lambda: depth)
+    assert np.isnan(pixels(depth[-1])).all()
 
 
 def test_live_parameters_change_the_outputs(graph, start):

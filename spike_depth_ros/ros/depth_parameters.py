@@ -119,6 +119,12 @@ class DepthParameters:
         choices=('32FC1', '16UC1'),
         live=True,
     )
+    beyond_range: str = parameter(
+        'inf',
+        'Of ~/depth/image: inf publishes "beyond range" as +inf (REP 117), nan as unknown.',
+        choices=('inf', 'nan'),
+        live=True,
+    )
     cloud_rate_hz: float = parameter(
         5.0,
         'Most clouds per second on ~/depth/points; 0: one for each depth map.',
@@ -135,6 +141,32 @@ class DepthParameters:
         choices=tuple(CLOUD_FIELDS),
         live=True,
     )
+    obstacle_rate_hz: float = parameter(
+        10.0,
+        'Most clouds per second on ~/depth/obstacles and ~/depth/free_space; 0: one for each map.',
+        low=0.0, high=1000.0, live=True,
+    )  # fmt: skip
+    obstacle_min_confidence: float = parameter(
+        0.5, 'Less certain depth neither marks nor clears in a costmap.',
+        low=0.0, high=1.0, live=True,
+    )  # fmt: skip
+    obstacle_near_m: float = parameter(
+        0.0,
+        'Where "too near" (-inf) marks an obstacle [m]; it never clears. 0: it does not mark.',
+        low=0.0, high=100.0, live=True,
+    )  # fmt: skip
+    obstacle_clear_m: float = parameter(
+        0.0, 'How far "beyond range" (+inf) clears along its ray [m]; 0: it does not clear.',
+        low=0.0, high=1000.0, live=True,
+    )  # fmt: skip
+    obstacle_voxel_m: float = parameter(
+        0.05, 'Edge of the voxels of which ~/depth/obstacles keeps one point each [m]; 0: all.',
+        low=0.0, high=10.0, live=True,
+    )  # fmt: skip
+    obstacle_stride: int = parameter(
+        2, 'Every n-th row and column goes into obstacles and free space.',
+        low=1, high=64, live=True,
+    )  # fmt: skip
     preview_rate_hz: float = parameter(
         10.0,
         'Most pictures per second on ~/depth/image_color and ~/events/image; 0: all.',

@@ -108,16 +108,12 @@ def point_cloud(
     np.multiply(rays[::stride, ::stride], z[..., None], out=points[..., :3])
     if points.shape[2] == 4:
         points[..., 3] = confidence[::stride, ::stride]
-    message = PointCloud2(header=header, is_bigendian=False, is_dense=False)
-    message.height, message.width = z.shape
-    message.fields = [
-        PointField(name=name, offset=4 * i, datatype=PointField.FLOAT32, count=1)
-        for i, name in enumerate(CLOUD_FIELDS[fields])
-    ]
-    message.point_step = 4 * points.shape[2]
-    message.row_step = message.point_step * message.width
-    message.data = _bytes(points)
-    return message
+    return _cloud(header, points, CLOUD_FIELDS[fields], is_dense=False)
+
+
+def point_list(header: Header, points: np.ndarray) -> PointCloud2:
+    """An unorganised cloud of (N, 4) float32 points: x, y, z [m] and confidence, all finite."""
+    return _cloud(header, points[None], CLOUD_FIELDS['xyz_confidence'], is_dense=True)
 
 
 def camera_info(header: Header, camera: Camera) -> CameraInfo:
@@ -162,6 +158,22 @@ def camera_from_info(message: CameraInfo) -> Camera:
 def assumed_camera(width: int, height: int, focal_px: float) -> Camera:
     """An ideal pinhole with its centre in the middle, for a sensor without a calibration."""
     return Camera(width, height, focal_px, focal_px, (width - 1) / 2, (height - 1) / 2)
+
+
+def _cloud(
+    header: Header, points: np.ndarray, names: tuple[str, ...], is_dense: bool
+) -> PointCloud2:
+    """A cloud of (H, W, F) float32 points with the given fields."""
+    message = PointCloud2(header=header, is_bigendian=False, is_dense=is_dense)
+    message.height, message.width = points.shape[:2]
+    message.fields = [
+        PointField(name=name, offset=4 * i, datatype=PointField.FLOAT32, count=1)
+        for i, name in enumerate(names)
+    ]
+    message.point_step = 4 * points.shape[2]
+    message.row_step = message.point_step * message.width
+    message.data = _bytes(np.ascontiguousarray(points))
+    return message
 
 
 def _bytes(pixels: np.ndarray) -> array.array:

@@ -1,4 +1,4 @@
-"""The node's publishers, and what goes to them: nothing is made that nobody subscribes to."""
+"""The publishers of the depth node; an output without subscribers is not computed."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from std_msgs.msg import Header
 
 from spike_depth_ros.estimation import pictures
+from spike_depth_ros.estimation.estimator import DepthFrame
 from spike_depth_ros.events.camera import Camera
-from spike_depth_ros.ros import messages
+from spike_depth_ros.ros import messages, obstacles
 from spike_depth_ros.ros.compressed_depth import Quantization, compressed_depth
 from spike_depth_ros.ros.depth_parameters import DepthParameters
 from spike_depth_ros.ros.inputs import full_name, qos_conflict
@@ -38,6 +39,8 @@ OUTPUTS: dict[str, Output] = {
     'camera_info': Output('~/depth/camera_info', CameraInfo),
     'confidence': Output('~/depth/confidence', Image),
     'cloud': Output('~/depth/points', PointCloud2),
+    'obstacles': Output('~/depth/obstacles', PointCloud2),
+    'free_space': Output('~/depth/free_space', PointCloud2),
     'color': Output('~/depth/image_color', Image),
     'compressed': Output('~/depth/image/compressedDepth', CompressedImage),
     'color_jpeg': Output('~/depth/image_color/compressed', CompressedImage),
@@ -45,6 +48,11 @@ OUTPUTS: dict[str, Output] = {
     'events_jpeg': Output('~/events/image/compressed', CompressedImage),
 }
 
+
+CLOUDS_FOR_COSTMAPS = {
+    'obstacles': obstacles.obstacle_points,
+    'free_space': obstacles.free_space_points,
+}
 
 OVERRIDES: dict[str, Callable[[Any], Any]] = {
     'history': lambda value: HistoryPolicy[value.upper()],
@@ -114,16 +122,24 @@ class Outputs:
         if self._has_subscriber('camera_info') and camera is not None:
             self.publishers['camera_info'].publish(messages.camera_info(header, camera))
         if self._has_subscriber('depth'):
-            image = messages.depth_image(header, frame.depth_m, self._live.now.depth_encoding)
+            depth_m = frame.depth_m
+            if self._live.now.beyond_range == 'nan':
+                depth_m = np.where(np.isposinf(depth_m), np.float32(np.nan), depth_m)
+            image = messages.depth_image(header, depth_m, self._live.now.depth_encoding)
             self.publishers['depth'].publish(image)
         if self._has_subscriber('confidence'):
             image = messages.confidence_image(header, frame.confidence)
             self.publishers['confidence'].publish(image)
 
     def show(self, result: Result) -> None:
-        """Publishes pictures, cloud and compressed depth, each at its own rate."""
+        """Publishes clouds, compressed depth and pictures, each at its own rate.
+
+        Clouds come first: robots act on them, people look at the rest.
+        """
         header = messages.make_header(result.job.stamp_ns, result.job.frame_id)
         frame, parameters = result.frame, self._live.now
+        if result.job.estimator.camera is not None:
+            self._show_clouds(header, frame, result.job.estimator.camera, parameters)
         if self._due('compressed', 0.0):
             quantization = Quantization(
                 parameters.compressed_quantization, parameters.compressed_max_m
@@ -142,8 +158,20 @@ class Outputs:
             'events', header, parameters.preview_rate_hz,
             lambda: pictures.event_colors(result.job.window.spikes)[:height, :width],
         )  # fmt: skip
-        camera = result.job.estimator.camera
-        if camera is not None and self._due('cloud', parameters.cloud_rate_hz):
+
+    def _show_clouds(
+        self, header: Header, frame: DepthFrame, camera: Camera, parameters: DepthParameters
+    ) -> None:
+        options = obstacles.ObstacleOptions(
+            parameters.obstacle_min_confidence, parameters.obstacle_near_m,
+            parameters.obstacle_clear_m, parameters.obstacle_voxel_m, parameters.obstacle_stride,
+        )  # fmt: skip
+        for name, select in CLOUDS_FOR_COSTMAPS.items():
+            if self._due(name, parameters.obstacle_rate_hz):
+                rays = self._rays_for(camera)
+                points = select(frame.depth_m, frame.confidence, rays, options)
+                self.publishers[name].publish(messages.point_list(header, points))
+        if self._due('cloud', parameters.cloud_rate_hz):
             self.publishers['cloud'].publish(messages.point_cloud(
                 header, frame.depth_m, frame.confidence, self._rays_for(camera),
                 parameters.cloud_stride, parameters.cloud_fields,
