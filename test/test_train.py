@@ -290,7 +290,7 @@ def test_the_teacher_teaches_and_stays_outside(tmp_path):
 
 
 def test_a_teacher_says_nothing_where_there_is_no_image(tmp_path, monkeypatch):
-    """Of one clip of two, or of none: the run goes on, and what was heard is not piled up."""
+    """One image of two, or none: the run continues, and no features pile up."""
     data = DataChoice('planes', {}, {}, NO_AUGMENTATION, workers=0)
     rgb = config(model=ModelChoice('rgb_unet', {'width': 8}), data=data,
                  schedule={'max_iterations': 2, 'validate_every': 2})  # fmt: skip
@@ -308,7 +308,7 @@ def test_a_teacher_says_nothing_where_there_is_no_image(tmp_path, monkeypatch):
     both, one, none, again = (float(terms['domain'].detach()) for terms in heard)
     assert both > one > none == 0.0
     assert again == pytest.approx(both, rel=0.1)  # the batch statistics have moved
-    assert module._tap._heard == []
+    assert module._tap.take() == []
     assert all(p.grad is not None for p in module.adapters.parameters())
 
 
@@ -350,13 +350,13 @@ def test_weights_of_another_range_and_more_clips_than_before_are_told(tmp_path, 
     assert keeper._clips == 4
     keeper.on_train_start(SimpleNamespace(datamodule=SimpleNamespace(training=[0] * 5)), None)
     keeper.teardown(None, None, 'fit')
-    assert 'began with 4 clips and goes on with 5' in caplog.text
+    assert 'began with 4 clips and resumes with 5' in caplog.text
 
 
 def test_a_machine_that_is_not_here_is_told(tmp_path):
     if torch.cuda.is_available():
         pytest.skip('here is a GPU')
-    with pytest.raises(ConfigError, match='machine cannot be had here'):
+    with pytest.raises(ConfigError, match='this machine cannot provide'):
         run.train(config(machine=Machine(accelerator='gpu', threads=1)), tmp_path)
 
 

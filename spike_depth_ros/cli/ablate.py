@@ -1,4 +1,4 @@
-"""`spike_depth ablate`: what each part of the method is worth."""
+"""`spike_depth ablate`: the contribution of each part of the method."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ def ablate(
 ) -> None:
     """Trains variants of one run with several seeds, and writes a table of their errors.
 
-    `spike_depth ablate config/ablate/synthetic.yaml` goes on where it was interrupted.
+    `spike_depth ablate config/ablate/synthetic.yaml` resumes where it was interrupted.
 
     Args:
-        base: the training configuration that all share.
-        shared: options of `spike_depth train` that all share.
-        variants: name -> options that this one has besides; the first is what the others are
-            compared with.
+        base: the training configuration of all runs.
+        shared: options of `spike_depth train` of all runs.
+        variants: name -> further options of this variant; the others are compared with the
+            first.
         seeds: of each variant.
-        data: what to measure on.
+        data: to measure on.
         out: folder of the runs.
         results: Markdown file whose section `ablation` receives the table as it grows.
     """
@@ -48,10 +48,10 @@ def ablate(
     facts = (
         f'`spike_depth ablate`, base `{base}`, all with `{" ".join(common)}`, seeds {seeds}, '
         f'{schedule.max_iterations} iterations. Measured on `{json.dumps(data.test)}`: '
-        'streaming, cap 80 m, no alignment; mean over the seeds ± greatest distance from it.'
+        'streaming, cap 80 m, no alignment; mean over the seeds ± greatest deviation from it.'
     )
     changes = [
-        f'- {name}: ' + (f'`{" ".join(options)}`' if options else 'nothing else')
+        f'- {name}: ' + (f'`{" ".join(options)}`' if options else 'no further options')
         for name, options in variants.items()
     ]
     results.parent.mkdir(parents=True, exist_ok=True)
@@ -66,10 +66,10 @@ def ablate(
 
 
 def settings(base: Path, options: list[str], seed: int) -> TrainConfig:
-    """The run that `spike_depth train BASE OPTIONS --schedule.seed SEED` would be.
+    """The configuration of `spike_depth train BASE OPTIONS --schedule.seed SEED`.
 
     Raises:
-        ConfigError: an option that `train` does not have, or an impossible value.
+        ConfigError: an unknown option of `train`, or an impossible value.
     """
     import argparse
     import dataclasses

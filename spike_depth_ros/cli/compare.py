@@ -1,4 +1,4 @@
-"""`spike_depth compare`: one table of several checkpoints and the trivial rivals."""
+"""`spike_depth compare`: one table of several checkpoints and trivial baselines."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def compare(
     writes results.json, results.md and a page with pictures.
 
     Args:
-        checkpoints: what to measure.
-        data: what to measure it on.
+        checkpoints: to measure.
+        data: to measure on, one set or several.
         out: folder of the report.
-        streaming: membranes run through all windows of a clip, as in the node; otherwise the last
-            window is all that is seen.
+        streaming: the state is carried through all windows of a clip, as in the node; otherwise
+            only the last window is used.
         cap_m: truth beyond this does not count.
-        alignment: none for metres as answered, median or lsq.
-        engine: what runs them.
+        alignment: none for metres as predicted, median or lsq.
+        engine: key of `ENGINES`.
         device: auto, cpu or cuda.
         threads: for inference.
     """

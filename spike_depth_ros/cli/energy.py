@@ -1,4 +1,4 @@
-"""`spike_depth energy`: what a depth map costs, layer by layer."""
+"""`spike_depth energy`: energy of a depth map, layer by layer."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ def energy(
     data: EvaluationData = EvaluationData(clips=8),
     json: bool = False,
 ) -> None:
-    """Counts the operations of a checkpoint on real input, and their energy at 45 nm.
+    """Counts the operations of a checkpoint on its input, and their energy at 45 nm.
 
     `spike_depth energy models/default.safetensors --config config/evaluate/synthetic.yaml`.
-    A layer counts as accumulations only if all its input really was spikes.
+    A layer counts as accumulations only if all its input was spikes.
 
     Args:
-        checkpoint: what to measure.
-        data: what it sees: firing rates, and so the result, depend on it.
-        json: one JSON object instead of tables.
+        checkpoint: to measure.
+        data: its input, on which firing rates and thus the energy depend.
+        json: print one JSON object instead of tables.
     """
     import json as jsonlib
 

@@ -24,14 +24,14 @@ def evaluate(
     writes results.json, results.md and a page with pictures.
 
     Args:
-        checkpoint: what to measure.
-        data: what to measure it on; worlds that it was trained on say nothing.
+        checkpoint: to measure.
+        data: to measure on, one set or several; never data of its training.
         out: folder of the report.
-        streaming: membranes run through all windows of a clip, as in the node; otherwise the last
-            window is all that is seen.
+        streaming: the state is carried through all windows of a clip, as in the node; otherwise
+            only the last window is used.
         cap_m: truth beyond this does not count.
-        alignment: none for metres as answered, median or lsq.
-        engine: what runs it.
+        alignment: none for metres as predicted, median or lsq.
+        engine: key of `ENGINES`.
         device: auto, cpu or cuda.
         threads: for inference.
     """

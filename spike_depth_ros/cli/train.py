@@ -31,20 +31,20 @@ def train(
 ) -> None:
     """Trains a network: `spike_depth train config/train/NAME.yaml [--key value]`.
 
-    The same command goes on with a run that was interrupted. The folder of the run receives
-    best.safetensors and last.safetensors, which the node runs, and a TensorBoard log.
+    The same command resumes an interrupted run. The folder of the run receives
+    best.safetensors and last.safetensors, which the node can load, and a TensorBoard log.
 
     Args:
         out: folder of the run.
-        model: which network.
-        data: what to train on.
-        spikes: how events become its input.
-        depth_range: what its depth means.
+        model: the network.
+        data: training and validation data.
+        spikes: how events become the input.
+        depth_range: the range of its depth.
         loss: weights of the losses.
-        teacher: whom it copies features from.
-        optimizer: how its weights move.
-        schedule: how long, how much at once.
-        machine: what it runs on.
+        teacher: the teacher whose features it imitates.
+        optimizer: the optimiser.
+        schedule: length, batches and validation.
+        machine: devices and precision.
     """
     from spike_depth_ros.learning.run import train as run
 

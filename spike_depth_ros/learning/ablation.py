@@ -1,4 +1,4 @@
-"""Ablations: the same run with one thing changed, over several seeds, as one table."""
+"""Ablations: the same run with one change, over several seeds, as one table."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ FIGURES = {
 
 
 class Variant(NamedTuple):
-    """One thing changed."""
+    """A run with one change."""
 
     name: str
     configs: dict[int, TrainConfig]  # seed -> the run
 
 
 class Measured(NamedTuple):
-    """What came of one run."""
+    """The measurements of one run."""
 
     parameters: int
-    rest: dict[str, float]  # figures of windows that begin at rest
-    streaming: dict[str, float]  # figures with the state carried through each clip
+    rest: dict[str, float]  # metrics with the state reset before each window
+    streaming: dict[str, float]  # metrics with the state carried through each clip
 
 
 def ablate(
@@ -45,20 +45,20 @@ def ablate(
     cap_m: float = 80.0,
     say: Callable[[str], None] = lambda line: None,
 ) -> Iterator[Table]:
-    """Trains what is not trained yet, and measures all.
+    """Trains the runs that are not complete, and measures all.
 
-    An interrupted ablation goes on where it was: each run has its own folder under `out`.
+    An interrupted ablation continues: each run has its own folder under `out`.
 
     Args:
-        variants: the runs; the first one is what the others are compared with.
-        data: what to measure on.
+        variants: the runs; the others are compared with the first.
+        data: to measure on.
         out: folder of the runs.
-        cap_m: see `train.metrics`.
-        say: told which run begins.
+        cap_m: see `learning.metrics`.
+        say: called with a line when a run begins.
 
     Yields:
-        After each variant the table so far, a row per variant: mean over the seeds, with the
-        greatest distance from it.
+        After each variant the table so far, one row per variant: the mean over the seeds, and the
+        greatest deviation from it.
     """
     header = ['', 'parameters', *FIGURES.values(), 'Abs Rel from rest', 'against the first']
     rows: list[list[object]] = []
@@ -69,7 +69,7 @@ def ablate(
             say(f'{variant.name}, seed {seed}')
             folder = out / variant.name.replace(' ', '_').replace('/', '_') / f'seed_{seed}'
             train(config, folder)
-            # the last weights, not the best: nothing is chosen by looking at an error
+            # the last weights, not the best: nothing is selected by its error
             runs.append(measure(folder / 'last.safetensors', data, cap_m))
         mean = statistics.fmean(run.streaming['abs_rel'] for run in runs)
         reference = mean if reference is None else reference
@@ -86,19 +86,20 @@ def ablate(
 
 
 def measure(checkpoint: Path, data: EvaluationData, cap_m: float) -> Measured:
-    """The figures of one checkpoint, from rest and streaming."""
+    """The metrics of one checkpoint, from rest and streaming."""
     figures = []
     for streaming in (False, True):
-        who = open_predictor(str(checkpoint), streaming, 'torch', 'auto', 1)
-        clips = open_clips(data.name, data.test, who.checkpoint.spikes, data.clip_windows, False)
+        predictor = open_predictor(str(checkpoint), streaming, 'torch', 'auto', 1)
+        spikes = predictor.checkpoint.spikes
+        clips = open_clips(data.name, data.test, spikes, data.clip_windows, False)
         chosen = spread(len(clips), data.clips)
-        (result,), _ = evaluate([who], clips, chosen, cap_m, pictures=0)
+        (result,), _ = evaluate([predictor], clips, chosen, cap_m, pictures=0)
         figures.append(result.figures)
-    return Measured(who.parameters, *figures)
+    return Measured(predictor.parameters, *figures)
 
 
 def spread_of(values: Sequence[float]) -> str:
-    """Mean and greatest distance from it: '0.157 ± 0.003'."""
+    """Mean and greatest deviation from it: '0.157 ± 0.003'."""
     mean = statistics.fmean(values)
     return f'{mean:.3g} ± {max(abs(value - mean) for value in values):.1g}'
 

@@ -1,7 +1,7 @@
-"""Clips to batches: which come together, in which order, and how they are stacked.
+"""Batches of clips: their selection, order and stacking.
 
-The order follows from the seed and the number of the iteration alone, so that an interrupted
-run goes on exactly where it was, and so that several processes share what one would have seen.
+The order depends on the seed and the iteration only, so an interrupted run resumes exactly, and
+several processes share the batches that one process would have.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Batch(NamedTuple):
     focal_px: Tensor  # (B,) float32
     image: Tensor | None  # (K, B, 3, H, W) uint8 RGB, black where there was none
     pictured: Tensor  # (K, B) bool: where there is an image
-    size: Tensor  # (B, 2) int64: height and width of the part that is no padding
+    size: Tensor  # (B, 2) int64: height and width without padding
 
 
 def open_clips(
@@ -41,15 +41,15 @@ def open_clips(
 
     Args:
         name: its name.
-        values: fields of its configuration; what it shares with the training run (`spikes`,
-            `clip_windows`, `images`) is filled in.
-        spikes: how events become spikes.
+        values: fields of its configuration; those shared with the training run (`spikes`,
+            `clip_windows`, `images`) are filled in.
+        spikes: configuration of the spike tensors.
         clip_windows: windows per clip.
         images: whether the colour images are needed.
 
     Raises:
         ConfigError: an unknown name or field.
-        DatasetError: the data is not there or damaged.
+        DatasetError: the data is missing or damaged.
     """
     if name not in DATASETS:
         raise ConfigError(f'no data set {name!r}; there are {sorted(DATASETS)}')
@@ -70,14 +70,14 @@ def open_clips(
 
 
 class Draw(NamedTuple):
-    """One clip to fetch, and the seed of its augmentation."""
+    """One clip to read, and the seed of its augmentation."""
 
     clip: int
     seed: tuple[int, ...]
 
 
 class TrainingClips(Dataset):
-    """Clips with an augmentation drawn for each use."""
+    """Clips with a new augmentation for each use."""
 
     def __init__(self, clips: Sequence[list[Sample]], config: AugmentConfig) -> None:
         self.clips, self.config = clips, config
@@ -91,21 +91,21 @@ class TrainingClips(Dataset):
 
 
 class DrawnBatches(Sampler[list[Draw]]):
-    """Endless shuffled epochs, cut into batches of one group each.
+    """Endless shuffled epochs, split into batches of one group each.
 
     Args:
-        groups: indices that may come together in a batch (clips of one size).
-        batch_size: over all processes.
+        groups: indices that may share a batch (clips of one size).
+        batch_size: of all processes together.
         iterations: number of batches.
         seed: of the order.
         rank: of this process.
         world: number of processes; each gets an equal part of every batch.
 
     Attributes:
-        start: the iteration to begin with: set before a run is taken up again.
+        start: first iteration; set before a run resumes.
 
     Raises:
-        ConfigError: the batch cannot be shared equally.
+        ConfigError: the batch cannot be divided equally.
     """
 
     def __init__(
@@ -142,7 +142,7 @@ class DrawnBatches(Sampler[list[Draw]]):
             rng = np.random.default_rng((self.seed, epoch))
             batches = []
             for group in self.groups:
-                # an epoch may end in the middle of a batch: its beginning fills the rest
+                # the first clips of an epoch complete its last batch
                 count = -(-len(group) // self.batch_size) * self.batch_size
                 order = np.resize(rng.permutation(group), count)
                 batches += list(order.reshape(-1, self.batch_size))
@@ -152,10 +152,10 @@ class DrawnBatches(Sampler[list[Draw]]):
 
 
 def groups_by_size(clips: Sequence[list[Sample]], config: AugmentConfig) -> list[list[int]]:
-    """Indices of the clips that can be stacked without padding.
+    """Groups of indices of clips that can be stacked without padding.
 
-    A data set says so by a method `sizes() -> Sequence[tuple[int, int]]`; without it, and if
-    augmentation crops all to one size, all clips form one group.
+    A data set gives the sizes by a method `sizes() -> Sequence[tuple[int, int]]`. Without it, and
+    if augmentation crops all to one size, all clips form one group.
     """
     cropped = config.crop_height and config.crop_width
     if cropped or not hasattr(clips, 'sizes'):
@@ -187,10 +187,10 @@ def collate(clips: list[list[Sample]]) -> Batch:
 
 
 def loader(dataset: Any, workers: int, **options: Any) -> DataLoader:
-    """A `DataLoader` of batches; its processes use one thread each.
+    """A `DataLoader` of batches whose processes use one thread each.
 
-    They end with the process that they work for and not by signals: Ctrl-C reaches them as well,
-    and the step that it is to wait for still needs them.
+    They ignore signals and end with their parent: Ctrl-C reaches them as well, and the step
+    that the parent completes still needs them.
     """
     return DataLoader(
         dataset, collate_fn=collate, num_workers=workers, persistent_workers=workers > 0,
@@ -219,7 +219,7 @@ def _fit(maps: np.ndarray, height: int, width: int, fill: float) -> np.ndarray:
 
 
 def _supervised(sample: Sample) -> np.ndarray:
-    """(1, h, w) metres, with what is finite but not valid made unknown."""
+    """(1, h, w) metres; finite but invalid depth becomes NaN."""
     return np.where(np.isfinite(sample.depth_m) & ~sample.valid, np.nan, sample.depth_m)[None]
 
 

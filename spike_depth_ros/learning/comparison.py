@@ -1,4 +1,4 @@
-"""One evaluation from its settings to its report."""
+"""One evaluation, from its settings to its report."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ from spike_depth_ros.learning.report_pages import (
 from spike_depth_ros.learning.settings import EvaluationData
 
 ENERGY_CLIPS = 4
-"""Energy is measured on so many windows."""
+"""Energy is measured on this many windows."""
 
 FIT_CLIPS = 400
-"""The trivial rivals are fitted to at most so many training clips."""
+"""The baselines are fitted to at most this many training clips."""
 
 
 def run(
@@ -51,15 +51,15 @@ def run(
     engine: tuple[str, str, int],
     progress: Callable[[Sequence[int]], Iterator[int]] = iter,
 ) -> tuple[Path, str]:
-    """Measures checkpoints and, if there is data to fit them, the trivial rivals.
+    """Measures checkpoints and, if there is data to fit them, the trivial baselines.
 
     Args:
         checkpoints: paths.
         data: what to measure on.
         out: folder of the report.
-        streaming: membranes run through all windows of a clip.
-        cap_m: see `train.metrics`.
-        alignment: see `train.metrics`.
+        streaming: the state is carried through all windows of a clip.
+        cap_m: see `learning.metrics`.
+        alignment: see `learning.metrics`.
         engine: its name, the device, the number of threads.
         progress: see `evaluate`.
 
@@ -67,8 +67,8 @@ def run(
         The page, and the main table in Markdown.
 
     Raises:
-        ConfigError: the checkpoints want different windows, so no data serves them all, or an
-            impossible argument.
+        ConfigError: the checkpoints need different windows, so no data fits them all; or an
+            argument is impossible.
     """
     require(cap_m > 0, 'cap_m', cap_m, 'more than 0')
     require(alignment in ALIGNMENTS, 'alignment', alignment, f'one of {ALIGNMENTS}')
@@ -83,14 +83,14 @@ def run(
             'compare those that share one, in however many steps'
         )
     images = any(isinstance(runner, ImagePredictor) for runner in runners)
-    trivial = _trivial(data, runners[0], progress)
+    baselines = _fit_baselines(data, runners[0], progress)
     results: list[Result] = []
     shown: list[Shown] = []
     extra: dict[str, dict[str, Any]] = {}
     clip_counts = {}
     for name, fields in data.named.items():
         found, pictured, clip_counts[name], energy = _measure_set(
-            dataclasses.replace(data, test=fields, sets={}), runners, trivial, images,
+            dataclasses.replace(data, test=fields, sets={}), runners, baselines, images,
             (cap_m, alignment), progress,
         )  # fmt: skip
         results += [result._replace(set=name) for result in found]
@@ -115,7 +115,7 @@ def run(
 def _measure_set(
     data: EvaluationData,
     runners: Sequence[CheckpointPredictor | ImagePredictor],
-    trivial: Sequence[Predictor],
+    baselines: Sequence[Predictor],
     images: bool,
     protocol: tuple[float, str],
     progress: Callable[[Sequence[int]], Iterator[int]],
@@ -125,7 +125,7 @@ def _measure_set(
     Args:
         data: gives `test`.
         runners: checkpoints; those with other steps per window get clips of their own.
-        trivial: baselines that see no events.
+        baselines: predictors that see no events.
         images: whether the data needs images.
         protocol: cap [m] and alignment.
         progress: see `evaluate`.
@@ -140,11 +140,11 @@ def _measure_set(
         clips = open_clips(data.name, data.test, spikes, data.clip_windows, images)
         chosen = spread(len(clips), data.clips)
         group = [runner for runner in runners if runner.checkpoint.spikes == spikes]
-        predictors: list[Predictor] = [*group, *trivial]
+        predictors: list[Predictor] = [*group, *baselines]
         found, pictured = evaluate(predictors, clips, chosen, *protocol, progress=progress)
         results += found
         shown = _side_by_side(shown, pictured)
-        trivial = []  # they see no events: once is enough
+        baselines = []  # they see no events: once is enough
         energy |= {
             runner.name: energy_columns(
                 mean_energy(runner.checkpoint, clips, spread(len(clips), ENERGY_CLIPS))
@@ -156,17 +156,17 @@ def _measure_set(
 
 
 def _side_by_side(before: list[Shown], more: list[Shown]) -> list[Shown]:
-    """The same clips with the answers of both."""
+    """The same clips with the estimates of both."""
     if not before:
         return more
     return [
-        Shown(one.sample, [*one.answers, *two.answers])
+        Shown(one.sample, [*one.estimates, *two.estimates])
         for one, two in zip(before, more, strict=True)
     ]
 
 
 def distinct_names(checkpoints: Sequence[str]) -> list[str]:
-    """The shortest names of checkpoints by which they can be told apart.
+    """The shortest names that distinguish the checkpoints.
 
     Raises:
         ConfigError: the same file twice.
@@ -181,12 +181,12 @@ def distinct_names(checkpoints: Sequence[str]) -> list[str]:
     return [str(path) for path in paths]
 
 
-def _trivial(
+def _fit_baselines(
     data: EvaluationData,
     like: CheckpointPredictor | ImagePredictor,
     progress: Callable[[Sequence[int]], Iterator[int]],
 ) -> list[Predictor]:
-    """The rivals that see nothing, fitted; none without data to fit."""
+    """The fitted baselines; none without data to fit."""
     if not data.fit:
         return []
     checkpoint = like.checkpoint

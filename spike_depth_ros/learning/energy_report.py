@@ -13,7 +13,7 @@ from spike_depth_ros.network.checkpoint import Checkpoint
 from spike_depth_ros.network.energy import EnergyReport, measure_energy
 
 DECODERS = ('body.up', 'decoders')
-"""Layers of the rivals that do a head's work: their encoders are compared without them."""
+"""Decoder layers of the baselines: they count as head, not as encoder."""
 
 HEADER = ['layer', 'part', 'input rate', 'spikes only', 'dense MMAC', 'MMAC', 'MAC -> AC [M]',
           'uJ']  # fmt: skip
@@ -33,7 +33,9 @@ def mean_energy(
         ValueError: the network sees images.
     """
     if getattr(checkpoint.model, 'reads', 'spikes') != 'spikes':
-        raise ValueError(f'{checkpoint.model_name} sees images: its energy is not of events')
+        raise ValueError(
+            f'{checkpoint.model_name} sees images: energy is defined for networks that see events'
+        )
     reports = [
         measure_energy(checkpoint.model, torch.from_numpy(clips[i][-1].spikes)[:, None])
         for i in chosen
@@ -45,7 +47,7 @@ def mean_energy(
             key: sum(getattr(layer, key) for layer in same) / count
             for key in ('rate', 'dense_macs', 'macs', 'acs')
         }
-        # a window without events makes any input look like spikes: all must be
+        # without events any input looks like spikes, so all windows must agree
         spiking = all(layer.spiking for layer in same)
         part = 'head' if same[0].name.startswith(DECODERS) else same[0].part
         layers.append(dataclasses.replace(same[0], part=part, spiking=spiking, **means))
@@ -70,7 +72,7 @@ def energy_table(report: EnergyReport) -> Table:
 
 
 def energy_totals(report: EnergyReport, window_ms: float) -> Table:
-    """Encoder, head, both, and the memory traffic that none of them contains."""
+    """Encoder, head, both, and memory traffic, which the others do not include."""
     maps_hz = 1e3 / window_ms
     parts = [
         ('encoder', report.compute_pj('encoder')),
@@ -83,7 +85,7 @@ def energy_totals(report: EnergyReport, window_ms: float) -> Table:
 
 
 def energy_columns(report: EnergyReport) -> dict[str, float]:
-    """What a comparison shows of it."""
+    """The columns of a comparison."""
     return {
         'encoder uJ': report.compute_pj('encoder') * 1e-6,
         'head uJ': report.compute_pj('head') * 1e-6,

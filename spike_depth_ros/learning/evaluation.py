@@ -1,4 +1,4 @@
-"""Measuring predictors on the same clips: all, and in groups that say where they are weak."""
+"""Measures predictors on the same clips: over all clips, and by groups of clips."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from spike_depth_ros.learning.metrics import CAP_M, DepthMetrics, frame_metrics,
 from spike_depth_ros.learning.predictors import Estimate, Predictor
 
 SPARSE, DENSE = 0.05, 0.3
-"""Events per pixel and window: fewer is 'sparse', more is 'dense'."""
+"""Events per pixel and window below which a clip is 'sparse', and above which 'dense'."""
 
 ALL = 'all'
 
@@ -53,7 +53,7 @@ GROUPS: dict[str, Callable[[Sample], str | None]] = {
 
 
 class Result(NamedTuple):
-    """What was found out about one predictor."""
+    """The measurements of one predictor."""
 
     name: str
     parameters: int
@@ -65,10 +65,10 @@ class Result(NamedTuple):
 
 
 class Shown(NamedTuple):
-    """One clip with the answers of all, for pictures."""
+    """One clip with the estimates of all predictors, for pictures."""
 
     sample: Sample
-    answers: list[Estimate]
+    estimates: list[Estimate]
 
 
 def evaluate(
@@ -80,16 +80,16 @@ def evaluate(
     pictures: int = 6,
     progress: Callable[[Sequence[int]], Iterator[int]] = iter,
 ) -> tuple[list[Result], list[Shown]]:
-    """Lets every predictor answer every clip.
+    """Runs every predictor on every clip.
 
     Args:
-        predictors: whom to measure.
+        predictors: to measure.
         clips: the data.
         chosen: indices of the clips to use.
-        cap_m: see `train.metrics`.
-        alignment: see `train.metrics`.
-        pictures: how many clips to hand back, evenly spread.
-        progress: wraps the indices, to show how far it is.
+        cap_m: see `learning.metrics`.
+        alignment: see `learning.metrics`.
+        pictures: number of clips to return for pictures, evenly spread.
+        progress: wraps the indices, to show progress.
     """
     tallies: list[dict[tuple[str, str], DepthMetrics]] = [{} for _ in predictors]
     times: list[list[float]] = [[] for _ in predictors]
@@ -98,31 +98,31 @@ def evaluate(
     for place, index in enumerate(progress(chosen)):
         clip = clips[index]
         parts = [(ALL, ALL), *_parts(clip[-1])]
-        answers = []
-        for who, tally, took in zip(predictors, tallies, times, strict=True):
-            answer = who(clip)
+        estimates = []
+        for predictor, tally, took in zip(predictors, tallies, times, strict=True):
+            estimate = predictor(clip)
             truth_m = clip[-1].depth_m
             frame = frame_metrics(
-                answer.depth_m, answer.confidence, truth_m, cap_m, alignment,
-                earlier_scales(answer, clip, cap_m),
+                estimate.depth_m, estimate.confidence, truth_m, cap_m, alignment,
+                earlier_scales(estimate, clip, cap_m),
             )  # fmt: skip
             for part in parts:
                 tally.setdefault(part, DepthMetrics()).update(frame)
-            took.append(answer.infer_ms)
-            answers.append(answer)
+            took.append(estimate.infer_ms)
+            estimates.append(estimate)
         if place in wanted:
-            shown.append(Shown(clip[-1], answers))
+            shown.append(Shown(clip[-1], estimates))
     results = [
-        _result(who, tally, took)
-        for who, tally, took in zip(predictors, tallies, times, strict=True)
+        _result(predictor, tally, took)
+        for predictor, tally, took in zip(predictors, tallies, times, strict=True)
     ]
     return results, shown
 
 
-def earlier_scales(answer: Estimate, clip: list[Sample], cap_m: float) -> list[float]:
+def earlier_scales(estimate: Estimate, clip: list[Sample], cap_m: float) -> list[float]:
     """`log_scale` of the maps before the last one, without the first, which began from rest."""
-    truths = [sample.depth_m for sample in clip[:-1]][-len(answer.before) :]
-    pairs = list(zip(answer.before, truths, strict=True)) if answer.before else []
+    truths = [sample.depth_m for sample in clip[:-1]][-len(estimate.before) :]
+    pairs = list(zip(estimate.before, truths, strict=True)) if estimate.before else []
     scales = [log_scale(depth_m, truth_m, cap_m) for depth_m, truth_m in pairs[1:]]
     return [scale for scale in scales if not np.isnan(scale)]
 
@@ -133,7 +133,7 @@ def _parts(sample: Sample) -> list[tuple[str, str]]:
 
 
 def _result(
-    who: Predictor, tally: dict[tuple[str, str], DepthMetrics], took: list[float]
+    predictor: Predictor, tally: dict[tuple[str, str], DepthMetrics], took: list[float]
 ) -> Result:
     groups: dict[str, dict[str, dict[str, float]]] = {}
     for (group, part), metrics in sorted(tally.items()):
@@ -141,12 +141,17 @@ def _result(
             groups.setdefault(group, {})[part] = metrics.compute()
     whole = tally[ALL, ALL]
     return Result(
-        who.name, who.parameters, whole.compute(), groups, whole.curves(), float(np.median(took))
+        predictor.name,
+        predictor.parameters,
+        whole.compute(),
+        groups,
+        whole.curves(),
+        float(np.median(took)),
     )
 
 
 def plain(result: Result) -> dict[str, Any]:
-    """A result ready for JSON: NaN becomes null."""
+    """The result in JSON types: NaN and infinities become null."""
     return _plain(result._asdict())
 
 

@@ -1,4 +1,4 @@
-"""Training losses: depth, range, uncertainty, and what the student copies from its teacher.
+"""Training losses: depth, range, uncertainty, and imitation of a teacher.
 
 Every loss is a mean over the images of a batch of a mean within each image, so that the gradient
 of one process with a large batch equals the average over processes with parts of it. Residuals
@@ -19,11 +19,11 @@ from spike_depth_ros.learning.settings import LossConfig
 from spike_depth_ros.network.head import Prediction
 
 MAX_TOKENS = 256
-"""The semantic loss compares patches in pairs, of at most so many per image."""
+"""The semantic loss compares all pairs of at most this many patches per image."""
 
 
 class Target(NamedTuple):
-    """Truth in the network's terms."""
+    """Ground truth in the units of the network."""
 
     log_depth: Tensor  # (B, 1, H, W) natural log of canonical metres, 0 where not in range
     in_range: Tensor  # (B, 1, H, W) bool: depth is known and nearer than `DepthRange.max_m`
@@ -31,13 +31,13 @@ class Target(NamedTuple):
 
 
 def target(depth_m: Tensor, focal_px: Tensor, depth_range: DepthRange) -> Target:
-    """Reads a depth map as the network has to answer it.
+    """Converts depth maps to targets.
 
     Args:
         depth_m: (B, 1, H, W) metres, NaN unknown, +inf beyond any range (sky).
         focal_px: (B,) focal length of the network's grid.
-        depth_range: gives canonical depth = depth * focal_px(canonical) / focal_px; what is
-            nearer than `min_m` counts as `min_m`, the nearest that can be said.
+        depth_range: defines canonical depth = depth * focal_px(canonical) / focal_px; nearer
+            depth counts as `min_m`, the nearest that the network can express.
     """
     canonical = depth_m * (depth_range.focal_px / focal_px).view(-1, 1, 1, 1)
     known = canonical > 0  # False for NaN
@@ -65,7 +65,7 @@ def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
 def scale_invariant(residual: Tensor, mask: Tensor, balance: float) -> Tensor:
     """mean(d^2) - balance * mean(d)^2 per image (Eigen et al., NeurIPS 2014, eq. 4).
 
-    With balance 1 a common factor of all depths costs nothing: metres need another loss then.
+    With balance 1 a common factor of all depths has no cost; metres then need another loss.
     """
     weight = mask.to(residual.dtype).flatten(1)
     count = weight.sum(1).clamp(min=1.0)
@@ -76,9 +76,9 @@ def scale_invariant(residual: Tensor, mask: Tensor, balance: float) -> Tensor:
 def relative_error(residual: Tensor, mask: Tensor) -> Tensor:
     """|d_predicted / d - 1|, the metric Abs Rel, of residuals of log depth.
 
-    Where an edge may be here or one pixel on, the best answer to a log loss is the likelier
-    depth; to this one it is the nearer depth, unless the farther is several times as likely.
-    From e times the depth on it grows with the logarithm only, so that no pixel drowns the rest.
+    Where an edge may lie on either side of a pixel, a log loss is minimised by the likelier
+    depth, this one by the nearer depth unless the farther is several times as likely. Beyond e
+    times the true depth it grows logarithmically, so that single pixels do not dominate.
     """
     bounded = residual.clamp(max=1.0)
     return masked_mean(((1.0 + residual - bounded) * bounded.exp() - 1.0).abs(), mask)
@@ -121,7 +121,7 @@ def range_loss(range_logit: Tensor, truth: Target) -> Tensor:
 def depth_losses(
     answer: Prediction, truth: Target, depth_range: DepthRange, config: LossConfig
 ) -> dict[str, Tensor]:
-    """All losses that need no teacher, each times its weight; those of weight 0 are left out."""
+    """All losses without a teacher, each times its weight; those of weight 0 are omitted."""
     answer = Prediction(*(maps.float() for maps in answer))
     predicted = natural_log(answer.log_depth, depth_range)
     mask = truth.in_range
@@ -135,7 +135,7 @@ def depth_losses(
         'gradient': (config.gradient, lambda: multi_scale_gradient(
             residual, mask, config.gradient_scales)),
         'range': (config.range, lambda: range_loss(answer.range_logit, truth)),
-        # sky that passes as "in range" must at least not look like an obstacle
+        # sky that is taken for "in range" should at least not look like an obstacle
         'beyond': (config.beyond, lambda: masked_mean(
             (1.0 - answer.log_depth) * depth_range.alpha, truth.beyond)),
     }  # fmt: skip
@@ -145,13 +145,13 @@ def depth_losses(
 def domain_loss(student: Tensor, teacher: Tensor, mask: Tensor | None = None) -> Tensor:
     """Mean |s - t| of features, each token normalised over its channels (layer norm).
 
-    The method's domain loss is an L1 distance of features (arXiv 2404.17335, section 3.4); the
-    normalisation keeps the few huge channels of a vision transformer from being all of it.
+    The domain loss of the method is an L1 distance of features (arXiv 2404.17335, section 3.4).
+    The normalisation keeps the few large channels of a vision transformer from dominating it.
 
     Args:
         student: (B, C, h, w), after its adapter.
         teacher: (B, C, h, w).
-        mask: (B, 1, h, w) bool, the patches that count; all if None.
+        mask: (B, 1, h, w) bool: patches to compare; None for all.
     """
     distance = (_normalised(student) - _normalised(teacher)).abs()
     mask = mask if mask is not None else torch.ones_like(distance[:, :1], dtype=torch.bool)
@@ -159,23 +159,23 @@ def domain_loss(student: Tensor, teacher: Tensor, mask: Tensor | None = None) ->
 
 
 def semantic_loss(student: Tensor, teacher: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Mean |cos(s_i, s_j) - cos(t_i, t_j)| over pairs of patches: the same things alike.
+    """Mean |cos(s_i, s_j) - cos(t_i, t_j)| over pairs of patches.
 
     Similarity-preserving distillation (Tung and Mori, ICCV 2019, eq. 2 to 4; Liu et al., CVPR
     2019, eq. 3, for dense maps) with an L1 distance. Maps of more than `MAX_TOKENS` patches are
-    thinned out evenly. Needs no adapter: widths may differ.
+    subsampled evenly. Needs no adapter: widths may differ.
 
     Args:
         student: (B, C, h, w).
         teacher: (B, C', h, w).
-        mask: (B, 1, h, w) bool: pairs of two such patches count; all if None.
+        mask: (B, 1, h, w) bool: both patches of a pair must be in it; None for all.
     """
     stride = 1
     while (-(-student.shape[-2] // stride)) * (-(-student.shape[-1] // stride)) > MAX_TOKENS:
         stride += 1
     mask = mask if mask is not None else torch.ones_like(student[:, :1], dtype=torch.bool)
     thin = [x[..., ::stride, ::stride].flatten(2) for x in (student, teacher, mask)]
-    with torch.autocast(student.device.type, enabled=False):  # cosines need their digits
+    with torch.autocast(student.device.type, enabled=False):  # cosines need full precision
         unit = [F.normalize(x.float(), dim=1) for x in thin[:2]]
         similar = [x.transpose(1, 2) @ x for x in unit]  # (B, N, N)
     pairs = thin[2].transpose(1, 2) & thin[2]  # (B, N, N)
@@ -183,7 +183,7 @@ def semantic_loss(student: Tensor, teacher: Tensor, mask: Tensor | None = None) 
 
 
 def patches_with_events(spikes: Tensor, stride_px: int) -> Tensor:
-    """(T, B, 2, H, W) -> (B, 1, H / stride, W / stride) bool: the patches that saw an event."""
+    """(T, B, 2, H, W) -> (B, 1, H / stride, W / stride) bool: patches with at least one event."""
     events = (spikes > 0).any(dim=0).any(dim=1, keepdim=True).float()
     return F.max_pool2d(events, stride_px, ceil_mode=True) > 0
 

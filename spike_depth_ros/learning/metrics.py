@@ -2,12 +2,12 @@
 
 A figure is computed per frame and averaged over frames; fractions (false obstacles, calibration)
 are pooled over pixels. A pixel counts if its truth is finite, positive and within the cap, and
-if it was answered; answers are clipped to the cap, "beyond range" (+inf) counts as the cap.
+if it was predicted; predictions are clipped to the cap, "beyond range" (+inf) counts as the cap.
 Repositories disagree on most of these definitions, so the cap and the alignment are always
 stated with the numbers.
 
 The figures of transfer separate shape from scale: ln s is the median of ln(depth / truth) over
-the finite answers of a frame, the scale that minimises the mean of |ln(depth / (s truth))|.
+the finite predictions of a frame, the scale that minimises the mean of |ln(depth / (s truth))|.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from spike_depth_ros.learning.planarity import fit_plane
 
 CAP_M = 80.0
 NEAREST_M = 0.1
-"""Answers are clipped from below to this, so that no logarithm runs away."""
+"""Predictions are clipped from below to this, so that every logarithm is finite."""
 
 BANDS_M = ((0.0, 10.0), (10.0, 20.0), (20.0, 40.0), (40.0, 80.0))
 MAE_CUTS_M = (10.0, 20.0, 30.0)
 OBSTACLE_M = 40.0
-"""Sky that is answered nearer than this is a false obstacle."""
+"""Sky that is predicted nearer than this is a false obstacle."""
 
 FLAT = 0.01
 """Planarity is measured where the truth itself is a plane within this RMS of ln depth."""
@@ -47,18 +47,18 @@ SCALARS = (
     'abs_rel_scaled', 'scale_error', 'scale_jitter', 'planarity', 'confidence_minus_hits',
     'dsec_abs_rel', 'dsec_rmse', 'dsec_rmse_log', 'dsec_delta1',
 )  # fmt: skip
-"""Names of the figures that are averaged over frames, in the order of a `Frame`'s row."""
+"""Names of the metrics that are averaged over frames, in the order of `Frame.scalars`."""
 
 
 class Frame(NamedTuple):
-    """What one depth map adds to the averages."""
+    """The contribution of one depth map to the averages."""
 
     scalars: np.ndarray  # (len(SCALARS),) float64, NaN where the frame has no such pixel
-    risk: np.ndarray  # (len(COVERAGES),) abs_rel of the surest share of the pixels; NaN if none
-    sky: np.ndarray  # (2,) sky pixels answered nearer than OBSTACLE_M, sky pixels
-    missed: np.ndarray  # (2,) pixels nearer than that answered as beyond range, all such pixels
+    risk: np.ndarray  # (len(COVERAGES),) abs_rel of the most confident pixels; NaN if none
+    sky: np.ndarray  # (2,) sky pixels predicted nearer than OBSTACLE_M, sky pixels
+    missed: np.ndarray  # (2,) pixels nearer than that predicted beyond range, all such pixels
     closed: np.ndarray  # (2,) the same in frames without anything farther, such as rooms
-    calibration: np.ndarray  # (CONFIDENCE_BINS, 3) pixels, sum of confidence, right answers
+    calibration: np.ndarray  # (CONFIDENCE_BINS, 3) pixels, sum of confidence, hits
 
 
 def frame_metrics(
@@ -76,7 +76,7 @@ def frame_metrics(
         confidence: (H, W) in [0, 1].
         truth_m: (H, W) metres; NaN unknown, +inf sky.
         cap_m: truth beyond this does not count.
-        alignment: 'none' for metres as answered, 'median' or 'lsq': see `align`.
+        alignment: 'none' for metres as predicted, 'median' or 'lsq': see `align`.
         earlier_scales: `log_scale` of the depth maps before this one in its clip, in order;
             'scale_jitter' is the root mean square of the steps from map to map.
 
@@ -116,7 +116,7 @@ def frame_metrics(
 
 
 def align(answer: np.ndarray, truth: np.ndarray, alignment: str) -> np.ndarray:
-    """Fits answers to the truth: what is said of a method that knows no metres.
+    """Aligns predictions with the truth, for methods without metric scale.
 
     'median' scales by the ratio of medians (SfMLearner, CVPR 2017); 'lsq' is the scale and
     shift of depth with the least squared error; 'none' changes nothing.
@@ -135,7 +135,7 @@ def align(answer: np.ndarray, truth: np.ndarray, alignment: str) -> np.ndarray:
 
 
 def log_scale(depth_m: np.ndarray, truth_m: np.ndarray, cap_m: float = CAP_M) -> float:
-    """Median of ln(depth / truth) over the finite answers of a map: ln s; NaN without any."""
+    """Median of ln(depth / truth) over the finite predictions: ln s; NaN without any."""
     with np.errstate(invalid='ignore'):
         both = np.isfinite(depth_m) & (truth_m > 0) & (truth_m <= cap_m)
     if not both.any():
@@ -145,7 +145,7 @@ def log_scale(depth_m: np.ndarray, truth_m: np.ndarray, cap_m: float = CAP_M) ->
 
 
 def _transfer(depth_m: np.ndarray, truth_m: np.ndarray, cap_m: float) -> dict[str, float]:
-    """What is left of the error after one scale per map, that scale, and planarity of planes."""
+    """Error after one scale per map, error of that scale, and planarity of planes."""
     ln_s = log_scale(depth_m, truth_m, cap_m)
     asked = (truth_m > 0) & (truth_m <= cap_m) & ~np.isnan(depth_m)
     scaled = np.clip(depth_m[asked] / np.exp(ln_s), NEAREST_M, cap_m)
@@ -183,7 +183,7 @@ def _mean(values: np.ndarray) -> float:
 
 
 def _errors(answer: np.ndarray, truth: np.ndarray) -> dict[str, float]:
-    """The figures of one frame (Eigen et al., NeurIPS 2014); `sq_rel_gt2` as E2Depth has it."""
+    """The error metrics of one frame (Eigen et al., NeurIPS 2014); `sq_rel_gt2` as in E2Depth."""
     error = np.abs(answer - truth)
     log = np.log(answer) - np.log(truth)
     relative = error / truth
@@ -221,10 +221,10 @@ def _risk(answer: np.ndarray, truth: np.ndarray, confidence: np.ndarray) -> dict
 def _calibration(
     depth_m: np.ndarray, confidence: np.ndarray, truth_m: np.ndarray, cap_m: float
 ) -> np.ndarray:
-    """Per bin of confidence: pixels, sum of confidence, right answers.
+    """Per bin of confidence: pixels, sum of confidence, hits.
 
-    Right is a finite answer within a factor `RATIO` of the truth, or "beyond range" for what is
-    sky or beyond the cap.
+    A hit is a finite prediction within a factor `RATIO` of the truth, or "beyond range" for sky
+    or a truth beyond the cap.
     """
     asked = ~np.isnan(depth_m) & ~np.isnan(truth_m)
     answer, truth, sure = depth_m[asked], truth_m[asked], confidence[asked].astype(np.float64)
@@ -242,7 +242,7 @@ def _calibration(
 
 
 class DepthMetrics(Metric):
-    """Averages `Frame`s, over all processes of a distributed run."""
+    """Averages `Frame`s over all processes of a distributed run."""
 
     full_state_update = False
     scalars: Tensor
@@ -262,7 +262,7 @@ class DepthMetrics(Metric):
             self.add_state(name, torch.zeros(shape, dtype=torch.float64), dist_reduce_fx='sum')
 
     def update(self, frame: Frame) -> None:
-        """Adds what `frame_metrics` says of one frame."""
+        """Adds one frame."""
         for name in ('scalars', 'risk'):
             values = getattr(frame, name)
             sums = np.stack([np.nan_to_num(values), ~np.isnan(values)])
@@ -272,17 +272,17 @@ class DepthMetrics(Metric):
         self.frames = self.frames + 1
 
     def _add_to(self, name: str, values: np.ndarray) -> None:
-        """Adds to a sum, wherever the trainer has moved it."""
+        """Adds to a sum on whichever device the trainer has put it."""
         total = getattr(self, name)
         setattr(self, name, total + torch.as_tensor(values, device=total.device))
 
     def compute(self) -> dict[str, float]:
         """The averages by name; NaN where no frame had such a pixel.
 
-        Beside `SCALARS`: `false_obstacles` (share of sky pixels answered nearer than 40 m),
-        `missed_obstacles` (share of pixels nearer than 40 m answered as beyond range), `ece`
-        (expected calibration error, Guo et al., ICML 2017, eq. 3), `beyond_in_rooms` (share of
-        pixels answered as beyond range in frames whose whole truth is nearer than 40 m) and
+        Beside `SCALARS`: `false_obstacles` (fraction of sky pixels predicted nearer than 40 m),
+        `missed_obstacles` (fraction of pixels nearer than 40 m predicted beyond range), `ece`
+        (expected calibration error, Guo et al., ICML 2017, eq. 3), `beyond_in_rooms` (fraction of
+        pixels predicted beyond range in frames whose whole truth is nearer than 40 m) and
         `frames`.
         """
         means = self.scalars[0] / self.scalars[1]
@@ -296,7 +296,7 @@ class DepthMetrics(Metric):
         return figures
 
     def curves(self) -> dict[str, list[float]]:
-        """The risk-coverage curve and, per filled bin, mean confidence against share right."""
+        """The risk-coverage curve and, per filled bin, mean confidence and fraction of hits."""
         pixels, sure, right = (
             column[self.calibration[:, 0] > 0] for column in self.calibration.unbind(1)
         )

@@ -1,4 +1,4 @@
-"""One training step: a student runs through a clip, is told the depth, copies its teacher."""
+"""One training step: losses of depth and of imitation of a teacher, over the windows of a clip."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ from spike_depth_ros.network.teacher import Teacher
 
 STRIDE_PX = 8
 SMOOTHING = 0.98
-"""Logged losses are exponential means over some 50 iterations."""
+"""Decay of logged losses: exponential means over about 50 iterations."""
 
 PICTURES = 6
-"""Validation clips that are shown as pictures."""
+"""Number of validation clips that are logged as pictures."""
 
 FEATURE_LAYERS: dict[str, Callable[[Any], list[nn.Module]]] = {
     'SpikingTransformer': lambda network: list(network.blocks),
@@ -39,18 +39,18 @@ FEATURE_LAYERS: dict[str, Callable[[Any], list[nn.Module]]] = {
     'E2Depth': lambda network: list(network.residuals),
     'SpikeT': lambda network: list(network.residuals),
 }
-"""Class of a network -> its layers of stride 8 that can learn from a teacher, last one deepest."""
+"""Class of a network -> its layers of stride 8 that can imitate a teacher, the deepest last."""
 
 
 class FeatureTap:
-    """Overhears what some layers of a network put out.
+    """Records the outputs of some layers of a network.
 
     Args:
         network: one of `FEATURE_LAYERS`.
-        count: number of layers, the deepest ones.
+        count: number of layers, from the deepest.
 
     Raises:
-        ConfigError: it has no such layers.
+        ConfigError: the network has no such layers.
     """
 
     def __init__(self, network: nn.Module, count: int) -> None:
@@ -58,20 +58,20 @@ class FeatureTap:
         layers = FEATURE_LAYERS[kind](network) if kind in FEATURE_LAYERS else []
         if not layers:
             raise ConfigError(
-                f'this {kind} has no layers that a teacher could show anything: train it without '
-                "(--teacher.name ''), or take one of " + ', '.join(sorted(FEATURE_LAYERS))
+                f'{kind} has no layers that can imitate a teacher: train it without '
+                "(--teacher.name ''), or choose one of " + ', '.join(sorted(FEATURE_LAYERS))
             )
         self.layers = layers[-count:]
-        self._heard: list[Tensor] = []
+        self._recorded: list[Tensor] = []
         for layer in self.layers:
             layer.register_forward_hook(
-                lambda _module, _inputs, output: self._heard.append(output)
+                lambda _module, _inputs, output: self._recorded.append(output)
             )
 
     def take(self) -> list[Tensor]:
         """The outputs since the last call, (B, C, h, w) each: (T, B, C, h, w) is averaged."""
-        heard, self._heard = self._heard, []
-        return [maps.mean(0) if maps.ndim == 5 else maps for maps in heard]
+        recorded, self._recorded = self._recorded, []
+        return [maps.mean(0) if maps.ndim == 5 else maps for maps in recorded]
 
 
 class DepthTraining(lightning.LightningModule):
@@ -80,14 +80,14 @@ class DepthTraining(lightning.LightningModule):
     Args:
         config: of the run.
         student: the network to train.
-        teacher: whose features it copies; it is not part of this module, so neither the
-            optimiser nor a saved state knows it.
+        teacher: gives the features to imitate; it is not part of this module, so it is in
+            neither the optimiser nor a saved state.
 
     Attributes:
-        averaged: the moving average of the student: what is validated and kept.
-        figures: of the last validation.
-        validated_at: the iteration of that; 0 before the first.
-        wall_s: time spent in training, over all sittings.
+        averaged: the moving average of the student, which is validated and saved.
+        figures: metrics of the last validation.
+        validated_at: iteration of the last validation; 0 before the first.
+        wall_s: time spent in training, over all resumed runs.
     """
 
     student: Any
@@ -109,7 +109,7 @@ class DepthTraining(lightning.LightningModule):
         self._since_s = time.monotonic()
         self._shown: list[tuple] = []
         self._smoothed: dict[str, tuple[Tensor | float, int]] = {}
-        self._teacher = (teacher,)  # in a tuple: a module held directly would become a part
+        self._teacher = (teacher,)  # in a tuple, so that it does not become a submodule
         self._tap: FeatureTap | None = None
         self.adapters = nn.ModuleList()
         if teacher is not None:
@@ -147,10 +147,10 @@ class DepthTraining(lightning.LightningModule):
                 batches = self.trainer.datamodule.norm_batches()  # type: ignore[attr-defined]
                 measure_norms(network, (to_device(batch, self.device) for batch in batches))
             if self._tap is not None:
-                self._tap.take()  # nothing is compared with these
+                self._tap.take()  # these windows have no loss
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The loss of a batch of clips, averaged over the windows that are learnt from."""
+        """The loss of a batch of clips, averaged over the windows with a loss."""
         totals: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=self.device))
         state = None
         windows, schedule = len(batch.spikes), self.config.schedule
@@ -160,14 +160,14 @@ class DepthTraining(lightning.LightningModule):
                 state = carried(state, self._kept(k, batch.focal_px))
             seen = network_input(self.student, batch, k)
             if k < warm:
-                # on a CPU the kernels for learning are the fast ones for a batch
+                # on a CPU the kernels with gradients are the fast ones for a batch
                 with torch.set_grad_enabled(self.device.type == 'cpu'):
                     state = carry(self.student, seen, state)
-                # older torch would hand its half-precision copies of the weights, made without
-                # a gradient, to the windows that are learnt from
+                # otherwise older torch would use its half-precision copies of the weights, made
+                # without a gradient, in the windows with a loss
                 torch.clear_autocast_cache()
                 if self._tap is not None:
-                    self._tap.take()  # nothing is compared with these
+                    self._tap.take()  # these windows have no loss
                 continue
             answer, state = self.student.step(seen, state)
             for name, term in self._window_losses(answer, batch, k).items():
@@ -177,7 +177,7 @@ class DepthTraining(lightning.LightningModule):
         return loss
 
     def _log_smoothed(self, values: dict[str, Tensor]) -> None:
-        """Logs means over the last iterations: single batches of mixed scenes say little."""
+        """Logs means over the last iterations, since single batches vary much."""
         for name, value in values.items():
             mean, count = self._smoothed.get(name, (0.0, 0))
             keep = min(count / (count + 1), SMOOTHING)
@@ -195,9 +195,10 @@ class DepthTraining(lightning.LightningModule):
         return terms | self._imitation(self._tap.take(), batch, k)
 
     def _imitation(self, own: list[Tensor], batch: Batch, k: int) -> dict[str, Tensor]:
-        """What the student's features of window k lack of the teacher's, where it had an image.
+        """Distances of the student's features in window k from the teacher's, where images exist.
 
-        Where none had one the terms are 0, but there: all processes learn the same parameters.
+        Without any image the terms are 0 but present, so that all processes have gradients for
+        the same parameters.
         """
         weights, spikes = self.config.loss, batch.spikes[k]
         assert self.teacher is not None
@@ -222,7 +223,7 @@ class DepthTraining(lightning.LightningModule):
         return {name: torch.stack(terms).mean() for name, terms in parts.items()}
 
     def _kept(self, k: int, like: Tensor) -> Tensor:
-        """(B,) bool: which clips of this process carry their state into window k."""
+        """(B,) bool: the clips of this process whose state is carried into window k."""
         schedule = self.config.schedule
         seed = hash((schedule.seed, self.global_step, k)) % 2**63
         generator = torch.Generator().manual_seed(seed)
@@ -231,7 +232,7 @@ class DepthTraining(lightning.LightningModule):
         return (own >= schedule.rest).to(like.device)
 
     def optimizer_step(self, *arguments: Any, **options: Any) -> None:
-        """One step; the average of the weights follows at once, before anyone saves it."""
+        """One step, and the update of the averaged weights."""
         super().optimizer_step(*arguments, **options)
         done = self.global_step + 1
         decay = min(self.config.optimizer.ema_decay, (1 + done) / (10 + done))
@@ -246,7 +247,7 @@ class DepthTraining(lightning.LightningModule):
             self._measure_norms(self.averaged)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Adds the last window of one clip to the error figures."""
+        """Adds the last window of one clip to the metrics."""
         state = None
         for k in range(len(batch.spikes)):
             answer, state = self.averaged.step(network_input(self.averaged, batch, k), state)
@@ -265,10 +266,10 @@ class DepthTraining(lightning.LightningModule):
                 self._shown.append((spikes, truth_m, depth_m, confidence))
 
     def on_validation_epoch_end(self) -> None:
-        """Closes the error figures of this validation."""
+        """Computes and logs the metrics of this validation."""
         figures = self.metrics.compute()
         self.metrics.reset()
-        if self.trainer.sanity_checking:  # of one clip, by weights that have learnt nothing
+        if self.trainer.sanity_checking:  # one clip, untrained weights
             self._shown = []
             return
         self.figures, self.validated_at = figures, self.global_step
@@ -284,11 +285,11 @@ class DepthTraining(lightning.LightningModule):
         self._shown = []
 
     def configure_optimizers(self) -> Any:
-        """The optimiser with its schedule, per iteration."""
+        """The optimiser, and its schedule per iteration."""
         config = self.config.optimizer
         parts = nn.ModuleList([self.student, self.adapters])
         groups = parameter_groups(parts, config)
-        # all tensors in a few calls; `fused` would do it in one, but lightning does not clip then
+        # few calls for all tensors; `fused` makes one, but then lightning cannot clip gradients
         optimizer = METHODS[config.name](groups, lr=config.learning_rate, foreach=True)
         total = self.config.schedule.max_iterations
         schedule = torch.optim.lr_scheduler.LambdaLR(
@@ -298,35 +299,35 @@ class DepthTraining(lightning.LightningModule):
                 'lr_scheduler': {'scheduler': schedule, 'interval': 'step'}}  # fmt: skip
 
     def on_fit_start(self) -> None:
-        """Takes the teacher to the device that the student is on."""
+        """Moves the teacher to the device of the student."""
         if isinstance(self.teacher, nn.Module) or hasattr(self.teacher, 'to'):
             self.teacher.to(self.device)  # type: ignore[union-attr]
         self._since_s = time.monotonic()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keeps the time spent and the figures beside the weights."""
+        """Saves the time spent and the metrics beside the weights."""
         checkpoint['wall_s'] = self.wall_s
         figures = {name: float(value) for name, value in self.figures.items()}
         checkpoint['validation'] = (self.validated_at, figures)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Goes on counting the time, and knows what the last validation found."""
+        """Restores the time spent and the metrics of the last validation."""
         self.wall_s = float(checkpoint['wall_s'])
         self.validated_at, self.figures = checkpoint.get('validation', (0, {}))
 
 
 def carry(network: Any, seen: Tensor, state: Any) -> Any:
-    """A network's state after a window, without an answer where it can do without."""
+    """The state of a network after a window, without computing depth where possible."""
     if isinstance(network, SpikingTransformer):
         return network.carry(seen, state)
     return network.step(seen, state)[1]
 
 
 def carried(state: Any, keep: Tensor) -> Any:
-    """A network's state for the next window: cut off from the past, at rest where not kept.
+    """The state for the next window: detached, and reset where not kept.
 
     Args:
-        state: tensors (B, ...) in tuples, named or not, of any depth; None stays None.
+        state: tensors (B, ...) in nested tuples, named or not; None stays None.
         keep: (B,) bool.
     """
     if state is None:
@@ -339,7 +340,7 @@ def carried(state: Any, keep: Tensor) -> Any:
 
 
 def _feature_widths(network: nn.Module, tap: FeatureTap, steps: int) -> list[int]:
-    """Channels of what the tap hears, found out on an empty window."""
+    """Channels of the recorded outputs, measured on an empty window."""
     was_training = network.training
     network.eval()
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""How a step follows from gradients: the methods, what decays, how fast, and the average kept."""
+"""Optimisers, weight decay groups, learning-rate schedule and the moving average of weights."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ class Muon(torch.optim.AdamW):
     """Orthogonalised momentum for matrices and kernels, AdamW for all else.
 
     The momentum G of a matrix is replaced by the nearest matrix whose singular values are all
-    about 1: rare directions of a layer learn as fast as those that dominate its gradient (Muon,
-    Jordan 2024; scaled by 0.2 sqrt(max(rows, columns)), to the size of AdamW's steps, so that
-    one learning rate serves both: arXiv 2502.16982, eq. 4). A kernel (O, I, h, w) is the matrix
-    (O, I h w); `torch.optim.Muon` refuses kernels.
+    about 1, so that rare directions of a layer learn as fast as those that dominate its gradient
+    (Muon, Jordan 2024). Steps are scaled by 0.2 sqrt(max(rows, columns)) to the size of those of
+    AdamW, so that one learning rate fits both (arXiv 2502.16982, eq. 4). A kernel (O, I, h, w) is
+    treated as the matrix (O, I h w); `torch.optim.Muon` refuses kernels.
     """
 
     MOMENTUM = 0.95
@@ -31,7 +31,7 @@ class Muon(torch.optim.AdamW):
         loss = None if closure is None else torch.enable_grad()(closure)()
         for group in self.param_groups:
             kernels = [p for p in group['params'] if p.ndim > 1 and p.grad is not None]
-            alike = defaultdict(list)  # those of one shape go through together
+            alike = defaultdict(list)  # kernels of one shape are processed together
             for kernel in kernels:
                 alike[kernel.flatten(1).shape].append(kernel)
             for (rows, columns), some in alike.items():
@@ -40,16 +40,16 @@ class Muon(torch.optim.AdamW):
                 for kernel, direction in zip(some, directions, strict=True):
                     kernel.mul_(1 - group['lr'] * group['weight_decay'])
                     kernel.sub_(direction.view_as(kernel), alpha=rate)
-                    kernel.grad = None  # done: AdamW leaves it alone
+                    kernel.grad = None  # so that AdamW skips it
         super().step()
         return loss
 
     def _momentum(self, kernel: Tensor) -> Tensor:
-        """(rows, columns): Nesterov's, of the gradients so far."""
+        """(rows, columns): Nesterov momentum of the gradients."""
         state = self.state[kernel]
         if not state:
             state['momentum'] = torch.zeros_like(kernel)
-            state['step'] = torch.zeros(())  # AdamW looks for one when it takes up a saved state
+            state['step'] = torch.zeros(())  # AdamW expects it when it loads a state
         assert kernel.grad is not None
         mean = state['momentum'].lerp_(kernel.grad, 1 - self.MOMENTUM)
         return kernel.grad.lerp(mean, self.MOMENTUM).flatten(1)
@@ -60,9 +60,9 @@ METHODS = {'adamw': torch.optim.AdamW, 'muon': Muon}
 
 
 def orthogonal(matrices: Tensor) -> Tensor:
-    """Brings all singular values near 1, 0.7 to 1.2, and leaves singular vectors as they are.
+    """Brings all singular values to 0.7 to 1.2 and keeps the singular vectors.
 
-    Five steps of the quintic Newton-Schulz iteration of Muon (Jordan 2024), which is steep at 0.
+    Five steps of the quintic Newton-Schulz iteration of Muon (Jordan 2024).
 
     Args:
         matrices: (N, rows, columns).
@@ -77,7 +77,7 @@ def orthogonal(matrices: Tensor) -> Tensor:
 
 
 def rate(iteration: int, total: int, config: OptimizerConfig) -> float:
-    """Share of the greatest learning rate: linear up, then half a cosine down."""
+    """Fraction of the greatest learning rate: linear warm-up, then half a cosine down."""
     if iteration < config.warmup:
         return (iteration + 1) / config.warmup
     done = min((iteration - config.warmup) / max(total - config.warmup, 1), 1.0)
@@ -85,7 +85,7 @@ def rate(iteration: int, total: int, config: OptimizerConfig) -> float:
 
 
 def parameter_groups(network: nn.Module, config: OptimizerConfig) -> list[dict[str, Any]]:
-    """Weights decay; what has one dimension (biases, norms, neurons) does not."""
+    """Parameter groups: weights decay, one-dimensional parameters (biases, norms) do not."""
     wide = [p for p in network.parameters() if p.requires_grad and p.ndim > 1]
     thin = [p for p in network.parameters() if p.requires_grad and p.ndim <= 1]
     return [{'params': wide, 'weight_decay': config.weight_decay},
@@ -93,7 +93,7 @@ def parameter_groups(network: nn.Module, config: OptimizerConfig) -> list[dict[s
 
 
 def follow(average: nn.Module, network: nn.Module, decay: float) -> None:
-    """Moves `average` a part 1 - `decay` of the way to `network`; counters are copied."""
+    """Moves `average` by the fraction 1 - `decay` towards `network`; counters are copied."""
     pairs = list(zip(average.state_dict().values(), network.state_dict().values(), strict=True))
     floats = [pair for pair in pairs if pair[0].is_floating_point()]
     counters = [pair for pair in pairs if not pair[0].is_floating_point()]

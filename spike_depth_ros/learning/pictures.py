@@ -1,4 +1,4 @@
-"""One sample as a row of pictures: events, truth, answer, confidence."""
+"""One sample as a row of pictures: events, truth, depth, confidence."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ NEAR_M, FAR_M, COLOR_MAP = 2.0, 100.0, 'turbo'
 def sample_picture(
     spikes: np.ndarray, truth_m: np.ndarray, depth_m: np.ndarray, confidence: np.ndarray
 ) -> np.ndarray:
-    """Puts the pictures of one sample beside each other.
+    """Draws the pictures of one sample side by side.
 
     Args:
         spikes: (T, 2, H, W) uint8.
         truth_m: (H, W) metres.
-        depth_m: (H, W) metres, as answered.
+        depth_m: (H, W) metres, as predicted.
         confidence: (H, W) in [0, 1].
 
     Returns:

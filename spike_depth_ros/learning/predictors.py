@@ -1,6 +1,6 @@
-"""What can be measured: checkpoints as the node runs them, and rivals that see no events.
+"""What can be measured: checkpoints as the node runs them, and baselines that see no events.
 
-A predictor takes a clip and says depth and confidence at its end.
+A predictor maps a clip to depth and confidence at its end.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Estimate(NamedTuple):
 
 
 class Predictor(Protocol):
-    """Something that says depth."""
+    """Anything that predicts depth."""
 
     name: str
     parameters: int
@@ -45,11 +45,11 @@ class Predictor(Protocol):
 
 
 def checkpoint_name(path: str | Path, parts: int = 0) -> str:
-    """What a checkpoint is called: its file, and the folder of a run where that says more.
+    """Short name of a checkpoint: its file, with the folder of the run where that is needed.
 
     Args:
         path: of the checkpoint.
-        parts: least number of parts of the path, to tell namesakes apart.
+        parts: least number of parts of the path, to distinguish equal names.
     """
     path = Path(path)
     whole = (path.with_suffix('') if path.suffix == '.safetensors' else path).parts
@@ -62,8 +62,8 @@ class CheckpointPredictor:
 
     Args:
         path: of the checkpoint.
-        streaming: membranes run through all windows of a clip; otherwise the last window is
-            all that is seen.
+        streaming: the state is carried through all windows of a clip; otherwise only the last
+            window is used.
         engine: a key of `ENGINES`.
         device: 'auto', 'cpu' or 'cuda'.
         threads: for inference; 0 for all cores but one.
@@ -100,7 +100,7 @@ class CheckpointPredictor:
         return Estimate(frames[-1].depth_m, frames[-1].confidence, infer_ms, before)
 
     def _estimator(self, meta: dict) -> Estimator:
-        """The estimator of the clip's sensor, looking through the clip's lens."""
+        """The estimator for the clip's sensor, with the clip's focal length."""
         width, height = map(int, meta['sensor'].split('x'))
         estimator = self._estimators.get(meta['sensor'])
         if estimator is None:
@@ -116,11 +116,11 @@ class CheckpointPredictor:
 
 
 class ImagePredictor:
-    """A network that sees the colour image: what its teacher could do at best.
+    """A network that sees the colour image: an upper bound for what it can teach.
 
     Args:
         checkpoint: of an `rgb_unet`.
-        name: to call it.
+        name: shown in tables.
     """
 
     def __init__(self, checkpoint: Checkpoint, name: str) -> None:
@@ -136,7 +136,7 @@ class ImagePredictor:
         """
         sample = clip[-1]
         if sample.image is None:
-            raise ValueError(f'{self.name} sees images, and this data was opened without any')
+            raise ValueError(f'{self.name} sees images, and this data was opened without them')
         start_s = time.perf_counter()
         image = torch.from_numpy(np.ascontiguousarray(sample.image.transpose(2, 0, 1)))[None]
         maps = torch.cat(self.checkpoint.model(image), dim=1)[0].numpy()
@@ -147,14 +147,14 @@ class ImagePredictor:
 
 
 class MeanMap:
-    """The mean depth of each pixel over the training data: what can be known without looking.
+    """The mean depth of each pixel over the training data: a baseline that sees nothing.
 
-    The mean is of log canonical depth, per image size; a pixel that was beyond range more often
-    than not is answered as that.
+    The mean is of log canonical depth, per image size. A pixel that was beyond range more often
+    than not is predicted as beyond range.
 
     Args:
         clips: training data.
-        depth_range: what is canonical, and what is beyond.
+        depth_range: defines canonical depth and the limit of the range.
     """
 
     name = 'per-pixel mean map'
@@ -174,7 +174,7 @@ class MeanMap:
         )
         for size, (near, beyond, log_depth) in sums.items():
             mean = np.exp(log_depth / np.maximum(near, 1))
-            # a pixel that was never seen within range is beyond it, or the middle of the rest
+            # a pixel never seen within range is beyond it, or has the mean of the image size
             middle = np.exp(log_depth.sum() / max(near.sum(), 1))
             mean[near == 0] = middle
             mean[beyond > near] = np.inf
@@ -182,7 +182,7 @@ class MeanMap:
         self.parameters = sum(mean.size for mean in self._maps.values())
 
     def __call__(self, clip: list[Sample]) -> Estimate:
-        """See `Predictor`; of an image size that the training data lacked, it knows one depth."""
+        """See `Predictor`; gives one depth for an image size that was not in the data."""
         sample = clip[-1]
         shape = sample.depth_m.shape
         canonical = self._maps.get(shape, np.full(shape, self._middle))
@@ -195,7 +195,7 @@ class Constant:
 
     Args:
         clips: training data.
-        depth_range: what is canonical, and what is beyond.
+        depth_range: defines canonical depth and the limit of the range.
     """
 
     name = 'constant'
@@ -227,7 +227,7 @@ def open_predictor(
 
 
 def _canonical(sample: Sample, depth_range: DepthRange) -> tuple[np.ndarray, ...]:
-    """Of a sample: what is within range, what beyond, and log canonical depth (0 elsewhere)."""
+    """Masks of what is within and beyond range, and log canonical depth (0 elsewhere)."""
     with np.errstate(invalid='ignore'):
         canonical = sample.depth_m * (depth_range.focal_px / float(sample.meta['focal_px']))
         near = (canonical > 0) & (canonical < depth_range.max_m)

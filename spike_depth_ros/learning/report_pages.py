@@ -160,7 +160,7 @@ def write_report(
         title: of the page.
         facts: what the figures hold for: data, cap, alignment, machine.
         results: one per predictor.
-        shown: clips with predictors's answers.
+        shown: clips with the estimates of all predictors.
         extra: see `main_table`.
 
     Returns:
@@ -192,7 +192,7 @@ def write_report(
 
 
 def clip_picture(clip: Shown) -> np.ndarray:
-    """Events and truth above; below, what each predictor answered and how sure it was.
+    """Events and truth above; below, depth and confidence of each predictor.
 
     Returns:
         (H, W, 3) uint8 RGB.
@@ -200,7 +200,7 @@ def clip_picture(clip: Shown) -> np.ndarray:
     truth_m = clip.sample.depth_m
     height, width = truth_m.shape
     pairs = [(event_colors(clip.sample.spikes[..., :height, :width]), _depth(truth_m))]
-    pairs += [(_depth(a.depth_m), confidence_colors(a.confidence)) for a in clip.answers]
+    pairs += [(_depth(a.depth_m), confidence_colors(a.confidence)) for a in clip.estimates]
     gap = np.full((height, 4, 3), 255, np.uint8)
     columns = [np.concatenate([left, gap, right], axis=1) for left, right in pairs]
     line = np.full((4, columns[0].shape[1], 3), 255, np.uint8)

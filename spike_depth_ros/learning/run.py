@@ -1,7 +1,7 @@
-"""A training run: a folder in which the same command begins, goes on, and ends.
+"""A training run: one command starts, resumes and completes it in one folder.
 
-The folder holds config.json, the state from which to go on, TensorBoard's log, and the two
-checkpoints that the node can run: best.safetensors and last.safetensors.
+The folder holds config.json, the state from which to resume, the TensorBoard log, and two
+checkpoints for the node: best.safetensors and last.safetensors.
 """
 
 from __future__ import annotations
@@ -47,14 +47,14 @@ log = logging.getLogger(__name__)
 
 STATE, CONFIG, BEST, LAST = 'state.ckpt', 'config.json', 'best.safetensors', 'last.safetensors'
 FREE_TO_CHANGE = ('machine',)
-"""What may differ when a run goes on; so may `schedule.max_iterations`."""
+"""Settings that may differ when a run resumes, beside `schedule.max_iterations`."""
 
 NORM_SEED = 1_000_000
 """Added to the run's seed for the clips on which normalisations are measured."""
 
 
 class TrainingError(ValueError):
-    """A run cannot begin or go on; the sentence says why."""
+    """A run cannot start or resume; the message says why."""
 
 
 class ClipsOfRun(lightning.LightningDataModule):
@@ -62,8 +62,8 @@ class ClipsOfRun(lightning.LightningDataModule):
 
     Args:
         config: of the run.
-        reads_images: whether the student looks at colour images.
-        taught: whether a teacher does, who is not there in a validation.
+        reads_images: whether the student reads colour images.
+        taught: whether a teacher reads them; validation has no teacher.
     """
 
     def __init__(self, config: TrainConfig, reads_images: bool, taught: bool) -> None:
@@ -97,7 +97,7 @@ class ClipsOfRun(lightning.LightningDataModule):
             yield collate([clips[draw] for draw in draws])
 
     def train_dataloader(self) -> DataLoader:
-        """Batches from the iteration that the run has reached."""
+        """Batches from the present iteration on."""
         config, trainer = self.config, self._trainer
         batches = DrawnBatches(
             self.groups, config.schedule.batch_size, config.schedule.max_iterations,
@@ -108,7 +108,7 @@ class ClipsOfRun(lightning.LightningDataModule):
         return loader(clips, config.data.workers, batch_sampler=batches)
 
     def val_dataloader(self) -> DataLoader:
-        """This process' share of the validation clips, one at a time."""
+        """The validation clips of this process, one at a time."""
         chosen = spread(len(self.validation), self.config.schedule.validation_clips)
         if len(chosen) < self._trainer.world_size:
             raise ConfigError(
@@ -125,7 +125,7 @@ class ClipsOfRun(lightning.LightningDataModule):
 
 
 class Keeper(lightning.Callback):
-    """Keeps the state of the run and its checkpoints.
+    """Saves the state of the run and its checkpoints.
 
     Args:
         folder: of the run.
@@ -141,11 +141,11 @@ class Keeper(lightning.Callback):
         self._handlers: dict[int, Any] = {}
 
     def on_train_start(self, trainer: Any, module: Any) -> None:
-        """From here on a signal ends the run after a whole step; lightning's would cut it."""
+        """Makes signals stop the run after a whole step; lightning would interrupt the step."""
         clips = len(trainer.datamodule.training)
         if self._clips not in (0, clips):
-            log.warning('the run began with %s clips and goes on with %s: its batches are others '
-                        'than they would have been', self._clips, clips)  # fmt: skip
+            log.warning('the run began with %s clips and resumes with %s: its batches differ from '
+                        'those of an uninterrupted run', self._clips, clips)  # fmt: skip
         self._clips = clips
         if threading.current_thread() is threading.main_thread():
             self._handlers = {
@@ -155,31 +155,31 @@ class Keeper(lightning.Callback):
 
     def _stop(self, number: int, frame: Any) -> None:
         self._stopping = True
-        signal.signal(number, signal.SIG_DFL)  # the next one ends it at once
+        signal.signal(number, signal.SIG_DFL)  # a second signal ends the process at once
         log.info('stopping after this step')
 
     def teardown(self, trainer: Any, module: Any, stage: str) -> None:
-        """Gives the signals back."""
+        """Restores the signal handlers."""
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
         self._handlers = {}
 
     def state_dict(self) -> dict[str, Any]:
-        """What to remember between two sittings."""
+        """State to save with the run."""
         return {'best': self.best, 'clips': self._clips}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Remembers it."""
+        """Restores it."""
         self.best = float(state_dict['best'])
         self._clips = int(state_dict.get('clips', 0))
 
     def on_train_batch_end(self, trainer: Any, module: Any, *_: Any) -> None:
-        """Saves the state now and then."""
+        """Saves the state every `save_every` iterations."""
         step, schedule = trainer.global_step, self.config.schedule
         if step % schedule.validate_every == 0:
-            return  # a validation follows, after which the state holds what it found
-        # any process may have been told; all stop together, after a whole step
-        stopping = self._is_told(trainer)
+            return  # the state is saved after the validation that follows
+        # a signal may have reached any process; all stop together, after a whole step
+        stopping = self._is_stopping(trainer)
         if stopping or step % schedule.save_every == 0:
             self._save_state(trainer)
         if stopping:
@@ -194,15 +194,15 @@ class Keeper(lightning.Callback):
             self.best = module.figures['abs_rel']
             self._save_weights(trainer, module, BEST)
         self._save_state(trainer)
-        if self._is_told(trainer):
+        if self._is_stopping(trainer):
             raise self._interrupted()
 
-    def _is_told(self, trainer: Any) -> bool:
+    def _is_stopping(self, trainer: Any) -> bool:
         return trainer.strategy.reduce_boolean_decision(self._stopping, all=False)
 
     def _interrupted(self) -> TrainingError:
         state = str(self.folder / STATE)
-        return TrainingError(f'interrupted; the same command goes on from {state!r}')
+        return TrainingError(f'interrupted; the same command resumes from {state!r}')
 
     def on_train_end(self, trainer: Any, module: Any) -> None:
         """Saves everything once more."""
@@ -228,7 +228,7 @@ class Keeper(lightning.Callback):
 
 
 def card(config: TrainConfig, module: DepthTraining) -> dict[str, Any]:
-    """What a checkpoint says of how it came about."""
+    """How a checkpoint was made, for its header."""
     return {
         'trained': True,
         'preset': config.model.name,
@@ -249,18 +249,18 @@ def card(config: TrainConfig, module: DepthTraining) -> dict[str, Any]:
 
 
 def train(config: TrainConfig, folder: Path) -> Path:
-    """Trains, from the beginning or from where the folder says.
+    """Trains, from the start or from the state in the folder.
 
     Args:
         config: of the run.
-        folder: of the run; made if it is not there.
+        folder: of the run; created if missing.
 
     Returns:
         The best checkpoint.
 
     Raises:
         TrainingError: the folder holds a run with another configuration, or it was interrupted.
-        ConfigError: a choice that is not to be had.
+        ConfigError: a choice that is not available.
     """
     name = PRESETS.get(config.model.name, (config.model.name,))[0]
     if config.machine.threads:
@@ -271,7 +271,7 @@ def train(config: TrainConfig, folder: Path) -> Path:
     claim(folder, config, student)
     reads_images = getattr(student, 'reads', 'spikes') == 'image'
     clips = ClipsOfRun(config, reads_images, bool(config.teacher.name))
-    teacher = make_teacher(config.teacher)  # after the data, for it may have to be downloaded
+    teacher = make_teacher(config.teacher)  # after the data, since it may need a download
     module = DepthTraining(config, student, teacher)
     log.info(
         '%s: %s parameters, %s training clips, %s validation clips; %s',
@@ -282,26 +282,26 @@ def train(config: TrainConfig, folder: Path) -> Path:
     logging.getLogger('lightning.pytorch').setLevel(logging.WARNING)
     trainer = make_trainer(config, folder, Keeper(folder, config, name))
     with warnings.catch_warnings():
-        # batches follow from the iteration: they are resumable, in another way than asked for
+        # batches follow from the iteration, so the loader needs no state of its own
         warnings.filterwarnings('ignore', message='.*dataloader is not resumable.*')
         warnings.filterwarnings('ignore', message='.*does not have many workers.*')
-        # the averaged weights are never trained: they are in eval mode on purpose
+        # the averaged weights are not trained, and stay in eval mode
         warnings.filterwarnings('ignore', message='.*in eval mode at the start of training.*')
         warnings.filterwarnings('ignore', message='.*smaller than the logging interval.*')
-        # the error figures are gathered by their metric, the losses logged are of one process
+        # metrics are reduced by torchmetrics; logged losses are those of one process
         warnings.filterwarnings('ignore', message='.*sync_dist=True.*')
         warnings.filterwarnings('ignore', message='.*LeafSpec.* is deprecated.*')
         trainer.fit(module, clips, ckpt_path=state if state.exists() else None, weights_only=True)
-        if module.validated_at < trainer.global_step:  # the length is no multiple of the interval
+        if module.validated_at < trainer.global_step:  # the last interval was cut short
             trainer.validate(module, clips, verbose=False)
     return folder / BEST
 
 
 def keep_freed_memory() -> None:
-    """Lets the allocator keep what a step frees, for the next step asks for the same again.
+    """Lets the allocator keep the memory that a step frees, for the next step.
 
-    glibc would give the large maps back to the system, which clears every page on its return:
-    a tenth of the time of a step on a CPU. Does nothing elsewhere.
+    glibc would return large blocks to the system, which clears each page when it is allocated
+    again: a tenth of the time of a step on a CPU. Has no effect without glibc.
     """
     mallopt = getattr(ctypes.CDLL(None), 'mallopt', None)
     if mallopt is not None:
@@ -310,7 +310,7 @@ def keep_freed_memory() -> None:
 
 
 def make_student(config: TrainConfig) -> nn.Module:
-    """The network to train, fresh or from a checkpoint of the same shape."""
+    """The network to train, new or from a checkpoint of the same configuration."""
     student = build(config.model.name, config.model.config, config.spikes.steps)
     if config.model.weights:
         start = load_checkpoint(config.model.weights)
@@ -320,19 +320,21 @@ def make_student(config: TrainConfig) -> nn.Module:
                 f'{student.config}: make model.name and model.config the same'
             )
         if start.spikes != config.spikes:
-            log.warning('%s was trained with spikes %s, this run has %s: its first answers will '
-                        'be off', config.model.weights, start.spikes, config.spikes)  # fmt: skip
+            log.warning(
+                '%s was trained with spikes %s, not %s: its first predictions will be off',
+                config.model.weights, start.spikes, config.spikes,
+            )  # fmt: skip
         if start.depth_range != config.depth_range:
             log.info('%s was trained with %s: its last layer is fitted to %s',
                      config.model.weights, start.depth_range, config.depth_range)  # fmt: skip
             change_range(start.model, start.depth_range, config.depth_range)
         student.load_state_dict(start.model.state_dict())
-    # convolutions on the CPU are up to twice as fast on this layout, in bfloat16 above all
+    # convolutions on the CPU are up to twice as fast in this layout, most of all in bfloat16
     return student.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
 
 
 def make_teacher(choice: TeacherChoice) -> Teacher | None:
-    """The teacher that was chosen, with its cache."""
+    """The chosen teacher, with its cache."""
     if not choice.name:
         return None
     if choice.name not in TEACHERS:
@@ -342,7 +344,7 @@ def make_teacher(choice: TeacherChoice) -> Teacher | None:
 
 
 def make_trainer(config: TrainConfig, folder: Path, keeper: Keeper) -> lightning.Trainer:
-    """Lightning's loop as the configuration wants it."""
+    """Lightning's trainer for a configuration."""
     machine, schedule = config.machine, config.schedule
     return _lightning(
         accelerator=machine.accelerator,
@@ -370,13 +372,15 @@ def _lightning(**options: Any) -> lightning.Trainer:
     try:
         return lightning.Trainer(**options)
     except MisconfigurationException as error:
-        raise ConfigError(f'machine cannot be had here: {error}') from error
+        raise ConfigError(
+            f'this machine cannot provide the settings of machine: {error}'
+        ) from error
 
 
 def claim(folder: Path, config: TrainConfig, student: nn.Module) -> None:
-    """Writes the configuration into the run's folder, or checks that it is this run's.
+    """Writes the configuration into the folder of the run, or checks that it is the same.
 
-    The network is written out: what a preset means may change from one version to the next.
+    The configuration of the network is written out, since presets may change between versions.
 
     Raises:
         TrainingError: the folder belongs to another run.
@@ -396,14 +400,14 @@ def claim(folder: Path, config: TrainConfig, student: nn.Module) -> None:
         if different:
             raise TrainingError(
                 f'{str(folder)!r} holds a run with other settings in {different}: choose another '
-                '--out, or delete that folder to begin anew'
+                '--out, or delete that folder to start again'
             )
     folder.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(wanted, indent=2) + '\n', encoding='utf-8')
 
 
 def _lasting(part: Any) -> Any:
-    """A part of the configuration without what may change between two sittings."""
+    """A part of the configuration without the settings that may change on resume."""
     if not isinstance(part, dict):
         return part
     return {key: value for key, value in part.items() if key not in ('max_iterations', 'workers')}

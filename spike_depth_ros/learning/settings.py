@@ -1,4 +1,4 @@
-"""What a training run is made of: one tree of frozen dataclasses, read from one YAML file."""
+"""Configuration of training and evaluation: frozen dataclasses, read from one YAML file."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from spike_depth_ros.learning.datasets.augment import AugmentConfig
 
 @dataclasses.dataclass(frozen=True)
 class LossConfig:
-    """Weights of the losses (0 leaves one out) and their constants; see `train.losses`.
+    """Weights of the losses (0 omits one) and their constants; see `learning.losses`.
 
     Attributes:
-        laplace: likelihood of the depth error under the predicted scale; trains metres.
+        laplace: likelihood of the depth error under the predicted scale, in metres.
         laplace_beta: 0 plain likelihood, 1 the depth gradient of an L1 loss.
         scale_invariant: scale-invariant log loss.
-        scale_invariant_balance: lambda: how much of a common factor is forgiven, 0 to 1.
-        relative: relative error of metres: what is said to be farther than it is costs more than
-            what is said to be nearer.
+        scale_invariant_balance: lambda, 0 to 1: 1 ignores a common factor of all depths.
+        relative: relative error of metres; depth that is too far costs more than depth that is
+            too near by the same factor.
         gradient: multi-scale gradient loss.
-        gradient_scales: number of its scales.
-        range: cross-entropy of being within range.
-        beyond: pulls the depth of what is beyond range to the far end.
+        gradient_scales: number of scales of the gradient loss.
+        range: cross-entropy of the probability of being within range.
+        beyond: pulls the depth of pixels beyond range to the far end.
         domain: L1 distance from the teacher's features.
         semantic: distance from the teacher's similarities between patches.
-        only_event_patches: features are compared only at patches that saw an event.
+        only_event_patches: features are compared only at patches with an event.
     """
 
     laplace: float = 1.0
@@ -58,12 +58,12 @@ class LossConfig:
 
 @dataclasses.dataclass(frozen=True)
 class ModelChoice:
-    """Which network to train.
+    """The network to train.
 
     Attributes:
-        name: of `MODELS` or `PRESETS`.
-        config: what differs from its default configuration.
-        weights: checkpoint to start from; '' for a fresh network.
+        name: key of `MODELS` or `PRESETS`.
+        config: fields that differ from its default configuration.
+        weights: checkpoint to start from; '' for a new network.
     """
 
     name: str = 'spiking_transformer'
@@ -114,13 +114,13 @@ class DataChoice:
 
 @dataclasses.dataclass(frozen=True)
 class TeacherChoice:
-    """Whom the student copies features from.
+    """The teacher whose features the student imitates.
 
     Attributes:
-        name: of `TEACHERS`; '' trains without a teacher.
-        source: where its weights are: a hub id, a folder or a checkpoint.
-        cache: folder for its features; '' asks it every time. Only worth it without
-            augmentation: a changed image is another image.
+        name: key of `TEACHERS`; '' trains without a teacher.
+        source: its weights: a hub id, a folder or a checkpoint.
+        cache: folder for its features; '' computes them every time. Useful only without
+            augmentation, which changes the images.
     """
 
     name: str = ''
@@ -133,17 +133,17 @@ OPTIMIZERS = ('adamw', 'muon')
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
-    """The method of learning, with linear warm-up and cosine decay.
+    """The optimiser, with linear warm-up and cosine decay.
 
     Attributes:
         name: adamw (Loshchilov and Hutter, ICLR 2019) or muon (Jordan 2024).
-        learning_rate: the greatest.
-        final_rate: the last, as a part of the greatest.
-        warmup: iterations until the greatest.
+        learning_rate: greatest learning rate.
+        final_rate: last learning rate, as a fraction of the greatest.
+        warmup: iterations until the greatest learning rate.
         weight_decay: of weights; biases, norms and neurons have none.
         clip_norm: greatest norm of the gradient; 0 does not clip.
-        ema_decay: of the moving average of the weights, which is what is validated and kept;
-            0 keeps the weights themselves.
+        ema_decay: of the moving average of the weights, which is validated and saved; 0 uses
+            the weights themselves.
         norm_momentum: momentum of the running statistics of batch normalisations.
         norm_clips: number of training clips on which the statistics of the averaged weights are
             measured before each validation, and those of the student when they are frozen.
@@ -181,24 +181,23 @@ class OptimizerConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Schedule:
-    """How long, how much at once, how often to look.
+    """Length of the run, batches, and intervals of validation.
 
     Attributes:
         max_iterations: steps of the optimiser.
-        batch_size: clips per step, over all processes together.
-        clip_windows: consecutive windows per clip, through which the membranes run; their
-            state is carried on but the gradient ends at each window.
-        warm_windows: of these, the first so many only bring the membranes to where a running
-            camera would have them: no loss, no gradient, a fraction of the cost. Consecutive
-            windows show nearly the same; more clips per step teach more. Clips of another
-            length have as many windows that count, at their end, or all they have.
-        rest: probability that a clip goes back to rest before each window, so that the network
-            also learns to begin.
+        batch_size: clips per step, of all processes together.
+        clip_windows: consecutive windows per clip; the state is carried through them, the
+            gradient stops at each window.
+        warm_windows: the first windows of a clip, which only fill the membranes: no loss, no
+            gradient, a fraction of the cost. Clips of another length have as many windows with a
+            loss, at their end, or all they have.
+        rest: probability that the state of a clip is reset before a window, so that the network
+            also learns to start.
         validate_every: iterations between validations.
-        validation_clips: clips of each validation, evenly spread; 0 takes all.
+        validation_clips: clips per validation, evenly spread; 0 uses all.
         log_every: iterations between lines of the log.
         save_every: iterations between saved states.
-        cap_m: cap of the validation's error figures.
+        cap_m: cap of the validation metrics.
         seed: of weights, order and augmentation.
     """
 
@@ -231,15 +230,15 @@ class Schedule:
 
 @dataclasses.dataclass(frozen=True)
 class Machine:
-    """What it runs on; the names are lightning's.
+    """The machine; the names are those of lightning.
 
     Attributes:
         accelerator: auto, cpu or gpu.
-        devices: number of processes per host, one device each; 0 for all there are.
+        devices: number of processes per host, one device each; 0 for all devices.
         nodes: hosts.
         strategy: auto, ddp, ddp_find_unused_parameters_true...
         precision: 32-true, bf16-mixed or 16-mixed.
-        threads: of each process for arithmetic; 0 leaves it to torch.
+        threads: threads of each process for arithmetic; 0 for the default of torch.
     """
 
     accelerator: str = 'auto'
@@ -257,7 +256,7 @@ class Machine:
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
-    """One training run: everything that decides its outcome."""
+    """One training run: everything that determines its outcome."""
 
     model: ModelChoice = dataclasses.field(default_factory=ModelChoice)
     data: DataChoice = dataclasses.field(default_factory=DataChoice)

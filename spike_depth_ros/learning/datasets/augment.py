@@ -1,8 +1,8 @@
 """Augmentation of clips: pure functions that keep spikes, depth, image and intrinsics together.
 
-Each takes a clip (a list of samples of one size) and returns a new one in which every window was
-treated alike; nothing is changed in place. Depth stays in metres and is never interpolated:
-what changes its *canonical* value is the focal length, which `scale` changes in `meta`.
+Each takes a clip (a list of samples of one size) and returns a new one in which all windows are
+changed in the same way; the input is not modified. Depth stays in metres and is never
+interpolated; `scale` changes the focal length in `meta`, and with it the *canonical* depth.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from spike_depth_ros.learning.datasets.sample import Sample
 
 @dataclasses.dataclass(frozen=True)
 class AugmentConfig:
-    """How strongly to augment; the values of `NO_AUGMENTATION` do nothing.
+    """Strength of the augmentation; `NO_AUGMENTATION` changes nothing.
 
     Attributes:
         crop_height: rows of the result, a multiple of what the network needs; 0 keeps them.
         crop_width: columns of the result; 0 keeps them. Both or neither.
         flip: probability of a mirror image.
         min_scale: smallest zoom.
-        max_scale: greatest zoom; each clip draws one, evenly in its logarithm.
-        max_drop: greatest part of events to lose; each clip draws evenly from 0.
+        max_scale: greatest zoom; each clip draws one, uniformly in its logarithm.
+        max_drop: greatest fraction of dropped events; each clip draws uniformly from 0.
         max_noise_hz: greatest rate of added events per pixel and second.
-        swap_polarity: probability of ON and OFF trading places.
-        max_hot_pixels: greatest number of pixels that fire all the time.
-        halt: probability of a camera that comes to rest: from some window on hardly an event is
-            left, and what is there can only be remembered or guessed.
-        flash: probability of a sudden change of light: every pixel fires at some step.
+        swap_polarity: probability of exchanging ON and OFF.
+        max_hot_pixels: greatest number of pixels that fire continuously.
+        halt: probability that the camera stops: from some window on, nearly all events are
+            dropped, and depth can only be remembered.
+        flash: probability of a sudden change of light: every pixel fires at one step.
     """
 
     crop_height: int = 0
@@ -74,13 +74,13 @@ def augment(clip: list[Sample], config: AugmentConfig, rng: np.random.Generator)
 
     Args:
         clip: windows of one size.
-        config: how strongly.
-        rng: the only source of chance: the same state gives the same result.
+        config: strength.
+        rng: the only source of randomness; the same state gives the same result.
     """
     factor = float(np.exp(rng.uniform(np.log(config.min_scale), np.log(config.max_scale))))
     size = (config.crop_height, config.crop_width)
     if all(size):
-        # cut first, so that only what will be seen is zoomed
+        # crop first, so that only visible pixels are zoomed
         wanted = [math.ceil(n / factor) + 1 if factor != 1 else n for n in size]
         needed = np.minimum(wanted, clip[0].valid.shape)
         spare = clip[0].valid.shape - needed

@@ -1,4 +1,4 @@
-"""A finished clip on disk: one compressed npz without pickles, each window on its own.
+"""A complete clip on disk: one compressed npz without pickles, with members per window.
 
 Members per window k: `spikes_k` (S, 2, H, W) uint8, `depth_k` (h, w) float16 (0.05 %, +inf sky),
 `image_k` (h, w, 3) uint8 if kept; and `meta`, the JSON of a list of `Sample.meta`.
@@ -19,7 +19,7 @@ from spike_depth_ros.learning.datasets.sample import DatasetError, Sample
 
 
 class ClipWindows(NamedTuple):
-    """What to read of a clip."""
+    """The part of a clip to read."""
 
     first: int
     stop: int
@@ -28,7 +28,7 @@ class ClipWindows(NamedTuple):
 
 
 def write_clip_file(path: Path, samples: list[Sample], images: bool) -> None:
-    """Writes a clip; the file appears under its name only when it is complete."""
+    """Writes a clip; the file gets its name once it is complete."""
     members: dict[str, np.ndarray] = {'meta': np.array(json.dumps([s.meta for s in samples]))}
     for k, sample in enumerate(samples):
         members[f'spikes_{k}'] = sample.spikes
@@ -54,12 +54,12 @@ def read_clip_file(path: Path, wanted: ClipWindows) -> list[Sample]:
     except (OSError, ValueError, KeyError, IndexError, EOFError, zipfile.BadZipFile,
             zlib.error) as error:  # fmt: skip
         raise DatasetError(
-            f'{path} is damaged ({error!r}): remove it, and it will be made anew'
+            f'{path} is damaged ({error!r}): remove it, and it will be made again'
         ) from error
 
 
 def merge_steps(spikes: np.ndarray, steps: int) -> np.ndarray:
-    """Adds up neighbouring time bins: what `accumulate` with fewer steps would have given.
+    """Adds neighbouring time bins, which gives the result of `accumulate` with fewer steps.
 
     Args:
         spikes: (S, 2, H, W) uint8.

@@ -1,8 +1,8 @@
-"""One sample, the same from every data set, and how clips of them are cut from a sequence.
+"""One sample, the same from every data set, and how clips of samples are cut from a sequence.
 
-A clip is `clip_windows` windows that follow each other without a gap; the last one ends at the
-stamp of a depth map. The earlier ones carry depth where a map lies close to their end, and
-otherwise depth that is unknown everywhere: they are there for the membranes to fill.
+A clip is `clip_windows` consecutive windows without gaps; the last one ends at the stamp of a
+depth map. The earlier ones have depth where a map lies close to their end, and otherwise depth
+that is unknown everywhere: they only fill the membranes.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from spike_depth_ros.events.config import SpikeConfig
 from spike_depth_ros.events.spikes import PixelMap, accumulate
 
 STAMP_TOLERANCE = 0.1
-"""A depth map belongs to a window if it is at most this part of a window from its end."""
+"""A depth map belongs to a window if it is at most this fraction of a window from its end."""
 
 
 class DatasetError(ValueError):
-    """A file of a data set is missing or damaged; the message names it and what to get."""
+    """A file of a data set is missing or damaged; the message names it and what is needed."""
 
 
 class Sample(NamedTuple):
@@ -32,34 +32,34 @@ class Sample(NamedTuple):
     The spike tensor is padded right and below; the other arrays have the image part only.
     `meta` holds focal_px, cx_px, cy_px (intrinsics of the image part), dataset, sensor
     ('640x480'), sequence, index (of the clip's depth map), stamp_ns (end of the window),
-    window_ns, event_count, night (bool, or None if nobody said) and contrast (the threshold in
+    window_ns, event_count, night (bool, or None if unknown) and contrast (the threshold in
     log intensity, or None).
     """
 
     spikes: np.ndarray  # (T, 2, H, W) uint8, channel 0 OFF and 1 ON
-    depth_m: np.ndarray  # (h, w) float32: NaN unknown, +inf sky or beyond all measuring
-    valid: np.ndarray  # (h, w) bool: depth_m is finite; sky is known by +inf, not by this
+    depth_m: np.ndarray  # (h, w) float32: NaN unknown, +inf sky or beyond what was measured
+    valid: np.ndarray  # (h, w) bool: depth_m is finite; False for sky
     image: np.ndarray | None  # (h, w, 3) uint8 RGB
     meta: dict[str, Any]
 
 
 class DepthSequence(Protocol):
-    """What a data set must be able to say about one recording."""
+    """What a data set must provide for one recording."""
 
-    stamps_ns: np.ndarray  # (N,) int64, ascending: when depth is known
+    stamps_ns: np.ndarray  # (N,) int64, ascending: stamps of the depth maps
     window_ns: int  # length of one window
 
     @property
     def start_ns(self) -> int:
-        """First time from which events are known."""
+        """Time of the first events."""
 
     @property
     def end_ns(self) -> int:
-        """Last time until which they are."""
+        """Time of the last events."""
 
     @property
     def pixels(self) -> PixelMap:
-        """Sensor to network grid."""
+        """Map from sensor pixels to the network grid."""
 
     def spikes(self, t0_ns: int, t1_ns: int) -> tuple[np.ndarray, int]:
         """The (T, 2, H, W) spikes of [t0, t1) and the number of events in it."""
@@ -71,13 +71,13 @@ class DepthSequence(Protocol):
         """(h, w, 3) uint8 RGB in the image part of the network grid, if there is one."""
 
     def meta(self) -> dict[str, Any]:
-        """The entries of `Sample.meta` that all samples of the recording share."""
+        """The entries of `Sample.meta` shared by all samples of the recording."""
 
 
 class Clips(Sequence[list[Sample]]):
-    """All clips of some sequences: one for each `stride`-th depth map with a past long enough.
+    """All clips of some sequences: one per `stride`-th depth map with enough events before it.
 
-    Depth maps from after the events, as in a download that broke off, are left out.
+    Depth maps after the end of the events, as in an incomplete download, are omitted.
     """
 
     def __init__(self, sequences: Iterable[DepthSequence], clip_windows: int, stride: int) -> None:
@@ -169,7 +169,7 @@ def nearest_stamp(stamps_ns: np.ndarray, t_ns: int, tolerance_ns: float) -> int 
 def spikes_of(
     pieces: Iterable[np.ndarray], t0_ns: int, t1_ns: int, config: SpikeConfig, pixels: PixelMap
 ) -> tuple[np.ndarray, int]:
-    """Accumulates a window that comes in pieces; only one piece is in memory at a time.
+    """Accumulates a window that is read in pieces, with one piece in memory at a time.
 
     Args:
         pieces: arrays of `EVENT_DTYPE`, times within [t0_ns, t1_ns).
@@ -207,17 +207,17 @@ def grid_meta(dataset: str, sequence: str, camera: Camera, pixels: PixelMap) -> 
 
 
 def bin_depth(depth_m: np.ndarray, factor: int) -> np.ndarray:
-    """Depth of the binned image: of each k x k block, the lower median of what is known.
+    """Depth of the binned image: the lower median of the known depths of each k x k block.
 
-    That is a depth which was measured, on the surface that covers most of the block; a tie goes
-    to the nearer one. A mean would invent points in the air behind every edge.
+    The result is a measured depth on the surface that covers most of the block, or the nearer one
+    of two equal parts. A mean would create points in free space at every edge.
 
     Args:
         depth_m: (H, W) metres, NaN unknown, +inf sky; partial blocks at the edge count.
         factor: k.
 
     Returns:
-        (ceil(H / k), ceil(W / k)) float32; NaN where a block holds nothing known.
+        (ceil(H / k), ceil(W / k)) float32; NaN where no depth of a block is known.
     """
     depth_m = np.asarray(depth_m, np.float32)
     if factor == 1:
@@ -246,12 +246,12 @@ def bin_image(image: np.ndarray, factor: int) -> np.ndarray:
 
 
 def bin_sample(sample: Sample, factor: int, multiple_px: int) -> Sample:
-    """The sample of a grid that is coarser by k: the counts of k x k pixels are added.
+    """The sample on a grid that is coarser by k: counts of k x k pixels are added.
 
     Args:
         sample: to bin.
         factor: k.
-        multiple_px: what height and width of the new spike tensor are multiples of.
+        multiple_px: height and width of the new spike tensor are multiples of this.
     """
     if factor == 1:
         return sample
