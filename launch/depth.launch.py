@@ -6,6 +6,7 @@ ros2 launch spike_depth_ros depth.launch.py bag:=/data/drive rviz:=true
 
 from pathlib import Path
 
+from ament_index_python.packages import PackageNotFoundError, get_package_prefix
 from launch.actions import DeclareLaunchArgument, OpaqueFunction
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
@@ -16,11 +17,15 @@ PACKAGE = 'spike_depth_ros'
 SHARE = Path(__file__).resolve().parents[1]
 
 ARGUMENTS = {
-    'events': ('/event_camera/events', 'topic of the events: EventPacket or an EventArray'),
+    'events': (
+        'event_camera/events',
+        'topic of the events: EventPacket or an EventArray; it moves with namespace',
+    ),
     'camera_info': ('', 'topic of the calibration, if there is one; empty: beside the events'),
     'camera_info_url': ('', 'calibration file (YAML) in place of that topic'),
     'params_file': (str(SHARE / 'config' / 'depth.yaml'), 'parameters of the nodes'),
-    'checkpoint': ('', 'weights; empty: of those that come with the package'),
+    'network': ('', 'auto, default or fast; empty: as the params file says'),
+    'checkpoint': ('', 'weights of your own; empty: those of network'),
     'device': ('', 'auto, cpu or cuda; empty: as the params file says'),
     'bag': ('', 'recording to play: a bag, a DSEC folder, any event file'),
     'topic': ('', 'topic of the events in the recording; empty: the only one'),
@@ -34,8 +39,10 @@ ARGUMENTS = {
 }
 """Argument -> default and explanation."""
 
-HANDED_ON = ('checkpoint', 'device', 'camera_info_url', 'frame_id')
+HANDED_ON = ('network', 'checkpoint', 'device', 'camera_info_url', 'frame_id')
 """Arguments that become parameters of the depth node of the same name."""
+
+LOG_LEVELS = ('debug', 'info', 'warn', 'error', 'fatal')
 
 RVIZ_TOPICS = (
     'depth_node/events/image',
@@ -59,10 +66,12 @@ def generate_launch_description():
 def start_nodes(context):
     """The depth node, the player if there is a recording, RViz if it is wanted.
 
-    Arguments left empty are not handed on, so that they do not hide what the params file says. The
-    player waits for the depth node in any case.
+    All arguments are checked before the first node starts: a launch that fails later would leave
+    that node behind. Arguments left empty are not handed on, so that they do not hide what the
+    params file says. The player waits for the depth node in any case.
     """
     values = {name: LaunchConfiguration(name).perform(context) for name in ARGUMENTS}
+    check(values)
     values['camera_info'] = values['camera_info'] or beside(values['events'])
     depth = {name: values[name] for name in HANDED_ON if values[name]}
     replay = {'path': values['bag'], 'wait_for_subscriber_s': 60.0}
@@ -82,6 +91,37 @@ def start_nodes(context):
     if is_true(values['rviz']):
         nodes.append(rviz_node(values, is_true(values['use_sim_time'])))
     return nodes
+
+
+def check(values):
+    """Raises a ValueError that names the argument unless all values can be used."""
+    if not Path(values['params_file']).is_file():
+        raise ValueError(f'params_file is {values["params_file"]!r}, but there is no such file')
+    for name in ('rviz', 'loop', 'use_sim_time'):
+        if values[name].lower() not in ('', 'true', 'false', '1', '0', 'yes', 'no'):
+            raise ValueError(f'{name} is {values[name]!r}, expected true or false')
+    try:
+        rate = float(values['rate'] or 1)
+    except ValueError:
+        rate = 0.0
+    if not 0.001 <= rate <= 1000:
+        raise ValueError(f'rate is {values["rate"]!r}, expected a number from 0.001 to 1000')
+    if values['log_level'].lower() not in LOG_LEVELS:
+        raise ValueError(f'log_level is {values["log_level"]!r}, expected one of {LOG_LEVELS}')
+    if values['bag'] and not Path(values['bag']).expanduser().exists():
+        raise ValueError(f'bag is {values["bag"]!r}, but there is no such file or folder')
+    if is_true(values['rviz']) and not is_installed('rviz2'):
+        raise ValueError('rviz is true, but the package rviz2 is not installed: install it '
+                         '(apt install ros-$ROS_DISTRO-rviz2), or leave rviz out')  # fmt: skip
+
+
+def is_installed(package):
+    """Whether there is such a ROS package."""
+    try:
+        get_package_prefix(package)
+    except (PackageNotFoundError, LookupError):
+        return False
+    return True
 
 
 def is_true(text):

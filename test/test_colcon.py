@@ -22,38 +22,47 @@ def not_source(folder, names):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not COLCON.exists(), reason='colcon is not installed')
-def test_colcon_builds_and_installs_the_package(tmp_path):
+@pytest.mark.parametrize('layout', [[], ['--symlink-install']])
+def test_colcon_builds_a_package_whose_node_starts(tmp_path, layout):
     source = tmp_path / 'src' / 'spike_depth_ros'
     shutil.copytree(ROOT, source, ignore=not_source)
     path = f'{COLCON.parent}{os.pathsep}{os.environ["PATH"]}'
+    environment = {name: v for name, v in os.environ.items() if name != 'PYTHONPATH'}
+    environment['PATH'] = path
     built = subprocess.run(
         [COLCON, '--log-base', 'log', 'build', '--base-paths', 'src', '--event-handlers',
-         'console_direct+'],
-        cwd=tmp_path, env={**os.environ, 'PATH': path}, capture_output=True, text=True,
-        timeout=240,
+         'console_direct+', *layout],
+        cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240,
     )  # fmt: skip
     assert built.returncode == 0, built.stdout + built.stderr
     prefix = tmp_path / 'install' / 'spike_depth_ros'
-    for script in ('depth_node', 'replay_node', 'spike_depth'):
-        assert os.access(prefix / 'lib' / 'spike_depth_ros' / script, os.X_OK)
     share = prefix / 'share' / 'spike_depth_ros'
-    for file in (
-        'package.xml',
-        'launch/depth.launch.py',
-        'config/depth.yaml',
-        'config/depth.rviz',
-    ):
+    for file in ('package.xml', 'launch/depth.launch.py', 'config/depth.yaml',
+                 'config/depth.rviz'):  # fmt: skip
         assert (share / file).read_bytes() == (ROOT / file).read_bytes()
     models = {model.name for model in (ROOT / 'models').glob('*.*')}
     assert {model.name for model in (share / 'models').glob('*.*')} == models
     marker = prefix / 'share' / 'ament_index' / 'resource_index' / 'packages' / 'spike_depth_ros'
     assert marker.exists()
     assert not (tmp_path / 'install' / 'event_camera_msgs').exists(), 'interfaces are not ours'
-    where = next(prefix.glob('lib/python*/site-packages'))
+
+    def sourced(command):
+        """Runs a command as somebody does who has sourced the workspace."""
+        done = subprocess.run(
+            ['bash', '-c', f'. install/setup.sh && {command}'], cwd=tmp_path, env=environment,
+            capture_output=True, text=True, timeout=120,
+        )  # fmt: skip
+        return done.stdout + done.stderr
+
     asked = ('import spike_depth_ros.events.config as c; print(c.__file__); '
              "print(c.shipped('config/depth.yaml'))")  # fmt: skip
-    told = subprocess.run(
-        [sys.executable, '-c', asked], cwd=tmp_path, env={**os.environ, 'PYTHONPATH': str(where)},
-        capture_output=True, text=True, timeout=60, check=True,
-    ).stdout.split()  # fmt: skip
-    assert all(Path(line).is_relative_to(prefix) for line in told), told
+    told = sourced(f'{sys.executable} -c "{asked}"').split()
+    assert len(told) == 2
+    assert all(
+        Path(line).resolve().is_relative_to(source if layout else prefix) for line in told
+    ), told
+    executables = prefix / 'lib' / 'spike_depth_ros'
+    assert 'metric depth' in sourced(f'{executables}/spike_depth --help').lower()
+    assert '/nowhere' in sourced(f'{executables}/replay_node --ros-args -p path:=/nowhere')
+    node = f'{executables}/depth_node --ros-args -p checkpoint:=/nowhere.safetensors'
+    assert 'cannot configure: ' in sourced(f'timeout --signal=INT 25 {node} 2>&1')

@@ -1,8 +1,12 @@
-"""Launch file, RViz configuration and package.xml: read as text, for launch is on no registry."""
+"""Launch file, RViz configuration and package.xml.
+
+The launch file is read as text, for launch is on no registry; where it is installed, it is loaded.
+"""
 
 import ast
 import dataclasses
 import importlib.util
+import re
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
@@ -42,7 +46,7 @@ def arguments():
 def test_launch_arguments():
     names = {'events', 'camera_info', 'camera_info_url', 'params_file', 'checkpoint', 'device',
              'bag', 'topic', 'rate', 'loop', 'frame_id', 'rviz', 'namespace', 'use_sim_time',
-             'log_level'}  # fmt: skip
+             'log_level', 'network'}  # fmt: skip
     table = arguments()
     assert set(table) == names
     assert all(len(text) > 5 for _, text in table.values())
@@ -87,8 +91,44 @@ def started(**given):
         HANDED_ON=ast.literal_eval(constant('HANDED_ON')),
         is_true=function('is_true'),
         beside=function('beside'),
+        check=lambda values: None,
         ros_node=lambda values, executable, parameters: parameters,
     )(None)
+
+
+def good_values(**changed):
+    return {**{name: default for name, (default, _) in arguments().items()},
+            'params_file': str(ROOT / 'config' / 'depth.yaml'), **changed}  # fmt: skip
+
+
+@pytest.mark.parametrize(('argument', 'value', 'words'), [
+    ('params_file', '/nope', "params_file is '/nope', but there is no such file"),
+    ('rate', 'fast', "rate is 'fast', expected a number from 0.001 to 1000"),
+    ('rate', '-1', "rate is '-1', expected a number from 0.001 to 1000"),
+    ('rate', 'nan', "rate is 'nan', expected a number from 0.001 to 1000"),
+    ('loop', 'often', "loop is 'often', expected true or false"),
+    ('use_sim_time', '2', "use_sim_time is '2', expected true or false"),
+    ('log_level', 'loud', "log_level is 'loud', expected one of"),
+    ('bag', '/nope', "bag is '/nope', but there is no such file or folder"),
+    ('rviz', 'true', 'rviz is true, but the package rviz2 is not installed'),
+])  # fmt: skip
+def test_an_argument_that_cannot_be_is_named_before_any_node_starts(argument, value, words):
+    check = function(
+        'check',
+        Path=Path,
+        LOG_LEVELS=ast.literal_eval(constant('LOG_LEVELS')),
+        is_true=function('is_true'),
+        is_installed=lambda package: False,
+    )
+    check(good_values())
+    with pytest.raises(ValueError, match=re.escape(words)):
+        check(good_values(**{argument: value}))
+
+
+def test_the_namespace_moves_the_default_input():
+    default = arguments()['events'][0]
+    assert not default.startswith('/')
+    assert function('beside')(default) == 'event_camera/camera_info'
 
 
 def function(name, **names):
@@ -121,7 +161,7 @@ def test_words_that_mean_true():
 def test_launch_starts_executables_that_setup_installs():
     scripts = (ROOT / 'setup.py').read_text()
     for executable in ('depth_node', 'replay_node'):
-        assert f"'{executable} = spike_depth_ros.ros.{executable}:main'" in scripts
+        assert f"'{executable} = spike_depth_ros.ros.executables:{executable}'" in scripts
         assert f"ros_node(values, '{executable}'" in LAUNCH.read_text()
 
 
