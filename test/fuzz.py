@@ -26,7 +26,8 @@ from recordings import H, W, events_of, write_bag, write_ros1
 from untrained import untrained_checkpoint
 
 from spike_depth_ros.events.arrays import make_events
-from spike_depth_ros.events.camera import CalibrationError, read_calibration
+from spike_depth_ros.events.calibration_file import read_calibration
+from spike_depth_ros.events.camera import CalibrationError
 from spike_depth_ros.events.codecs import (
     CODECS,
     encode_event_array,

@@ -2,12 +2,8 @@ import cv2
 import numpy as np
 import pytest
 
-from spike_depth_ros.events.camera import (
-    CalibrationError,
-    Camera,
-    camera_from_calibration,
-    read_calibration,
-)
+from spike_depth_ros.events.calibration_file import camera_from_calibration, read_calibration
+from spike_depth_ros.events.camera import CalibrationError, Camera
 
 PINHOLE = Camera(8, 6, 4.0, 5.0, 3.5, 2.5)
 LENS = Camera(640, 480, 550.0, 552.0, 320.0, 238.0, 'plumb_bob', (-0.1, 0.05, 1e-3, -5e-4, 0.0))
@@ -131,12 +127,16 @@ def test_calibration_file(tmp_path):
         ({'camera_matrix': {'data': [0] * 9}}, 'focal length'),
         ({'distortion_model': 'magic'}, "'magic' is unknown"),
         ({'distortion_coefficients': {'data': [1, 2, 3]}}, 'has 3 distortion'),
-        ({'image_width': None}, 'not a ROS camera calibration'),
+        ({'image_width': None}, 'not a calibration'),
         (
             {'camera_matrix': {'data': ['f'] * 9}},
-            'not a ROS camera calibration.*could not convert',
+            'not a calibration.*could not convert',
         ),
         ({'image_width': 0}, '0x260'),
+        ({'camera_matrix': {'data': [250, 0, 170, 0, 501, 130, 0, 0, 1]}}, r'501.*square pixels'),
+        ({'camera_matrix': {'data': [250, 0, 0, 0, 250, 0, 170, 130, 1]}}, r'170.*transposed'),
+        ({'camera_matrix': {'data': [250, 0, 500, 0, 250, 130, 0, 0, 1]}}, r'500.*outside'),
+        ({'camera_matrix': {'data': [250, 0, 170, 0, 250, -9, 0, 0, 1]}}, r'-9.*outside'),
     ],
 )
 def test_bad_calibrations_say_why(change, message):
@@ -155,5 +155,81 @@ def test_unreadable_calibrations_say_why(tmp_path):
     with pytest.raises(CalibrationError, match='cannot read'):
         read_calibration(tmp_path / 'none.yaml')
     (tmp_path / 'list.yaml').write_text('- 1\n')
-    with pytest.raises(CalibrationError, match='not a ROS camera calibration'):
+    with pytest.raises(CalibrationError, match='not a calibration'):
         read_calibration(tmp_path / 'list.yaml')
+
+
+KALIBR = """
+cam0:
+  camera_model: pinhole
+  distortion_coeffs: [-0.3, 0.1, 0.001, -0.002]
+  distortion_model: radtan
+  intrinsics: [250.5, 251.0, 170.0, 130.0]
+  resolution: [346, 260]
+  rostopic: /dvs/image
+cam1:
+  camera_model: pinhole
+  distortion_coeffs: [0.01, 0.02, 0.0, 0.0]
+  distortion_model: equidistant
+  intrinsics: [500.0, 500.0, 320.0, 240.0]
+  resolution: [640, 480]
+"""
+
+
+def test_kalibr_camchain(tmp_path, caplog):
+    file = tmp_path / 'camchain.yaml'
+    file.write_text(KALIBR)
+    first = Camera(346, 260, 250.5, 251, 170, 130, 'plumb_bob', (-0.3, 0.1, 0.001, -0.002))
+    assert read_calibration(f'file://{file}') == first
+    assert 'append #cam1' in caplog.text
+    second = read_calibration(f'{file}#cam1')
+    assert (second.distortion_model, second.width, second.fx) == ('equidistant', 640, 500)
+    with pytest.raises(CalibrationError, match='has no cam7'):
+        read_calibration(f'{file}#cam7')
+    file.write_text(KALIBR.replace('model: pinhole', 'model: omni'))
+    with pytest.raises(CalibrationError, match=r"'omni', expected pinhole"):
+        read_calibration(file)
+
+
+@pytest.mark.parametrize('ending', ['yaml', 'xml'])
+@pytest.mark.parametrize('names', [
+    ('camera_matrix', 'distortion_coefficients', 'image_width', 'image_height'),
+    ('Camera_Matrix', 'Distortion_Coefficients', 'image_Width', 'image_Height'),
+    ('K', 'D', 'width', 'height'),
+])  # fmt: skip
+def test_opencv_file_storage(tmp_path, names, ending):
+    file = tmp_path / f'camera.{ending}'
+    k = np.array([[250.5, 0, 170], [0, 251, 130], [0, 0, 1]])
+    storage = cv2.FileStorage(str(file), cv2.FILE_STORAGE_WRITE)
+    for name, value in zip(names, (k, np.array([[-0.3, 0.1, 0, 0, 0.5]]), 346, 260), strict=True):
+        storage.write(name, value)
+    storage.release()
+    expected = Camera(346, 260, 250.5, 251, 170, 130, 'plumb_bob', (-0.3, 0.1, 0, 0, 0.5))
+    assert read_calibration(file) == expected
+
+
+def test_opencv_file_storage_without_a_size_and_of_a_fisheye(tmp_path):
+    file = tmp_path / 'camera.yaml'
+    for extra in ({}, {'image_width': 346, 'image_height': 260, 'fisheye_model': 1}):
+        storage = cv2.FileStorage(str(file), cv2.FILE_STORAGE_WRITE)
+        storage.write('camera_matrix', np.array([[250.0, 0, 170], [0, 250, 130], [0, 0, 1]]))
+        storage.write('distortion_coefficients', np.array([[0.1], [0.2], [0.0], [0.0]]))
+        for name, value in extra.items():
+            storage.write(name, value)
+        storage.release()
+        if extra:
+            assert read_calibration(file).distortion_model == 'equidistant'
+        else:
+            with pytest.raises(CalibrationError, match='lacks the size'):
+                read_calibration(file)
+
+
+def test_fisheye_of_ros1_is_equidistant():
+    values = {
+        'image_width': 346,
+        'image_height': 260,
+        'camera_matrix': {'data': [250, 0, 170, 0, 250, 130, 0, 0, 1]},
+        'distortion_model': 'fisheye',
+        'distortion_coefficients': {'data': [0.1, 0, 0, 0]},
+    }
+    assert camera_from_calibration(values).distortion_model == 'equidistant'

@@ -1,4 +1,4 @@
-"""The pinhole camera with lens distortion: intrinsics, binning, rays, calibration files.
+"""The pinhole camera with lens distortion: intrinsics, binning, rays.
 
 Pixel centres lie on integers: (0, 0) is the centre of the top-left pixel, as in ROS and OpenCV.
 Optical axes: x right, y down, z forward (REP 103).
@@ -7,8 +7,8 @@ Optical axes: x right, y down, z forward (REP 103).
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -36,6 +36,14 @@ DISTORTION_MODELS: dict[str, tuple[int, ...]] = {
     'equidistant': (0, 4),
 }
 """Distortion model (sensor_msgs/CameraInfo) -> the numbers of coefficients that it may have."""
+
+MODEL_ALIASES = {'fisheye': 'equidistant', 'radtan': 'plumb_bob', 'none': ''}
+"""Other names of the same models: of ROS 1 and OpenCV, and of Kalibr."""
+
+MOST_ASPECT = 1.5
+"""fx and fy that differ by this factor are of no sensor: their pixels are square."""
+
+TINY = 1e-6
 
 
 class CalibrationError(ValueError):
@@ -215,55 +223,48 @@ class Camera:
         return undistorted.reshape(-1, 2)
 
 
-def camera_from_calibration(values: Any, source: str = 'calibration') -> Camera:
-    """Builds a camera from the fields of a ROS calibration file (camera_calibration_parsers).
+def camera_from_matrix(
+    k: Sequence[float],
+    width: int,
+    height: int,
+    distortion_model: str,
+    distortion: Sequence[float],
+    source: str = 'calibration',
+) -> Camera:
+    """Builds a camera from its intrinsic matrix, and refuses what no camera has.
 
     Args:
-        values: the parsed YAML: image_width, image_height, camera_matrix.data (9),
-            distortion_model, distortion_coefficients.data.
-        source: what to call it in an error.
+        k: the 9 numbers of K, row by row.
+        width: columns of the image [px].
+        height: rows [px].
+        distortion_model: a key of `DISTORTION_MODELS` or of `MODEL_ALIASES`.
+        distortion: its coefficients.
+        source: how to call it in an error.
 
     Raises:
-        CalibrationError: a field is missing or not of the form expected.
+        CalibrationError: impossible or implausible numbers; the sentence shows the matrix.
     """
+    if len(k) != 9:
+        raise CalibrationError(f'{source}: the camera matrix has {len(k)} numbers, not 9')
+    model = MODEL_ALIASES.get(distortion_model, distortion_model)
+    fx, skew, cx, below, fy, cy, *last = (float(number) for number in k)
     try:
-        k = [float(number) for number in values['camera_matrix']['data']]
-        if len(k) != 9:
-            raise CalibrationError(f'{source}: camera_matrix.data has {len(k)} numbers, not 9')
-        distortion = values.get('distortion_coefficients') or {'data': []}
-        return Camera(
-            width=int(values['image_width']),
-            height=int(values['image_height']),
-            fx=k[0],
-            fy=k[4],
-            cx=k[2],
-            cy=k[5],
-            distortion_model=str(values.get('distortion_model', 'plumb_bob')),
-            distortion=tuple(float(number) for number in distortion['data']),
+        camera = Camera(width, height, fx, fy, cx, cy, model, tuple(map(float, distortion)))
+    except CalibrationError as error:
+        raise CalibrationError(f'{source}: {error}') from error
+    rows = [list(k[row : row + 3]) for row in (0, 3, 6)]
+    found = f'{source}: the camera matrix is {rows} for {width}x{height} px'
+    if abs(last[0]) > TINY or abs(last[1]) > TINY or abs(below) > TINY or abs(last[2] - 1) > TINY:
+        hint = ': is it transposed?' if cx == cy == 0 else ''
+        raise CalibrationError(f'{found}, expected [[fx, 0, cx], [0, fy, cy], [0, 0, 1]]{hint}')
+    if not 1 / MOST_ASPECT < fx / fy < MOST_ASPECT or abs(skew) > TINY * fx:
+        raise CalibrationError(
+            f'{found}: fx and fy of {fx:g} and {fy:g} are of no square pixels, expected a ratio '
+            f'below {MOST_ASPECT} and no skew'
         )
-    except CalibrationError:
-        raise
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+    if not (-0.5 <= cx <= width - 0.5 and -0.5 <= cy <= height - 0.5):
         raise CalibrationError(
-            f'{source} is not a ROS camera calibration ({error!r}); expected image_width, '
-            'image_height, camera_matrix.data, distortion_model, distortion_coefficients.data'
-        ) from error
-
-
-def read_calibration(path: str | Path) -> Camera:
-    """Reads a ROS calibration YAML; a leading `file://` is accepted, as in `camera_info_url`.
-
-    Raises:
-        CalibrationError: no such file, not YAML, or not a calibration.
-    """
-    import yaml
-
-    file = Path(str(path).removeprefix('file://')).expanduser()
-    try:
-        values = yaml.safe_load(file.read_text(encoding='utf-8'))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise CalibrationError(
-            f'cannot read the calibration {str(file)!r}: {error}; expected a YAML file as '
-            'camera_calibration writes it'
-        ) from error
-    return camera_from_calibration(values, str(file))
+            f'{found}: the principal point ({cx:g}, {cy:g}) lies outside the image. Is it the '
+            'calibration of another size?'
+        )
+    return camera

@@ -10,7 +10,8 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, qos_profile_sensor_data
 from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo
 
-from spike_depth_ros.events.camera import CalibrationError, Camera, read_calibration
+from spike_depth_ros.events.calibration_file import read_calibration
+from spike_depth_ros.events.camera import CalibrationError, Camera
 from spike_depth_ros.events.spikes import binning_factor
 from spike_depth_ros.network.checkpoint import Checkpoint
 from spike_depth_ros.ros.condition_log import ConditionLog

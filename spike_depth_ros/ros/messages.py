@@ -14,7 +14,7 @@ from builtin_interfaces.msg import Time
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2, PointField
 from std_msgs.msg import Header
 
-from spike_depth_ros.events.camera import CalibrationError, Camera
+from spike_depth_ros.events.camera import CalibrationError, Camera, camera_from_matrix
 
 CLOUD_FIELDS: dict[str, tuple[str, ...]] = {
     'xyz': ('x', 'y', 'z'),
@@ -142,17 +142,10 @@ def camera_from_info(message: CameraInfo) -> Camera:
         raise CalibrationError(
             'camera_info is of a binned or cropped image, expected that of the whole sensor'
         )
-    k = [float(number) for number in message.k]
-    return Camera(
-        width=message.width,
-        height=message.height,
-        fx=k[0],
-        fy=k[4],
-        cx=k[2],
-        cy=k[5],
-        distortion_model=message.distortion_model,
-        distortion=tuple(float(number) for number in message.d),
-    )
+    return camera_from_matrix(
+        message.k.tolist(), message.width, message.height, message.distortion_model, message.d,
+        'camera_info',
+    )  # fmt: skip
 
 
 def assumed_camera(width: int, height: int, focal_px: float) -> Camera:

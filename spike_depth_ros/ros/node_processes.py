@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import rclpy
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 
-from spike_depth_ros.events.camera import read_calibration
+from spike_depth_ros.events.calibration_file import read_calibration
 from spike_depth_ros.recordings import open_source
 from spike_depth_ros.ros.probe import Probe, Recording
 

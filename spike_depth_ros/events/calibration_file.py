@@ -1,0 +1,178 @@
+"""Calibration files: of ROS (camera_calibration), Kalibr (camchain) and OpenCV (FileStorage)."""
+
+from __future__ import annotations
+
+import logging
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from spike_depth_ros.events.camera import CalibrationError, Camera, camera_from_matrix
+
+log = logging.getLogger(__name__)
+
+_EXPECTED = (
+    'expected a file of ROS (image_width, image_height, camera_matrix.data, distortion_model, '
+    'distortion_coefficients.data), a camchain of Kalibr (cam0: intrinsics, resolution, '
+    'distortion_model, distortion_coeffs), or a FileStorage of OpenCV (image_width, image_height, '
+    'camera_matrix, distortion_coefficients)'
+)
+_CAMERA = re.compile(r'cam\d+')
+_OPENCV_NAMES = {
+    'matrix': ('camera_matrix', 'Camera_Matrix', 'cameraMatrix', 'K', 'M1', 'intrinsics'),
+    'distortion': ('distortion_coefficients', 'Distortion_Coefficients', 'distCoeffs',
+                   'dist_coeffs', 'distortion', 'D', 'D1'),
+    'width': ('image_width', 'image_Width', 'imageWidth', 'width', 'Image_width'),
+    'height': ('image_height', 'image_Height', 'imageHeight', 'height', 'Image_height'),
+    'size': ('image_size', 'imageSize', 'resolution'),
+}  # fmt: skip
+"""What files of OpenCV call their entries: there is no rule."""
+
+
+def read_calibration(path: str | Path) -> Camera:
+    """Reads the calibration of a camera; a leading `file://` is accepted, as in `camera_info_url`.
+
+    Args:
+        path: a file of ROS, Kalibr or OpenCV. Of a camchain with several cameras it may end in
+            `#cam1`, else the first one is taken and the log says so.
+
+    Raises:
+        CalibrationError: no such file, not a calibration, or implausible numbers.
+    """
+    import yaml
+
+    name, _, camera = str(path).removeprefix('file://').rpartition('#')
+    if not name or not _CAMERA.fullmatch(camera):
+        name, camera = str(path).removeprefix('file://'), ''
+    file = Path(name).expanduser()
+    try:
+        text = file.read_text(encoding='utf-8')
+        if text.lstrip().startswith(('%YAML:', '<?xml')) or 'opencv-matrix' in text:
+            return _from_opencv(file)
+        values = yaml.safe_load(text)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+        raise CalibrationError(
+            f'cannot read the calibration {str(file)!r}: {error}; {_EXPECTED}'
+        ) from error
+    chain = sorted(k for k in values if _CAMERA.fullmatch(str(k))) if _is_table(values) else []
+    if not chain:
+        return camera_from_calibration(values, str(file))
+    if camera and camera not in chain:
+        raise CalibrationError(f'{file} has no {camera}; it has {chain}')
+    if not camera and len(chain) > 1:
+        log.warning('%s: taking %s of %s; append #%s for another', file, chain[0], chain, chain[1])
+    chosen = camera or chain[0]
+    return _from_kalibr(values[chosen], f'{file}#{chosen}')
+
+
+def camera_from_calibration(values: Any, source: str = 'calibration') -> Camera:
+    """Builds a camera from the fields of a ROS calibration file (camera_calibration_parsers).
+
+    Args:
+        values: the parsed YAML: image_width, image_height, camera_matrix.data (9),
+            distortion_model, distortion_coefficients.data.
+        source: how to call it in an error.
+
+    Raises:
+        CalibrationError: a field is missing or not of the expected form.
+    """
+    try:
+        distortion = values.get('distortion_coefficients') or {'data': []}
+        return camera_from_matrix(
+            [float(number) for number in values['camera_matrix']['data']],
+            int(values['image_width']),
+            int(values['image_height']),
+            str(values.get('distortion_model', 'plumb_bob')),
+            [float(number) for number in distortion['data']],
+            source,
+        )
+    except CalibrationError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise CalibrationError(
+            f'{source} is not a calibration ({error!r}); {_EXPECTED}'
+        ) from error
+
+
+def _is_table(values: Any) -> bool:
+    return isinstance(values, dict)
+
+
+def _from_kalibr(values: Any, source: str) -> Camera:
+    """One camera of a camchain.
+
+    Raises:
+        CalibrationError: a field is missing, or the model is no pinhole.
+    """
+    try:
+        if values.get('camera_model', 'pinhole') != 'pinhole':
+            raise CalibrationError(
+                f'{source} is of the model {values["camera_model"]!r}, expected pinhole'
+            )
+        fx, fy, cx, cy = (float(number) for number in values['intrinsics'])
+        width, height = (int(number) for number in values['resolution'])
+        return camera_from_matrix(
+            [fx, 0, cx, 0, fy, cy, 0, 0, 1],
+            width,
+            height,
+            str(values.get('distortion_model', 'radtan')),
+            [float(number) for number in values.get('distortion_coeffs') or ()],
+            source,
+        )
+    except CalibrationError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise CalibrationError(
+            f'{source} is not a camera of a camchain ({error!r}); {_EXPECTED}'
+        ) from error
+
+
+def _from_opencv(file: Path) -> Camera:
+    """A camera from a FileStorage of OpenCV, in YAML or XML.
+
+    Raises:
+        CalibrationError: a field is missing or not of the expected form.
+    """
+    import cv2
+
+    try:
+        storage = cv2.FileStorage(str(file), cv2.FILE_STORAGE_READ)
+        matrix, distortion, width, height, size = (
+            _entry(storage, names) for names in _OPENCV_NAMES.values()
+        )
+        if width is None and size is not None:
+            width, height = (int(number) for number in np.ravel(size)[:2])
+        is_fisheye = bool(_entry(storage, ('fisheye_model', 'fisheye')))
+        model = _entry(storage, ('distortion_model', 'distortion_type'))
+        storage.release()
+        coefficients = [] if distortion is None else np.ravel(distortion).tolist()
+        if not isinstance(model, str):
+            model = 'rational_polynomial' if len(coefficients) > 5 else 'plumb_bob'
+            model = 'equidistant' if is_fisheye else model
+        k = np.ravel(matrix).tolist() if matrix is not None else None
+        if k is None or width is None or height is None:
+            lacking = 'a camera matrix' if k is None else 'the size of the image'
+            raise CalibrationError(f'{file} lacks {lacking}; {_EXPECTED}')
+        return camera_from_matrix(k, int(width), int(height), model, coefficients, str(file))
+    except CalibrationError:
+        raise
+    except (cv2.error, SystemError, TypeError, ValueError, OverflowError) as error:
+        raise CalibrationError(
+            f'{file} is not a calibration of OpenCV ({error}); {_EXPECTED}'
+        ) from error
+
+
+def _entry(storage: Any, names: tuple[str, ...]) -> Any:
+    """The first of some entries that there is: a matrix, list, text or number; None if none is."""
+    for name in names:
+        node = storage.getNode(name)
+        if node.empty():
+            continue
+        if node.isMap():
+            return node.mat()
+        if node.isSeq():
+            return [node.at(k).real() for k in range(node.size())]
+        return node.string() if node.isString() else node.real()
+    return None
