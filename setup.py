@@ -59,7 +59,9 @@ setup(
     extras_require={
         'train': ['lightning', 'torchmetrics', 'tensorboard', 'transformers'],
         'export': ['onnx', 'onnxscript'],
+        'aedat': ['aedat>=2.2'],
         'test': [
+            'aedat>=2.2',
             'pytest',
             'pytest-timeout',
             'pytest-cov',

@@ -126,10 +126,10 @@ def test_a_raw_clock_that_falters_keeps_its_messages_in_order(tmp_path):
 @pytest.mark.parametrize(
     ('header', 'sentence'),
     [
-        ('% format EVT4;height=12;width=40\n', "format is 'EVT4;height=12;width=40'"),
-        ('% date 2020\n', "format is 'nothing'"),
-        ('% evt 3.0\n', 'does not tell the size'),
-        ('% format EVT3;height=0;width=0\n', 'does not tell the size'),
+        ('% format EVT5;height=12;width=40\n', "format is 'EVT5;height=12;width=40'"),
+        ('% date 2020\n', "format is 'not stated'"),
+        ('% evt 3.0\n', 'does not state the size'),
+        ('% format EVT3;height=0;width=0\n', 'does not state the size'),
         ('% format EVT3;endianness=big;height=12;width=40\n', 'big-endian'),
         ('no header\n', 'lines of "% "'),
     ],

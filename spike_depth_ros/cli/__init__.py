@@ -10,9 +10,13 @@ import importlib
 import inspect
 import json
 import logging
+import os
 import sys
 from collections.abc import Callable
 from typing import NamedTuple
+
+BROKEN_PIPE_STATUS = 141
+"""What a shell reports of a program that SIGPIPE ends."""
 
 
 class Verb(NamedTuple):
@@ -117,6 +121,10 @@ def main(arguments: list[str] | None = None) -> None:
         options = list_spelt_out(verb, options)
         auto_cli(verb, args=options, prog=f'spike_depth {name}', as_positional=True,
                  fail_untyped=True)  # fmt: skip
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader of our output has ended, as in `info X | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(BROKEN_PIPE_STATUS)
     except (ValueError, OSError) as error:
         # every error class of the I/O layers is one of these: their sentence is the message
         logging.getLogger(__name__).debug('traceback', exc_info=True)

@@ -14,22 +14,27 @@ def convert(
     topic: str = '',
     start: float = 0.0,
     duration: float | None = None,
+    sensor: str = '',
+    time_unit: str = '',
     json: bool = False,
 ) -> None:
-    """Turns a recording into a rosbag2 folder, or into an events.h5 as DSEC has it.
+    """Converts a recording to a rosbag2 folder, or to an events.h5 as DSEC has it.
 
     Event times stay exact to the microsecond, and what the target cannot hold is reported.
-    Images, calibrations, depth, transforms and all other topics go along into a rosbag2 folder.
+    Images, calibrations, depth, transforms and all other topics go into a rosbag2 folder too. If
+    no event is found, the exit status is 1 and there is no target.
 
     Args:
-        source: ROS 1 or ROS 2 bag, DSEC folder, events.h5, M3ED *_data.h5, MVSEC *_data.hdf5 or
-            Prophesee .raw.
+        source: ROS 1 or ROS 2 bag, DSEC folder, HDF5 file of events, Prophesee .raw or .dat, or
+            .aedat4.
         target: folder to write; a name that ends in .h5 for an events.h5.
         storage: of a rosbag2 folder.
         encoding: of its events: evt3 takes 2-5 bytes each, mono 8 bytes and keeps nanoseconds.
         topic: topic of the events for an events.h5, where the source has several.
         start: skip so many seconds.
         duration: stop after so many seconds.
+        sensor: size of the sensor where the source does not state it: WIDTHxHEIGHT.
+        time_unit: s, ms, us or ns, where the times of an HDF5 file do not show it.
         json: print what was done as JSON.
     """
     from spike_depth_ros.cli.progress import progress_bar
@@ -40,7 +45,9 @@ def convert(
     require(duration is None or 0 < duration < 1e9, 'duration', duration, 'up to 1e9 seconds')
     duration_ns = None if duration is None else round(duration * 1e9)
     with (
-        open_source(source, topic or None, encoding, not is_h5(target)) as opened,
+        open_source(
+            source, topic or None, encoding, not is_h5(target), sensor, time_unit
+        ) as opened,
         progress_bar('convert') as progress,
     ):
         opened.check_start(round(start * 1e9))

@@ -12,24 +12,38 @@ def info(
     topic: str = '',
     start: float = 0.0,
     duration: float | None = None,
+    sensor: str = '',
+    time_unit: str = '',
     json: bool = False,
 ) -> None:
     """Says what a bag, an event file, a DSEC sequence or a checkpoint holds.
 
-    All of a recording is decoded once. Times of events are those of the sensor's clock.
+    All of a recording is decoded once. Times of events are those of the sensor's clock. The exit
+    status is 1 if no event was found.
 
     Args:
-        path: ROS 1 or ROS 2 bag, DSEC folder, events.h5, M3ED *_data.h5, MVSEC *_data.hdf5,
-            Prophesee .raw, or the .safetensors file of a checkpoint.
+        path: ROS 1 or ROS 2 bag, DSEC folder, HDF5 file of events, Prophesee .raw or .dat,
+            .aedat4, or the .safetensors file of a checkpoint.
         topic: topic of the events, where the recording has several.
         start: skip so many seconds.
         duration: stop after so many seconds.
+        sensor: size of the sensor where the recording does not state it: WIDTHxHEIGHT.
+        time_unit: s, ms, us or ns, where the times of an HDF5 file do not show it.
         json: print JSON.
     """
     if Path(path).suffix == '.safetensors':
-        table = _checkpoint(path)
-    else:
-        table = _recording(path, topic, start, duration)
+        _show(_checkpoint(path), json)
+        return
+    table = _recording(path, topic, start, duration, sensor, time_unit)
+    _show(table, json)
+    if table['problem']:
+        from spike_depth_ros.recordings import BagError
+
+        raise BagError(table['problem'])
+
+
+def _show(table: dict[str, Any], json: bool) -> None:
+    """Prints a table, as lines or as JSON."""
     if json:
         print(json_text.dumps(table, indent=1))
         return
@@ -39,7 +53,10 @@ def info(
             name = ''
 
 
-def _recording(path: str, topic: str, start: float, duration: float | None) -> dict[str, Any]:
+def _recording(
+    path: str, topic: str, start: float, duration: float | None, sensor: str, time_unit: str
+) -> dict[str, Any]:
+    """The summary of a recording."""
     from spike_depth_ros.cli.progress import progress_bar
     from spike_depth_ros.events.config import require
     from spike_depth_ros.recordings import open_source, summarise
@@ -47,7 +64,10 @@ def _recording(path: str, topic: str, start: float, duration: float | None) -> d
     require(0 <= start < 1e9, 'start', start, '0 to 1e9 seconds')
     require(duration is None or 0 < duration < 1e9, 'duration', duration, 'up to 1e9 seconds')
     duration_ns = None if duration is None else round(duration * 1e9)
-    with open_source(path, topic or None) as source, progress_bar('info') as progress:
+    with (
+        open_source(path, topic or None, sensor=sensor, time_unit=time_unit) as source,
+        progress_bar('info') as progress,
+    ):
         source.check_start(round(start * 1e9))
         return summarise(source, round(start * 1e9), duration_ns, progress)
 

@@ -15,6 +15,8 @@ def replay(
     stamp: str = 'now',
     wait_for_subscriber_s: float = 0.0,
     reliability: str = 'reliable',
+    sensor: str = '',
+    time_unit: str = '',
 ) -> None:
     """Plays a bag, a DSEC folder or any event file that `convert` takes in real time.
 
@@ -33,6 +35,8 @@ def replay(
         stamp: now, as from a live camera, or recorded.
         wait_for_subscriber_s: wait at most this long for a subscriber before the first message.
         reliability: QoS of the events: reliable, or best_effort as camera drivers use.
+        sensor: size of the sensor where the recording does not state it: WIDTHxHEIGHT.
+        time_unit: s, ms, us or ns, where the times of an HDF5 file do not show it.
     """
     from spike_depth_ros.ros.replay_node import play
 
@@ -42,6 +46,7 @@ def replay(
         'path': path, 'topic': topic, 'rate': rate, 'loop': loop, 'start_s': start_s,
         'duration_s': duration_s, 'clock': clock, 'stamp': stamp,
         'wait_for_subscriber_s': wait_for_subscriber_s, 'reliability': reliability,
+        'sensor': sensor, 'time_unit': time_unit,
     })  # fmt: skip
     if failure:
         raise OSError(failure)

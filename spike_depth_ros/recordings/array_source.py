@@ -107,6 +107,7 @@ class ArraySource(EventSource):
         own = Topic(EVENTS_TOPIC, EVENT_PACKET, None)
         self.topics = (own, *(Topic(s.topic, s.type, len(s.stamps_ns)) for s in series))
         self.event_topic = choose_event_topic(self.topics, topic, path)
+        self.resources.callback(events.close)
         if events.count:
             self.start_ns = events.time_ns(0)
             self.end_ns = events.time_ns(events.count - 1)
@@ -143,10 +144,6 @@ class ArraySource(EventSource):
     def progress(self) -> float:
         """See `EventSource.progress`."""
         return self._done / max(1, self.events.count)
-
-    def close(self) -> None:
-        """See `EventSource.close`."""
-        self.events.close()
 
     def _packets(self, start_ns: int, duration_ns: int | None) -> Iterator[RawMessage]:
         packetiser = Packetiser(*self.events.geometry, FRAME_ID, self._encoding)

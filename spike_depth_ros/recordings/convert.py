@@ -1,4 +1,4 @@
-"""Turns one recording of events into another, message by message."""
+"""Converts one recording of events to another, message by message."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Progress = Callable[[float, int], None]
 """Called with the share that is done, 0 to 1, and the events so far."""
 
 _H5_SUFFIXES = ('.h5', '.hdf5')
-_FOLDER_ONLY = ('.mcap', '.db3', '.bag', '.raw', '.zstd')
+_FOLDER_ONLY = ('.mcap', '.db3', '.bag', '.raw', '.dat', '.aedat4', '.zst', '.zstd')
 _LOSSES = ('out_of_bounds', 'before_time', 'invalid', 'unknown_codes', 'truncated_bytes',
            'oversized')  # fmt: skip
 """Fields of `DecodeCounts` that mean that something in the source is not in the target."""
@@ -31,7 +31,7 @@ class Conversion:
         events: events written.
         messages: messages written, by topic; empty for an events.h5.
         dropped: what the source holds and the target does not, and how many of it; messages
-            of other topics are counted over all of the source, whatever part was asked for.
+            of other topics are counted over all of the source, whatever part was converted.
     """
 
     events: int = 0
@@ -40,8 +40,8 @@ class Conversion:
 
 
 def is_h5(target: str | Path) -> bool:
-    """Whether a target's name asks for an events.h5 rather than a rosbag2 folder."""
-    return Path(target).suffix in _H5_SUFFIXES
+    """Whether a target's name stands for an events.h5 rather than a rosbag2 folder."""
+    return Path(target).suffix.lower() in _H5_SUFFIXES
 
 
 def convert_to(
@@ -69,10 +69,11 @@ def convert_to(
         progress: see `Progress`.
 
     Raises:
-        BagError: the target exists or has an unfit name, or the source is damaged.
+        BagError: the target exists or has an unfit name, the source is damaged, or no event was
+            found. The target is not there then.
     """
     target = Path(target)
-    if target.suffix in _FOLDER_ONLY:
+    if target.suffix.lower() in _FOLDER_ONLY:
         raise BagError(
             f'{target}: a rosbag2 recording is a folder, so give a name without '
             f'{target.suffix!r}; or one that ends in .h5'
@@ -101,10 +102,11 @@ def _to_bag(
             else:
                 _write_events(writer, message, stream, encoding, done)
             progress(source.progress(), done.events)
+        _refuse_nothing(source, done.events, streams.values())
     done.messages = writer.counts
     for topic, count in (*writer.undefined.items(), *source.unreadable.items()):
-        done.dropped[f'messages of {topic}, whose type nobody defines'] += count
-    return _with_unreadable(done, streams.values())
+        done.dropped[f'messages of {topic}, whose type is not defined'] += count
+    return _with_unreadable(source, done, streams.values())
 
 
 def _write_events(
@@ -131,7 +133,7 @@ def _to_h5(
     done = Conversion()
     stream = EventStream(source.event_topic.type)
     if source.geometry is None:
-        raise BagError(f'{source.path} does not tell the size of its sensor')
+        raise BagError(f'{source.path} does not state the size of its sensor: give --sensor')
     with EventsH5Writer(target, *source.geometry) as writer:
         for message in source.messages(None, *span):
             fed = stream.feed(message.cdr)
@@ -140,13 +142,14 @@ def _to_h5(
                 done.dropped['triggers'] += len(fed[1].triggers)
                 writer.add(with_epoch(*fed).events)
             progress(source.progress(), done.events)
+        _refuse_nothing(source, done.events, [stream])
     done.events = writer.count
     done.dropped['events whose times do not fit the others'] += writer.dropped
     for topic in source.topics:
         if topic.name != source.event_topic.name:
             done.dropped[f'messages of {topic.name}'] += topic.messages or 0
     done.dropped += _losses(stream)
-    return _with_unreadable(done, [stream])
+    return _with_unreadable(source, done, [stream])
 
 
 def _losses(stream: EventStream) -> Counter[str]:
@@ -155,8 +158,29 @@ def _losses(stream: EventStream) -> Counter[str]:
     return Counter({name.replace('_', ' '): getattr(counts, name) for name in _LOSSES})
 
 
-def _with_unreadable(done: Conversion, streams: Iterable[EventStream]) -> Conversion:
-    """Adds the messages that gave nothing."""
+def _refuse_nothing(source: EventSource, events: int, streams: Iterable[EventStream]) -> None:
+    """Raises a `BagError` if no event was found."""
+    if not events:
+        raise BagError(nothing_found(source, streams))
+
+
+def nothing_found(source: EventSource, streams: Iterable[EventStream]) -> str:
+    """One sentence about a recording without events, and why there are none."""
+    reasons = [f'{n} {name}' for name, n in source.dropped.items()]
+    for stream in streams:
+        reasons += [f'{n} {name}' for name, n in _losses(stream).items() if n]
+        if stream.skipped:
+            skipped = ', '.join(f'{n} {reason}' for reason, n in stream.skipped.items())
+            reasons.append(f'unreadable messages: {skipped} ({stream.last_error})')
+    why = '; '.join(reasons) or 'there are none in this part of it'
+    return f'no event found in {source.path}: {why}'
+
+
+def _with_unreadable(
+    source: EventSource, done: Conversion, streams: Iterable[EventStream]
+) -> Conversion:
+    """Adds the messages that gave nothing, and what the reader left out."""
+    done.dropped += Counter(source.dropped)
     for stream in streams:
         for reason, count in stream.skipped.items():
             done.dropped[f'unreadable event messages ({reason})'] += count

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import re
+from collections import Counter
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO
 
 import numpy as np
 
 from spike_depth_ros.events.wire import Packet, pack_event_packet
+from spike_depth_ros.recordings.raw_header import RawFormat, read_header
 from spike_depth_ros.recordings.source import (
     EVENT_PACKET,
     EVENTS_TOPIC,
@@ -23,42 +24,6 @@ from spike_depth_ros.recordings.source import (
 
 READ_BYTES = 1 << 22
 PACKET_BYTES = 1 << 16
-HEADER_BYTES = 1 << 16
-
-
-class RawFormat(NamedTuple):
-    """Where a format keeps the upper bits of its time."""
-
-    encoding: str  # of the EventPacket
-    word: str  # numpy dtype
-    code_shift: int  # the type is what lies above
-    high_shift: int  # where the time of a TIME_HIGH word lies
-    high_mask: int
-    high_to_us: int  # left shift from TIME_HIGH to us
-    wrap_us: int  # length of one round of the clock
-    wrap_fall_us: int  # TIME_HIGH that falls by more has wrapped
-
-
-TIME_HIGH = 8
-FORMATS = {
-    'EVT2': RawFormat('evt2', '<u4', 28, 0, (1 << 28) - 1, 6, 1 << 34, 1 << 33),
-    'EVT21': RawFormat('evt21', '<u8', 60, 32, (1 << 28) - 1, 6, 1 << 34, 1 << 33),
-    'EVT3': RawFormat('evt3', '<u2', 12, 0, (1 << 12) - 1, 12, 1 << 24, 10 << 12),
-}
-"""By the name in the header; constants from docs.prophesee.ai, "Encoding formats"."""
-
-_VERSIONS = {'2.0': 'EVT2', '2.1': 'EVT21', '3.0': 'EVT3'}
-_GENERATIONS = {'3': (480, 640), '3.0': (480, 640), '3.1': (480, 640), '4.0': (720, 1280),
-                '4.1': (720, 1280), '4.2': (720, 1280), '320': (320, 320)}  # fmt: skip
-
-
-class RawHeader(NamedTuple):
-    """What the text before the words tells."""
-
-    format: RawFormat
-    swapped: bool  # EVT21 in its legacy form: the two halves of a word are exchanged
-    geometry: tuple[int, int]  # (height, width)
-    length: int  # bytes
 
 
 class RawFileSource(EventSource):
@@ -66,27 +31,30 @@ class RawFileSource(EventSource):
 
     kind = 'raw'
 
-    def __init__(self, path: str | Path, topic: str | None = None) -> None:
-        """Opens the file and reads its header.
+    def __init__(
+        self, path: str | Path, topic: str | None = None, sensor: tuple[int, int] | None = None
+    ) -> None:
+        """Opens the file and reads its header; the arguments are those of `open_source`.
 
         Raises:
-            BagError: unreadable, not a .raw file, or of a format or sensor that is not known.
+            BagError: unreadable, not a .raw file, or of an unknown format or sensor.
         """
         self.path = Path(path)
         try:
             self._file: BinaryIO = self.path.open('rb')
         except OSError as error:
             raise BagError(f'cannot read {self.path}: {error}') from error
+        self.resources.callback(self._file.close)
         self._size = self.path.stat().st_size
         self._offset = 0
         try:
-            self._header = read_header(self._file, self.path)
+            self._header = read_header(self._file, self.path, sensor)
             self.geometry = self._header.geometry
             self.topics = (Topic(EVENTS_TOPIC, EVENT_PACKET, None),)
             self.event_topic = choose_event_topic(self.topics, topic, self.path)
             self.start_ns = next((stamp_ns for stamp_ns, _, _ in self._chunks()), None)
         except BaseException:
-            self._file.close()
+            self.close()
             raise
 
     def messages(
@@ -125,10 +93,6 @@ class RawFileSource(EventSource):
         """See `EventSource.progress`."""
         return self._offset / max(1, self._size)
 
-    def close(self) -> None:
-        """See `EventSource.close`."""
-        self._file.close()
-
     def _chunks(self) -> Iterator[tuple[int, int, np.ndarray]]:
         """Gives (stamp_ns, epoch_ns, words): a packet's worth each, all of one TIME_HIGH slot."""
         form = self._header.format
@@ -137,12 +101,17 @@ class RawFileSource(EventSource):
             slots = clock.slots(words)  # (N,) us, same length as words
             cuts = np.flatnonzero(np.diff(slots)) + 1
             most = PACKET_BYTES // words.itemsize
+            masks = mask_words(words, form)
             for start, stop in zip([0, *cuts], [*cuts, len(words)], strict=True):
                 slot_us = int(slots[start])
                 epoch_us = slot_us // form.wrap_us * form.wrap_us
-                for first in range(start, stop, most):
-                    piece = words[first : min(stop, first + most)]
-                    yield slot_us * 1000, epoch_us * 1000, piece
+                first = start
+                while first < stop:
+                    last = min(stop, first + most)
+                    if last < stop and masks[last]:
+                        last -= 1  # a mask stays with its word
+                    yield slot_us * 1000, epoch_us * 1000, words[first:last]
+                    first = last
 
     def _blocks(self) -> Iterator[np.ndarray]:
         form = self._header.format
@@ -151,12 +120,16 @@ class RawFileSource(EventSource):
         while True:
             self._file.seek(self._offset)
             data = self._file.read(READ_BYTES)
-            self._offset += len(data)
             words = np.frombuffer(data, form.word, len(data) // size)
             if not len(words):
+                self.dropped = Counter({'truncated bytes': len(data)} if data else {})
+                self._offset += len(data)
                 return
             if self._header.swapped:
                 words = words << np.uint64(32) | words >> np.uint64(32)
+            if form.vectors and len(words) > 1 and is_vector(words, form)[-1]:
+                words = words[:-1]  # its mask is in the next block
+            self._offset += len(words) * size
             yield words
 
 
@@ -171,7 +144,8 @@ class _SlotClock:
     def slots(self, words: np.ndarray) -> np.ndarray:
         """(N,) int64 us: the 4096-us slot of each word; words before any time are in the first."""
         form = self._form
-        at = np.flatnonzero(words >> words.dtype.type(form.code_shift) == TIME_HIGH)
+        is_high = words >> words.dtype.type(form.code_shift) == form.time_high
+        at = np.flatnonzero(is_high & ~mask_words(words, form))
         if not len(at):
             return np.full(len(words), self._slot(), np.int64)
         high_us = (words[at] >> words.dtype.type(form.high_shift)).astype(np.int64)
@@ -195,61 +169,19 @@ class _SlotClock:
         return (self._epoch_us + (self._high_us or 0)) & ~0xFFF
 
 
-def read_header(file: BinaryIO, path: Path) -> RawHeader:
-    """Reads the lines that start with '% ' before the words.
-
-    Raises:
-        BagError: no such lines, an unknown format, or a sensor whose size is not told.
-    """
-    start = file.read(HEADER_BYTES)
-    lines, length = [], 0
-    while start[length : length + 2] == b'% ':
-        end = start.find(b'\n', length)
-        if end < 0:
-            break
-        lines.append(start[length + 2 : end].decode('ascii', 'replace').strip())
-        length = end + 1
-        if lines[-1] == 'end':
-            break
-    if not lines:
-        raise BagError(f'{path} does not start as a Prophesee .raw file does, with lines of "% "')
-    fields = dict(line.partition(' ')[::2] for line in lines)
-    name, *options = fields.get('format', '').split(';')
-    name = name or _VERSIONS.get(fields.get('evt', ''), '')
-    if name not in FORMATS:
-        told = fields.get('format') or fields.get('evt') or 'nothing'
-        raise BagError(f'{path}: format is {told!r}, expected one of {sorted(FORMATS)}')
-    settings = dict(option.partition('=')[::2] for option in options)
-    halves = settings.get('endianness') or fields.get('endianness')
-    if halves == 'big':
-        raise BagError(f'{path} is big-endian, expected little: record it anew')
-    geometry = _geometry(fields, settings)
-    if geometry is None:
-        raise BagError(
-            f'{path} does not tell the size of its sensor: add a line "% geometry WIDTHxHEIGHT" '
-            'before its "% end"'
-        )
-    # a Gen4.1 and an IMX636 send the two halves of a word one after the other ("EVT 2.1 format");
-    # headers from before the line "% format" do not say so
-    untold = not halves and 'format' not in fields and _generation(fields) in ('4.1', '4.2')
-    swapped = name == 'EVT21' and (halves == 'legacy' or untold)
-    return RawHeader(FORMATS[name], swapped, geometry, length)
+def is_vector(words: np.ndarray, form: RawFormat) -> np.ndarray:
+    """(N,) bool: the words that a mask follows. `words` begins with a word that is no mask."""
+    codes = words >> words.dtype.type(form.code_shift)
+    looks = np.isin(codes, form.vectors)
+    # in a run of words that look so, every second one is the mask of the one before
+    index = np.arange(len(words))
+    starts = looks & ~np.concatenate([[False], looks[:-1]])
+    run_start = np.maximum.accumulate(np.where(starts, index, 0))
+    return looks & ((index - run_start) % 2 == 0)
 
 
-def _geometry(fields: dict[str, str], settings: dict[str, str]) -> tuple[int, int] | None:
-    """(height, width) from the format's settings, the geometry line, or the sensor's kind."""
-    told = re.fullmatch(r'(\d{1,5})x(\d{1,5})', fields.get('geometry', ''))
-    candidates = (
-        (settings.get('height', ''), settings.get('width', '')),
-        (told[2], told[1]) if told else ('', ''),
-        (fields.get('height', ''), fields.get('width', '')),
-    )
-    for height, width in candidates:
-        if height.isdigit() and width.isdigit() and int(height) and int(width):
-            return int(height), int(width)
-    return _GENERATIONS.get(_generation(fields))
-
-
-def _generation(fields: dict[str, str]) -> str:
-    """The kind of sensor, '' if nobody tells."""
-    return fields.get('sensor_generation') or fields.get('generation') or ''
+def mask_words(words: np.ndarray, form: RawFormat) -> np.ndarray:
+    """(N,) bool: the words that are masks, whatever type they seem to be of."""
+    if not form.vectors:
+        return np.zeros(len(words), bool)
+    return np.concatenate([[False], is_vector(words, form)[:-1]])

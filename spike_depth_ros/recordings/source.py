@@ -7,6 +7,9 @@ CDR messages of ROS 2 types, the same bytes that a live subscription delivers.
 from __future__ import annotations
 
 import abc
+import contextlib
+import functools
+import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType, TracebackType
@@ -56,6 +59,7 @@ class EventSource(abc.ABC):
         geometry: (height, width) of the sensor [px], None if the recording does not tell.
         start_ns: stamp of the first message, None if unknown.
         end_ns: stamp of the last message, None if unknown.
+        dropped: what the reader left out of the messages so far, and how many of it.
         unreadable: topics whose messages are left out, for nobody defines their type, and how
             many messages each has.
     """
@@ -67,6 +71,7 @@ class EventSource(abc.ABC):
     geometry: tuple[int, int] | None = None
     start_ns: int | None = None
     end_ns: int | None = None
+    dropped: Mapping[str, int] = MappingProxyType({})
     unreadable: Mapping[str, int] = MappingProxyType({})
 
     @abc.abstractmethod
@@ -104,9 +109,14 @@ class EventSource(abc.ABC):
         """Message definition (ros2msg) that the recording embeds for a type, if any."""
         return None
 
-    @abc.abstractmethod
+    @functools.cached_property
+    def resources(self) -> contextlib.ExitStack:
+        """What is closed together with the source."""
+        return contextlib.ExitStack()
+
     def close(self) -> None:
-        """Gives files back."""
+        """Closes the files."""
+        self.resources.close()
 
     def __enter__(self) -> EventSource:
         return self
@@ -153,6 +163,20 @@ class Target(abc.ABC):
 def visible(paths: Iterable[Path]) -> list[Path]:
     """Paths by name, without the `._NAME` files that macOS leaves on foreign disks."""
     return sorted(path for path in paths if not path.name.startswith('._'))
+
+
+def parse_sensor(text: str) -> tuple[int, int] | None:
+    """'WIDTHxHEIGHT' to (height, width); None if it is empty.
+
+    Raises:
+        BagError: another form.
+    """
+    if not text:
+        return None
+    size = re.fullmatch(r'(\d{1,5})x(\d{1,5})', text.strip().lower())
+    if size is None:
+        raise BagError(f'sensor is {text!r}, expected WIDTHxHEIGHT, such as 640x480')
+    return int(size[2]), int(size[1])
 
 
 def sensor_size(
@@ -216,9 +240,16 @@ def choose_event_topic(
                 f'expected one of {list(EVENT_TYPES)}'
             )
         return named[0]
-    found = [t for t in topics if t.type in EVENT_TYPES]
+    of_events = [t for t in topics if t.type in EVENT_TYPES]
+    if not of_events:
+        raise BagError(
+            f'{path} holds no events: it has {listing}; expected messages that are defined as one '
+            f'of {list(EVENT_TYPES)}'
+        )
+    found = [t for t in of_events if t.messages != 0]
     if not found:
-        raise BagError(f'{path} holds no events: it has {listing}; expected {list(EVENT_TYPES)}')
+        names = ', '.join(sorted({t.name for t in of_events}))
+        raise BagError(f'{path} holds no events: there is no message on {names}')
     if len(found) > 1 and not any_of_several:
         names = ', '.join(sorted({t.name for t in found}))
         if len({t.name for t in found}) == 1:

@@ -11,6 +11,7 @@ import numpy as np
 from spike_depth_ros.events.arrays import Decoded
 from spike_depth_ros.events.compiled import compiled
 from spike_depth_ros.events.wire import EventStream, Packet
+from spike_depth_ros.recordings.convert import nothing_found
 from spike_depth_ros.recordings.packets import with_epoch
 from spike_depth_ros.recordings.source import EventSource
 
@@ -35,7 +36,7 @@ def summarise(
     Returns:
         JSON-ready: where it lies, its topics and its sensor; counts; times of events in us of the
         sensor clock, and their exact sums (see `_Times`); rates, the longest silence; what was
-        lost or skipped. A time is None if there is no event.
+        lost or skipped. A time is None if there is no event; `problem` then says why.
     """
     stream = EventStream(source.event_topic.type)
     times = _Times()
@@ -75,6 +76,8 @@ def summarise(
         'off': counts.events - counts.on,
         'triggers': counts.triggers,
         **times.report(),
+        'dropped': dict(source.dropped),
+        'problem': None if counts.events else nothing_found(source, [stream]),
         **_losses(stream),
     }
 

@@ -126,7 +126,11 @@ class ReplayNode(Node):
         super().destroy_node()
 
     def _open(self) -> EventSource:
-        return open_source(self.parameters.path, self.parameters.topic or None)
+        parameters = self.parameters
+        return open_source(
+            parameters.path, parameters.topic or None, sensor=parameters.sensor,
+            time_unit=parameters.time_unit,
+        )  # fmt: skip
 
     def _open_channels(self, topics: tuple[Topic, ...]) -> dict[str, Channel]:
         event_topic = self._event_topic

@@ -27,6 +27,14 @@ class ReplayParameters:
         choices=('now', 'recorded'),
     )
     topic: str = parameter('', 'Event topic of a recording that has several; empty: the only one.')
+    sensor: str = parameter(
+        '', 'Size of the sensor where the recording does not state it: WIDTHxHEIGHT.'
+    )
+    time_unit: str = parameter(
+        '',
+        'Unit of the times of an HDF5 file that does not show it; empty: find out.',
+        choices=('', 's', 'ms', 'us', 'ns'),
+    )
     wait_for_subscriber_s: float = parameter(
         0.0,
         "Wait this long for somebody to subscribe to 'events' before the first message [s].",
