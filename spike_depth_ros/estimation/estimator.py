@@ -61,6 +61,11 @@ class Limits(NamedTuple):
     min_confidence: float
 
 
+def unscaled_m(frame: DepthFrame) -> np.ndarray:
+    """(H, W) float32 depth as the network alone would have it [m]."""
+    return frame.depth_m * np.float32(math.exp(-frame.ln_scale))
+
+
 @dataclasses.dataclass(frozen=True)
 class EstimatorOptions:
     """What a user of the estimator may choose; zero means: as the checkpoint was trained.
@@ -237,8 +242,12 @@ class Estimator:
             motion: of the camera, in its optical frame.
         """
         if self.tracker is not None:
-            unscaled_m = frame.depth_m * np.float32(math.exp(-frame.ln_scale))
-            self.tracker.look(unscaled_m, frame.stamp_ns, events, motion)
+            self.tracker.look(unscaled_m(frame), frame.stamp_ns, events, motion)
+
+    def look_down(self, frame: DepthFrame, camera_height_m: float) -> None:
+        """Learns the scale of later frames from the ground in this one, likewise."""
+        if self.tracker is not None:
+            self.tracker.look_down(unscaled_m(frame), frame.stamp_ns, camera_height_m)
 
     def push(self, events: np.ndarray, twist: Twist | None = None) -> list[DepthFrame]:
         """Takes the next events of the stream, returns the depth frames that they complete.

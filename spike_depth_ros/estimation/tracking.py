@@ -40,10 +40,12 @@ class ScaleTracker:
     Attributes:
         state: what is known now.
         reason: why the last window said nothing; empty if it did say something.
+        looked_ns: time of the depth map that was looked at last.
     """
 
     def __init__(self, camera: Camera, view: Camera) -> None:
         self.reason = 'no window has been looked at yet'
+        self.looked_ns: int | None = None
         self._camera, self._view = camera, view
         self._filter = ScaleFilter()
         self.state: ScaleState = self._filter.state(0)
@@ -86,6 +88,7 @@ class ScaleTracker:
     def _take(self, stamp_ns: int, estimate: ScaleEstimate) -> ScaleState:
         self.reason = estimate.reason
         self.state = self._filter.update(stamp_ns, estimate)
+        self.looked_ns = stamp_ns
         return self.state
 
     def _estimate(

@@ -33,6 +33,7 @@ from spike_depth_ros.ros.health import UNTRAINED, Health, View
 from spike_depth_ros.ros.inputs import EventInput, message_class
 from spike_depth_ros.ros.lifecycle import FAILURE, SUCCESS, ManagedNode, logged
 from spike_depth_ros.ros.loaded_network import LoadedNetwork, load_network
+from spike_depth_ros.ros.odometry import ScaleInput
 from spike_depth_ros.ros.outputs import Outputs
 from spike_depth_ros.ros.params import Live, ParameterError
 from spike_depth_ros.ros.pipeline import Parts, Pipeline
@@ -67,6 +68,7 @@ class DepthNode(ManagedNode):
     Attributes:
         live: the parameters.
         calibration: of the camera.
+        scale: of depth by the motion of the robot.
         network: what runs; None before the node is configured.
         outputs: the publishers; None before the node is configured.
         energy: of the network; None before the node is configured.
@@ -83,12 +85,14 @@ class DepthNode(ManagedNode):
         self.pipeline: Pipeline | None = None
         self._ended = ended or threading.Event()
         self.calibration: Any = None  # a Calibration, as soon as there is a node
+        self.scale: Any = None  # likewise a ScaleInput
         super().__init__('depth_node', **options)
         self._log = ConditionLog(self.get_logger())
         params.declare(self, DepthParameters)
         params.warn_of_unknown(self, DepthParameters)
         self.live = Live(params.read(self, DepthParameters))
         self.calibration = Calibration(self, self.live, self._log)
+        self.scale = ScaleInput(self, self.live)
         self._active_since_s = math.inf
         self._set_up_parameters()
         self._set_up_services()
@@ -147,6 +151,7 @@ class DepthNode(ManagedNode):
             self, self.live.now.event_type, self._log, self._start_pipeline, self._on_message
         )
         self.calibration.open()
+        self.scale.open()
         result = super().on_activate(state)
         self.events.look()
         return result
@@ -194,6 +199,7 @@ class DepthNode(ManagedNode):
             network=self.network,
             outputs=self.outputs,
             energy=self.energy,
+            scale=self.scale,
             events=self.events,
             pipeline=self.pipeline,
         )
@@ -226,6 +232,7 @@ class DepthNode(ManagedNode):
             calibration=self.calibration,
             outputs=self.outputs,
             energy=self.energy,
+            scale=self.scale,
             diagnostics=self._diagnostics,
             clock=self.get_clock(),
             log=self._log,
@@ -244,6 +251,8 @@ class DepthNode(ManagedNode):
         self.events = None
         if self.calibration is not None:
             self.calibration.close()
+        if self.scale is not None:
+            self.scale.close()
         self._stop_pipeline(timeout_s)
 
     def _release(self) -> None:
@@ -303,6 +312,7 @@ class DepthNode(ManagedNode):
         if self.state == 'active' and self.events is not None:
             self.events.look()
             self.calibration.look()
+            self.scale.look()
 
     def _set_up_parameters(self) -> None:
         self.add_pre_set_parameters_callback(

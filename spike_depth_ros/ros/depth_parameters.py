@@ -12,6 +12,7 @@ from spike_depth_ros.estimation.pictures import COLOR_MAPS
 from spike_depth_ros.events.wire import EVENT_TYPES
 from spike_depth_ros.ros.compressed_depth import FORMATS
 from spike_depth_ros.ros.messages import CLOUD_FIELDS
+from spike_depth_ros.ros.odometry import pose_of
 from spike_depth_ros.ros.params import RELIABILITY, ParameterError, parameter
 
 NETWORKS = {'default': 'models/default.safetensors', 'fast': 'models/fast.safetensors'}
@@ -99,6 +100,24 @@ class DepthParameters:
     )
     frame_id: str = parameter(
         '', 'Optical frame of all outputs; empty: the frame_id of the events.', live=True
+    )
+    odometry: str = parameter(
+        '',
+        'Topic with the velocity of the robot, which gives depth its metric scale: nav_msgs/'
+        'Odometry, geometry_msgs/TwistStamped or TwistWithCovarianceStamped; empty: none.',
+    )
+    camera_pose: str = parameter(
+        '',
+        "Pose of the optical frame in the frame of the odometry's twist: 'x y z roll pitch yaw' "
+        '[m, rad]; empty: from tf, where tf2_ros is installed.',
+    )
+    camera_height_m: float = parameter(
+        0.0,
+        'Height of the camera above a flat ground, which gives depth its metric scale where there '
+        'is no odometry [m]; 0: unknown.',
+        low=0.0,
+        high=100.0,
+        live=True,
     )
     min_depth_m: float = parameter(
         0.0, 'Nearer depth is published as -inf [m].', low=0.0, high=1000.0, live=True
@@ -247,9 +266,16 @@ class DepthParameters:
             min_confidence=self.min_confidence,
         )
 
+    @property
+    def scales(self) -> bool:
+        """Whether anything may tell the metric scale."""
+        return bool(self.odometry or self.camera_height_m)
+
     def check(self) -> None:
         """Raises a ValueError if parameters contradict each other."""
         _ = self.estimator_options
+        if self.camera_pose:
+            pose_of(self.camera_pose)
         if self.color_min_m >= self.color_max_m:
             raise ParameterError(
                 f'color_min_m is {self.color_min_m:g}, '

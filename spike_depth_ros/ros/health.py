@@ -28,6 +28,7 @@ from spike_depth_ros.ros.diagnostics import (
 from spike_depth_ros.ros.energy_meter import EnergyMeter
 from spike_depth_ros.ros.inputs import EventInput
 from spike_depth_ros.ros.loaded_network import LoadedNetwork
+from spike_depth_ros.ros.odometry import ScaleInput
 from spike_depth_ros.ros.outputs import Outputs
 from spike_depth_ros.ros.pipeline import Pipeline
 
@@ -57,6 +58,7 @@ class View(NamedTuple):
         network: what runs.
         outputs: the publishers.
         energy: of the network.
+        scale: of depth by the motion of the robot.
         events: the subscription.
         pipeline: the work.
     """
@@ -69,6 +71,7 @@ class View(NamedTuple):
     network: LoadedNetwork | None = None
     outputs: Outputs | None = None
     energy: EnergyMeter | None = None
+    scale: ScaleInput | None = None
     events: EventInput | None = None
     pipeline: Pipeline | None = None
 
@@ -109,6 +112,8 @@ class Health:
         if pipeline is not None:
             publishers = len(view.events.peers) if view.events else 0
             reports += [self._input_report(pipeline, publishers), self._work_report(pipeline)]
+            scale = None if view.scale is None else view.scale.report()
+            reports += [] if scale is None else [scale]
             self._say_drops(pipeline)
         if view.state == 'active':
             self._say_flow(view, verdict)

@@ -1,4 +1,4 @@
-"""The work behind the node's callbacks: four threads, each with its queue.
+"""The work behind the node's callbacks: five threads, each with its queue.
 
     messages -> [decode, cut windows] -> windows -> [inference, depth] -> frames -> [pictures]
                                                                        -> samples -> [energy]
@@ -25,6 +25,8 @@ from rclpy.publisher import Publisher
 
 from spike_depth_ros.estimation.engine import EngineError
 from spike_depth_ros.estimation.estimator import Estimator
+from spike_depth_ros.estimation.scale import LONGEST_NS
+from spike_depth_ros.events.arrays import join_events
 from spike_depth_ros.events.camera import CalibrationError
 from spike_depth_ros.events.config import ConfigError
 from spike_depth_ros.events.jumps import JumpFilter
@@ -37,6 +39,7 @@ from spike_depth_ros.ros.depth_parameters import DepthParameters
 from spike_depth_ros.ros.diagnostics import Meters
 from spike_depth_ros.ros.energy_meter import EnergyMeter
 from spike_depth_ros.ros.loaded_network import LoadedNetwork
+from spike_depth_ros.ros.odometry import ScaleInput
 from spike_depth_ros.ros.outputs import Outputs
 from spike_depth_ros.ros.params import Live
 from spike_depth_ros.ros.queues import AgingQueue, Worker
@@ -96,6 +99,7 @@ class Parts(NamedTuple):
         calibration: of the camera.
         outputs: where results go.
         energy: measures the network now and then, while /diagnostics has a subscriber.
+        scale: measures the scale of depth by the motion of the robot.
         diagnostics: the publisher of /diagnostics.
         clock: ROS time.
         log: of the node.
@@ -106,6 +110,7 @@ class Parts(NamedTuple):
     calibration: Calibration
     outputs: Outputs
     energy: EnergyMeter
+    scale: ScaleInput
     diagnostics: Publisher
     clock: Clock
     log: ConditionLog
@@ -163,6 +168,7 @@ class Pipeline:
         )
         self.frames: AgingQueue[Result] = AgingQueue(1, math.inf)
         self.samples: AgingQueue[Result] = AgingQueue(1, math.inf)
+        self.looks: AgingQueue[Result] = AgingQueue(1, math.inf)
         self.workers: dict[str, Worker] = {
             worker.name: worker
             for worker in (
@@ -170,6 +176,7 @@ class Pipeline:
                 Worker('inference', self.windows, self._infer, self._on_fault, begin=self._begin),
                 Worker('pictures', self.frames, self._show, self._on_fault, niceness=10),
                 Worker('energy', self.samples, self._measure, self._on_fault, niceness=10),
+                Worker('scale', self.looks, self._measure_scale, self._on_fault, niceness=5),
             )
         }
         self._stopped = threading.Event()
@@ -190,7 +197,7 @@ class Pipeline:
     def stop(self, timeout_s: float) -> bool:
         """Ends the threads; False if one is still busy after `timeout_s` seconds."""
         self._stopped.set()
-        for queue in (self.messages, self.windows, self.frames, self.samples):
+        for queue in (self.messages, self.windows, self.frames, self.samples, self.looks):
             queue.close()
         until = time.monotonic() + timeout_s
         workers = self.workers.values()
@@ -302,6 +309,8 @@ class Pipeline:
         self.windows.clear()
         if self._estimator is not None:
             self._estimator.windower.reset()
+            if self._estimator.tracker is not None:
+                self._estimator.tracker.reset()
 
     def _estimator_for(self, packet: Packet) -> Estimator | None:
         """The estimator for this packet's sensor; None if there is to be or can be no depth."""
@@ -364,6 +373,7 @@ class Pipeline:
             self.meters.add_ms('age', age_ms)
         self.frames.put(self.last, arrived_s)
         self.samples.put(self.last, arrived_s)
+        self.looks.put(self.last, arrived_s)
 
     def _show(self, result: Result, arrived_s: float) -> None:
         start_s = time.perf_counter()
@@ -374,6 +384,19 @@ class Pipeline:
         if self._parts.diagnostics.get_subscription_count() > 0:
             period_s = self._parts.live.now.energy_period_s
             self._parts.energy.look(result.job.window.spikes, period_s, self._stopped)
+
+    def _measure_scale(self, result: Result, arrived_s: float) -> None:
+        """Measures the scale of later depth maps by this one and the events before it."""
+        if not self._parts.live.now.scales:
+            return
+        start_s = time.perf_counter()
+        start_ns, parts = result.frame.stamp_ns - LONGEST_NS, []
+        for events in reversed(list(self.recent)):
+            parts.append(events)
+            if events['t_ns'][0] < start_ns:
+                break
+        self._parts.scale.measure(result, join_events(parts[::-1]), self._stopped)
+        self.meters.took('scale', start_s)
 
     def _on_fault(self, sentence: str) -> None:
         self._parts.log.error(sentence.partition(':')[0], sentence)
