@@ -11,8 +11,12 @@ from spike_depth_ros.sim import geometry as geo
 from spike_depth_ros.sim import motion as mo
 from spike_depth_ros.sim.build import Place, SolidList
 from spike_depth_ros.sim.clearance import touches
+from spike_depth_ros.sim.drive import clip
 from spike_depth_ros.sim.ego import MOTIONS, Mounts, RideError, mounted, ride
+from spike_depth_ros.sim.render import lamp_share
 from spike_depth_ros.sim.route import no_actors
+from spike_depth_ros.sim.sensors import sensor_config
+from spike_depth_ros.sim.static_parts import OPAQUE, STATIC_PARTS, StaticPart, cover, draw_part
 from spike_depth_ros.sim.world import build_world
 
 WIDE = Mounts((0.1, 3.0), (-25.0, 35.0), (-15.0, 15.0), (-30.0, 30.0))
@@ -189,3 +193,50 @@ def bare(motion, ego):
     ground = geo.Ground(0, np.zeros(3), np.full((2, 1, 1), -1, np.int16), np.zeros((0, 8)),
                         np.zeros(8), np.zeros((5, 3)))  # fmt: skip
     return geo.World('bare', 0, 10.0, '', SolidList().solids(), motion, ground, light, ego)
+
+
+# what moves with the camera
+
+
+@pytest.mark.parametrize('kind', STATIC_PARTS)
+def test_a_part_follows_from_its_seed_and_covers_some_of_the_view(kind):
+    camera = sensor_config('96x72').camera
+    shares = []
+    for seed in range(12):
+        part = draw_part(np.random.default_rng(seed), kind, 70.0)
+        keep, own = cover(part, camera)
+        assert keep.shape == own.shape == (72, 96)
+        assert 0 <= keep.min() <= keep.max() <= 1
+        assert own.min() >= 0
+        assert (own[keep == 1] < 1e-6).all(), 'nothing is added where all light passes'
+        shares.append(float((keep < OPAQUE).mean()))
+    np.testing.assert_array_equal(keep, cover(StaticPart(*part), sensor_config('96x72').camera)[0])
+    assert max(shares) < 0.85
+    assert (max(shares) == 0) == (kind == 'dirt')
+
+
+def test_depth_is_unknown_behind_a_part_and_its_pixels_see_nothing(indoor):
+    sensor = dataclasses.replace(sensor_config('96x72').ideal(), cutoff_hz=0.0)
+    part = draw_part(np.random.default_rng(3), 'bonnet', 75.0)
+    covered = dataclasses.replace(indoor, ego=indoor.ego._replace(part=part))
+    keep, _ = cover(part, sensor.camera)
+    (plain,) = clip(indoor, 3.0, 1, 20.0, sensor)
+    (window,) = clip(covered, 3.0, 1, 20.0, sensor)
+    hidden = keep < OPAQUE
+    assert 0.02 < hidden.mean() < 0.6
+    assert np.isnan(window.depth_m[hidden]).all()
+    np.testing.assert_array_equal(window.depth_m[~hidden], plain.depth_m[~hidden])
+    closed = (keep == 0)[window.events['y'], window.events['x']]
+    assert not closed.any()
+    opened = (keep == 1)[plain.events['y'], plain.events['x']]
+    assert (keep == 1)[window.events['y'], window.events['x']].sum() == opened.sum() > 50
+
+
+def test_light_that_is_all_of_lamps_flickers_as_a_whole(indoor):
+    camera = sensor_config('48x36').camera
+    assert (lamp_share(indoor, camera, 3.0) == 1).all()
+    half = dataclasses.replace(indoor, light=indoor.light._replace(artificial=0.5))
+    share = lamp_share(half, camera, 3.0)
+    assert 0.45 < np.median(share) < 0.75, 'half of the light, and all of what lamps glow'
+    daylight = dataclasses.replace(indoor, light=indoor.light._replace(artificial=0.0))
+    assert np.median(lamp_share(daylight, camera, 3.0)) == 0

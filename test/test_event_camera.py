@@ -8,7 +8,16 @@ import pytest
 from spike_depth_ros.events.arrays import EVENT_DTYPE
 from spike_depth_ros.events.config import ConfigError
 from spike_depth_ros.sim.event_camera import EventCamera
-from spike_depth_ros.sim.sensors import SENSORS, EventCameraConfig, sensor_config
+from spike_depth_ros.sim.geometry import Flicker
+from spike_depth_ros.sim.sensors import (
+    SENSOR_MODELS,
+    SENSORS,
+    EventCameraConfig,
+    draw_lens,
+    draw_sensor,
+    field_of_view_deg,
+    sensor_config,
+)
 from spike_depth_ros.sim.sorting import sorted_by_time
 from spike_depth_ros.sim.spike_camera import SpikeCamera
 
@@ -240,6 +249,99 @@ def test_a_wrong_sensor_is_named(size):
 def test_a_wrong_setting_is_named(wrong):
     with pytest.raises(ConfigError, match=next(iter(wrong))):
         dataclasses.replace(IDEAL, **wrong)
+
+
+# lamps
+
+
+def under_lamp(share, rate_hz=100.0, depth=0.5, seconds=0.1, **settings):
+    """Events of a scene that is steady but for its lamps, given every 5 ms."""
+    config = dataclasses.replace(IDEAL, **settings)
+    camera = EventCamera(config, 0)
+    camera.under_lamps(Flicker(rate_hz, depth, 0.0), np.full((30, 40), share))
+    return np.concatenate(
+        [camera.step(uniform(0.0), k * 5 * MS) for k in range(round(seconds * 200) + 1)]
+    )
+
+
+@pytest.mark.parametrize('rate_hz', [100.0, 120.0])
+def test_a_lamp_fires_each_pixel_twice_in_its_period(rate_hz):
+    # from ln 0.5 = -0.69 to ln 1.5 = 0.41: up to five steps of 0.2 up, and three of 0.3 down
+    events = under_lamp(1.0, rate_hz)
+    one = events[(events['x'] == 7) & (events['y'] == 9)]
+    periods = 0.1 * rate_hz
+    assert 6 * periods <= len(one) <= 8 * periods
+    turns = np.count_nonzero(np.diff(one['p'].astype(int)))
+    assert turns == pytest.approx(2 * periods, abs=1)
+    # a second, dumber sensor: one pixel, ten thousand steps
+    times = np.linspace(0, 0.1, 10_001)
+    level, count = 0.0, 0
+    for value in np.log(1 + 0.5 * np.sin(2 * np.pi * rate_hz * times)):
+        if value - level >= 0.2 or level - value >= 0.3:
+            level, count = level + (0.2 if value > level else -0.3), count + 1
+    assert len(one) == pytest.approx(count, abs=0.5 * periods)
+
+
+def test_daylight_dilutes_a_lamp():
+    # ln(1 + 0.1 * 0.5) = 0.05: no pixel notices; the spread of ON is 0.2
+    assert len(under_lamp(0.1)) == 0
+    assert len(under_lamp(0.0)) == 0
+
+
+def test_a_slow_photoreceptor_does_not_see_the_lamp():
+    # first order at 10 Hz: 100 Hz is damped by ten
+    assert len(under_lamp(1.0, cutoff_hz=10.0, seconds=0.2)) < len(under_lamp(1.0)) / 4
+
+
+# models
+
+
+def test_a_drawn_sensor_lies_in_its_ranges():
+    for model, ranges in SENSOR_MODELS.items():
+        rng = np.random.default_rng(0)
+        sensors = [draw_sensor(rng, model, SMALL, 0.3) for _ in range(200)]
+        for name, (low, high) in ranges.items():
+            if name in ('imbalance', 'mismatch', 'readout_mev_s'):
+                continue
+            values = np.array([getattr(sensor, name) for sensor in sensors])
+            assert low <= values.min() < low * (high / low) ** 0.1
+            assert high >= values.max() > low * (high / low) ** 0.9
+        off = np.array([sensor.threshold_off for sensor in sensors])
+        assert off.min() >= 0.1
+        assert off.max() <= 0.6
+        assert off.std() > 0.03
+        small = 40 * 30 / (346 * 260)
+        rates = np.array([sensor.readout_mev_s / small for sensor in sensors])
+        low, high = ranges['readout_mev_s']
+        assert low <= rates.min() * (1 + 1e-9)
+        assert rates.max() <= high * (1 + 1e-9)
+    with pytest.raises(ConfigError, match='sensor model'):
+        draw_sensor(np.random.default_rng(0), 'ideal', SMALL, 0.3)
+
+
+# lenses
+
+
+@pytest.mark.parametrize('size', ['davis346', '320x320', '1280x720'])
+def test_a_drawn_lens_has_its_field_of_view(size):
+    rng, camera = np.random.default_rng(1), sensor_config(size).camera
+    models = set()
+    for wanted in np.linspace(35, 120, 18):
+        lens = draw_lens(rng, camera, float(wanted))
+        models.add(lens.distortion_model)
+        # off-centre, the edges are not seen under the same angle, but nearly
+        assert field_of_view_deg(lens) == pytest.approx(wanted, abs=1.0)
+        assert np.isfinite(lens.rays()).mean() > 0.995
+        middle = dataclasses.replace(lens, cx=camera.width / 2 - 0.5)
+        assert field_of_view_deg(middle) == pytest.approx(wanted, abs=0.05)
+    assert models == {'plumb_bob', 'equidistant'}
+
+
+def test_focal_length_by_hand():
+    pinhole = dataclasses.replace(SMALL, width=400, fx=200.0, cx=199.5, distortion=())
+    assert field_of_view_deg(pinhole) == pytest.approx(90.0)  # 2 atan(200 / 200)
+    fisheye = dataclasses.replace(pinhole, distortion_model='equidistant', distortion=(0.0,) * 4)
+    assert field_of_view_deg(fisheye) == pytest.approx(np.degrees(2.0))  # 200 px are 1 rad
 
 
 def test_spike_camera_fires_in_proportion_to_the_light():

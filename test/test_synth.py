@@ -1,5 +1,6 @@
 """Synthetic recordings: every layout written, and read back by a second, dumber reader."""
 
+import dataclasses
 import json
 
 import cv2
@@ -21,7 +22,7 @@ from spike_depth_ros.sim.layouts import (
     rectify_map,
 )
 from spike_depth_ros.sim.render import render
-from spike_depth_ros.sim.sensors import sensor_config
+from spike_depth_ros.sim.sensors import field_of_view_deg, sensor_config
 
 SEED = 3
 START_S = recorder.START_NS * 1e-9
@@ -382,3 +383,50 @@ def test_the_verb_is_on_the_command_line(tmp_path, capsys):
         main(['synth', str(tmp_path), '--sensor', 'nosuch'])
     assert stopped.value.code == 1
     assert "sensor is 'nosuch'" in capsys.readouterr().err
+
+
+# shots
+
+
+def test_a_shot_as_the_scene_comes_leaves_no_trace(dsec):
+    note = json.loads((dsec / recorder.NOTE).read_text())
+    assert 'shot' not in note
+    assert recorder.open_work(dsec.parent, recorder.Plan(**note)) is None
+
+
+def test_a_shot_decides_mount_lens_and_what_stands_in_view():
+    shot = recorder.Shot('walking', 0.8, 10.0, -5.0, 20.0, 60.0, 'random', 'bonnet', 100.0)
+    plan = recorder.Plan('bag', 'indoor', SEED, 0.5, '64x48', 1.0, shot)
+    world, own = plan.world, world_of('indoor', SEED)
+    assert world.ego.height_m == pytest.approx(0.8)
+    assert np.degrees([world.ego.pitch_rad, world.ego.roll_rad]) == pytest.approx([10.0, -5.0])
+    assert np.degrees(world.ego.yaw_rad - own.ego.yaw_rad) == pytest.approx(20.0)
+    assert world.ego.part.kind == 'bonnet'
+    assert world.light.flicker.rate_hz == 100.0
+    assert field_of_view_deg(plan.rig.sensor.camera) == pytest.approx(60.0, abs=1.0)
+    assert plan.rig.sensor.readout_mev_s > 0
+    assert plan.world is world, 'every segment sees the same one'
+    assert recorder.Plan(**dataclasses.asdict(plan) | {'shot': shot}).note == plan.note
+
+
+@pytest.mark.parametrize(
+    ('layout', 'shot', 'named'),
+    [
+        ('bag', {'motion': 'flying'}, 'motion'),
+        ('bag', {'static_part': 'tail'}, 'static_part'),
+        ('dense', {'field_of_view_deg': 60.0}, 'field_of_view_deg'),
+        ('dsec', {'field_of_view_deg': 140.0}, 'plumb_bob'),
+    ],
+)
+def test_a_shot_that_cannot_be_is_named(layout, shot, named):
+    with pytest.raises(ConfigError, match=named):
+        recorder.Plan(layout, 'street', 1, 1.0, '346x260', 1.0, recorder.Shot(**shot))
+
+
+def test_the_verb_hands_its_shot_on(tmp_path):
+    options = {'motion': 'sideways', 'height': 1.4, 'field_of_view': 70.0, 'static_part': 'rim'}
+    folder = make(tmp_path, 'bag', 0.1, **options)
+    note = json.loads((folder / recorder.NOTE).read_text())
+    assert note['shot']['motion'] == 'sideways'
+    assert note['shot']['height_m'] == 1.4
+    assert note['shot']['pitch_deg'] is None

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from spike_depth_ros.cli.clips import clips
 from spike_depth_ros.cli.demo import demo
 from spike_depth_ros.events.arrays import make_events
 from spike_depth_ros.events.config import ConfigError, SpikeConfig
@@ -97,6 +98,61 @@ def test_a_plan_follows_from_its_integers_and_varies():
     assert plan_clip(other, 3, 1) == plan_clip(config, 3, 1)
 
 
+MIX = {
+    'motions': ('walking', 'rotation'),
+    'heights_m': (0.3, 1.5),
+    'pitches_deg': (-10.0, 20.0),
+    'rolls_deg': (-5.0, 5.0),
+    'yaws_deg': (-20.0, 20.0),
+    'fields_of_view_deg': (40.0, 110.0),
+    'sensor_models': ('preset', 'random'),
+    'static_share': 0.5,
+    'flicker_share': 0.5,
+}
+
+
+def test_a_mix_is_drawn_beside_what_older_configurations_draw():
+    mixed = dataclasses.replace(CONFIG, **MIX)
+    plans = [plan_clip(mixed, seed, 0) for seed in range(200)]
+    for seed, plan in enumerate(plans):
+        assert plan[:10] == plan_clip(CONFIG, seed, 0)[:10]
+    assert plan_clip(CONFIG, 3, 0)[10:] == ('own', 'preset', 0.0, '', (0.0, 0.0, 0.0))
+    assert {plan.motion for plan in plans} == {'walking', 'rotation'}
+    assert {plan.sensor_model for plan in plans} == {'preset', 'random'}
+    views = [plan.field_of_view_deg for plan in plans]
+    assert 40 <= min(views) < 43
+    assert 107 < max(views) <= 110
+    assert 70 < sum(plan.static_part == '' for plan in plans) < 130
+    assert {plan.flicker.rate_hz for plan in plans} == {0.0, 100.0, 120.0}
+    only = dataclasses.replace(mixed, motion_weights=(0.0, 1.0))
+    assert {plan_clip(only, seed, 0).motion for seed in range(20)} == {'rotation'}
+
+
+def test_a_mixed_clip_says_what_it_shows():
+    mixed = dataclasses.replace(CONFIG, **{**MIX, 'static_share': 1.0, 'motions': ('walking',)})
+    plan = plan_clip(mixed, 5, 0)
+    first, again = render_clip(mixed, plan)[1], render_clip(mixed, plan)[1]
+    np.testing.assert_array_equal(first.spikes, again.spikes)
+    meta = first.meta
+    assert meta['scene'] == 'street'
+    assert meta['motion'] == 'walking'
+    assert meta['static_part'] == plan.static_part != ''
+    assert meta['sensor_model'] == plan.sensor_model
+    assert 0.3 <= meta['height_m'] <= 1.5
+    assert -10 <= meta['pitch_deg'] <= 20
+    assert abs(meta['roll_deg']) <= 5
+    assert meta['field_of_view_deg'] == pytest.approx(plan.field_of_view_deg, abs=1.0)
+    assert 0 < meta['speed_m_s'] < 2
+
+
+def test_folders_from_before_the_mix_still_open(made):
+    assert len(open_synthetic(made)) == 4
+    recipe = json.loads((clip_path(made, 0, 0).parents[1] / 'recipe.json').read_text())
+    assert not {*MIX, 'mix_version'} & {*recipe}
+    with pytest.raises(DatasetError, match='mix_version'):
+        open_synthetic(dataclasses.replace(made, heights_m=(0.5, 1.0)))
+
+
 @pytest.mark.parametrize('rectified', [False, True])
 def test_a_clip_is_the_simulators_seen_through_the_pipeline(rectified):
     """Second reading: events one by one through the lens, depth as the simulator gave it."""
@@ -159,9 +215,9 @@ def test_one_folder_serves_coarser_grids(made):
 def test_what_comes_from_disk_is_what_was_rendered(made):
     rendered = [render_clip(made, plan_clip(made, *key)) for key in clip_keys(made)]
     flat = [sample for samples in rendered for sample in samples]
-    clips = open_synthetic(dataclasses.replace(made, images=True))
-    assert len(clips) == 4
-    for (sample,), expected in zip(clips, flat, strict=True):
+    opened = open_synthetic(dataclasses.replace(made, images=True))
+    assert len(opened) == 4
+    for (sample,), expected in zip(opened, flat, strict=True):
         merged = expected.spikes.reshape(2, 2, *expected.spikes.shape[1:]).sum(axis=1)
         np.testing.assert_array_equal(sample.spikes, np.minimum(merged, 255))
         np.testing.assert_allclose(sample.depth_m, expected.depth_m, rtol=5e-4)
@@ -171,9 +227,9 @@ def test_what_comes_from_disk_is_what_was_rendered(made):
     (first, second), *_ = open_synthetic(dataclasses.replace(made, clip_windows=2))
     assert second.meta['stamp_ns'] - first.meta['stamp_ns'] == 8_000_000
     assert first.image is None
-    assert clips.sizes() == [(24, 24)] * 4
+    assert opened.sizes() == [(24, 24)] * 4
     with pytest.raises(IndexError):
-        clips[4]
+        opened[4]
 
 
 def test_the_table_opens_it(made):
@@ -211,6 +267,40 @@ def test_generate_fills_what_is_missing(tmp_path, made):
         np.testing.assert_array_equal(ours[0].depth_m, theirs[0].depth_m)
 
 
+def test_the_verb_fills_every_folder_of_a_file(tmp_path, made, capsys):
+    fields = {**dataclasses.asdict(CONFIG), 'spikes': None}
+    fields = {k: v for k, v in fields.items() if v is not None and k not in ('folder', 'worlds')}
+    table = {
+        'train': {**fields, 'folder': str(tmp_path / 'a'), 'worlds': 1},
+        'more': [{'fields': {**fields, 'folder': str(tmp_path / 'b'), 'worlds': 1}, 'times': 2}],
+        'validation': {'folder': str(tmp_path / 'c'), 'worlds': 1, 'scenes': ['nowhere']},
+    }
+    spikes = {'window_ms': 8, 'steps': 2, 'max_width_px': 32}
+    config = tmp_path / 'mix.yaml'
+    config.write_text(json.dumps({'data': table, 'spikes': spikes}))  # JSON is YAML
+    for count in (2, 0):
+        with pytest.raises(DatasetError, match=r'data\.validation: 4 of 4 clips failed.*nowhere'):
+            clips(config, workers=1)
+        assert f'{count} clips made' in capsys.readouterr().out
+    for name in 'ab':
+        ours = dataclasses.replace(made, folder=str(tmp_path / name), worlds=1, cached_only=True)
+        np.testing.assert_array_equal(
+            open_synthetic(ours)[0][0].spikes, open_synthetic(made)[0][0].spikes
+        )
+
+
+@pytest.mark.parametrize(
+    ('text', 'sentence'),
+    [('data: {name: dsec}', 'data.name'), ('data: {}', 'no folder'), ('[', 'not YAML'),
+     ('data: {train: {folder: x, moon: 1}}', 'moon')],
+)  # fmt: skip
+def test_a_file_that_asks_for_no_clips_is_named(tmp_path, text, sentence):
+    path = tmp_path / 'wrong.yaml'
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=sentence):
+        clips(path)
+
+
 def test_a_clip_that_fails_is_reported_at_the_end(tmp_path):
     config = in_folder(tmp_path, worlds=1, scenes=('nowhere',))
     with pytest.raises(DatasetError, match=r'1 of 1 clips.*nowhere'):
@@ -224,9 +314,9 @@ def test_cached_only_hands_out_what_is_there(tmp_path, made):
     source, target = (clip_path(c, *clip_keys(c)[1]) for c in (made, config))
     target.parent.mkdir(parents=True)
     target.write_bytes(source.read_bytes())
-    clips = open_synthetic(config)
-    assert len(clips) == 2
-    assert clips[0][0].meta['sequence'] == 'street_0000001_00'
+    opened = open_synthetic(config)
+    assert len(opened) == 2
+    assert opened[0][0].meta['sequence'] == 'street_0000001_00'
 
 
 def test_a_missing_clip_is_made_when_asked_for(tmp_path, made):
@@ -263,6 +353,8 @@ def test_damage_is_named(tmp_path, made):
 @pytest.mark.parametrize(
     ('field', 'value'),
     [('split', 'all'), ('clip_windows', 3), ('zooms', ()), ('sensors', ()), ('images', True),
+     ('motions', ('flying',)), ('sensor_models', ()), ('heights_m', (2.0, 1.0)),
+     ('fields_of_view_deg', (5.0, 90.0)), ('static_share', 1.5), ('static_parts', ('tail',)),
      ('spikes', SpikeConfig(steps=3)), ('rectified_part', 2.0), ('min_threshold', 0.9)],
 )  # fmt: skip
 def test_nonsense_is_refused(field, value):

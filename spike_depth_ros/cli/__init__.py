@@ -33,6 +33,7 @@ VERBS: dict[str, Verb] = {
     'replay': Verb('replay:replay', 'play any event source to a ROS 2 topic'),
     'convert': Verb('convert:convert', 'turn one event source into another'),
     'synth': Verb('synth:synth', 'render synthetic drives with exact depth'),
+    'clips': Verb('clips:clips', 'make the synthetic clips of a configuration ahead of time'),
     'train': Verb('train:train', 'train a network'),
     'evaluate': Verb('evaluate:evaluate', 'measure the error of one checkpoint'),
     'compare': Verb('compare:compare', 'table of checkpoints: error, energy, speed'),
@@ -88,9 +89,14 @@ def list_spelt_out(verb: Callable[..., None], arguments: list[str]) -> list[str]
     return [*([json.dumps(arguments[:count])] if count else []), *arguments[count:]]
 
 
-def config_spelt_out(arguments: list[str]) -> list[str]:
-    """Rewrites a leading YAML file: `train NAME.yaml` becomes `train --config NAME.yaml`."""
+def config_spelt_out(verb: Callable[..., None], arguments: list[str]) -> list[str]:
+    """Rewrites a leading YAML file: `train NAME.yaml` becomes `train --config NAME.yaml`.
+
+    A verb whose first argument is required takes the file as that argument.
+    """
+    first = next(iter(inspect.signature(verb).parameters.values()))
     is_config = bool(arguments) and arguments[0].endswith(('.yaml', '.yml'))
+    is_config &= first.default is not inspect.Parameter.empty
     return ['--config', *arguments] if is_config else arguments
 
 
@@ -117,7 +123,7 @@ def main(arguments: list[str] | None = None) -> None:
         from jsonargparse import auto_cli
 
         verb = getattr(importlib.import_module(f'{__name__}.{module}'), function)
-        options = config_spelt_out(flags_spelt_out(verb, arguments[len(name.split()) :]))
+        options = config_spelt_out(verb, flags_spelt_out(verb, arguments[len(name.split()) :]))
         options = list_spelt_out(verb, options)
         auto_cli(verb, args=options, prog=f'spike_depth {name}', as_positional=True,
                  fail_untyped=True)  # fmt: skip

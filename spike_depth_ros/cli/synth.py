@@ -22,6 +22,15 @@ def synth(
     layout: Literal['dsec', 'dense', 'dense_spike', 'bag'] = 'dsec',
     max_step_px: float = 1.0,
     processes: int | None = None,
+    motion: str = 'own',
+    height: float | None = None,
+    pitch: float | None = None,
+    roll: float | None = None,
+    yaw: float | None = None,
+    field_of_view: float | None = None,
+    sensor_model: str = 'preset',
+    static_part: str = '',
+    flicker: float = 0.0,
 ) -> None:
     """Renders synthetic drives with exact depth.
 
@@ -40,15 +49,29 @@ def synth(
         layout: dsec, dense, dense_spike (spike camera instead of events) or bag (rosbag2, mcap).
         max_step_px: Greatest motion between two rendered frames; 0.5 for finer events.
         processes: How many to use; all cores by default.
+        motion: How the camera moves: own (as the scene has it), driving, stop_and_go, walking,
+            hand_held, sideways, rotation or hovering.
+        height: Height of the camera above ground [m]; the scene's own by default, like the next
+            three. What touches something is refused.
+        pitch: Pitch [degrees]; positive looks down.
+        roll: Roll [degrees]; positive lifts the left side.
+        yaw: Turn [degrees] to the left of where the scene's own camera looks.
+        field_of_view: Horizontal field of view [degrees], 10 to 150, through a lens drawn for it;
+            the sensor's own lens by default.
+        sensor_model: preset, or random, slow or crowded: a sensor drawn as a whole.
+        static_part: What stands in view: bonnet, arm, dirt or rim; nothing by default.
+        flicker: Rate [Hz] at which lamps flicker, such as 100 or 120; they are steady by default.
     """
     from spike_depth_ros.events.config import require
     from spike_depth_ros.sim.layouts import LAYOUTS
-    from spike_depth_ros.sim.recorder import Plan, open_work
+    from spike_depth_ros.sim.recorder import Plan, Shot, open_work
 
     require(sequences >= 1, 'sequences', sequences, '1 or more')
     sensor = sensor or LAYOUTS[layout].sensor
+    shot = Shot(motion, height, pitch, roll, yaw, field_of_view, sensor_model, static_part,
+                flicker)  # fmt: skip
     seeds = range(seed, seed + sequences)
-    plans = [Plan(layout, scene, s, seconds, sensor, max_step_px) for s in seeds]
+    plans = [Plan(layout, scene, s, seconds, sensor, max_step_px, shot) for s in seeds]
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     works = {plan: open_work(folder, plan) for plan in plans}

@@ -1,4 +1,4 @@
-"""How far a point keeps from all surfaces: what mounts and motions are checked by."""
+"""Distance of a point from all surfaces, to check mounts and motions."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""A drive as sensors see it: events at the pace of the motion, pictures and depth at any time.
+"""A drive as sensors see it: events, pictures and depth.
 
-Events are only as good as the frames that they are made from (Gehrig et al., "Video to Events",
-CVPR 2020): between two of them no edge may move by more than about a pixel. Each tile of the
-image therefore has a frame rate of its own, from how fast it moves: the road beneath is rendered
-a thousand times a second, the sky two hundred times.
+Events are made from rendered frames, between which no edge may move by more than about a pixel
+(Gehrig et al., "Video to Events", CVPR 2020). Each tile of the image therefore has a frame rate
+of its own, which follows from its motion: the road below the camera is rendered a thousand times
+per second, the sky two hundred times.
 """
 
 from __future__ import annotations
@@ -18,26 +18,34 @@ from spike_depth_ros.events.camera import Camera
 from spike_depth_ros.events.config import require
 from spike_depth_ros.sim.event_camera import EventCamera
 from spike_depth_ros.sim.geometry import WHITE_LUMINANCE, World
-from spike_depth_ros.sim.render import TILE_PX, image_flow, in_sight, render, render_luminance
+from spike_depth_ros.sim.render import (
+    TILE_PX,
+    image_flow,
+    in_sight,
+    lamp_share,
+    render,
+    render_luminance,
+)
 from spike_depth_ros.sim.sensors import EventCameraConfig, sensor_config
 from spike_depth_ros.sim.spike_camera import SpikeCamera
+from spike_depth_ros.sim.static_parts import Cover, cover, covered_depth
 from spike_depth_ros.sim.world import build_world
 
 CHUNK_NS = 20_000_000
-"""The motion is measured once in this time; what hardly moves is rendered as often."""
+"""Interval at which the motion of the tiles is measured."""
 
 UNHURRIED = 98.0
-"""Per cent of the pixels that move at most one step between two frames; the rest, which is what
-passes by within arm's length, would cost as much as all others together."""
+"""Per cent of the pixels that move by at most one step between two frames. The fastest pixels, of
+things within arm's length, would cost as much as all others together."""
 
 SLOWEST_HZ = 200.0
-"""Every tile is rendered so often at least, or the times of its events would be guesses."""
+"""Least frame rate of a tile; below it, the times of events become inaccurate."""
 
 RAIN_HZ = 250.0
-"""The same in rain, which is fast whatever the scene does."""
+"""Least frame rate of a tile in rain, which moves fast whatever the scene does."""
 
 WARMUP_NS = 5_000_000
-"""Time that the pixels get to settle before a recording."""
+"""Simulated time before the first event, in which the pixels settle."""
 
 FLOW_STRIDE_PX = 4
 MIDDLE_GREY = 0.18
@@ -45,7 +53,7 @@ SPIKES_PER_FRAME = 0.25
 
 
 class Picture(NamedTuple):
-    """What a colour camera shows, and how far it is."""
+    """An image of a colour camera and its depth."""
 
     rgb: np.ndarray  # (H, W, 3) uint8
     depth_m: np.ndarray  # (H, W) float32, +inf for the sky
@@ -64,14 +72,14 @@ class WindowSample(NamedTuple):
 
 
 class Drive:
-    """A drive through a world, seen by one event sensor; goes forward only.
+    """A drive through a world, seen by one event sensor; time only goes forward.
 
     Args:
-        world: where it goes.
+        world: the world, with its own motion of the camera.
         sensor: the event sensor and its lens.
         seed: which sensor of its kind, see `EventCamera`.
-        start_ns: time of the first event, at which the pixels have settled already.
-        run: which recording of that sensor.
+        start_ns: time of the first event; the pixels have settled by then.
+        run: number of the recording with that sensor; decides its noise.
         max_step_px: greatest motion between two frames of a tile.
     """
 
@@ -92,17 +100,19 @@ class Drive:
         self._tiles = _tile_pixels(camera.height, camera.width)
         self._light = render_luminance(world, camera, self.now_ns * 1e-9).luminance.copy()
         self._seen = in_sight(world, camera, self.now_ns * 1e-9)
-        self._sensor.step(self._light, self.now_ns)
+        self._cover = _covering(world, camera, self._light)
+        self._light_lamps()
+        self._sensor.step(self._covered(slice(None)).reshape(self._light.shape), self.now_ns)
 
     def advance(self, t_ns: int) -> np.ndarray:
-        """Drives on.
+        """Simulates up to a time.
 
         Args:
-            t_ns: until when, not before the time it has come to.
+            t_ns: the time, not before that of the previous call.
 
         Returns:
-            (N,) read-only `EVENT_DTYPE` in order of time, from where it was, or from `start_ns`
-            if it has just begun, to just before `t_ns`.
+            (N,) read-only `EVENT_DTYPE` in order of time: the events from the previous call, or
+            from `start_ns`, to just before `t_ns`.
         """
         if t_ns < max(self.now_ns, self._start_ns):
             raise ValueError(f'the drive is at {self.now_ns} ns, it cannot go back to {t_ns}')
@@ -118,6 +128,7 @@ class Drive:
         finest = int(looks.max())
         before, self._seen = self._seen, in_sight(self.world, self.camera, end_ns * 1e-9)
         world = self.world.only(before | self._seen)
+        self._light_lamps()
         for step in range(1, finest + 1):
             due = step * looks // finest > (step - 1) * looks // finest
             self._look(world, np.flatnonzero(due), start_ns + span_ns * step // finest)
@@ -125,7 +136,7 @@ class Drive:
         return self._sensor.take(end_ns)
 
     def _looks(self, time_s: float, span_s: float) -> np.ndarray:
-        """(tiles,) how often to render each tile in a span of time, so that it hardly moves."""
+        """(tiles,) number of frames of each tile in a span of time."""
         flow = image_flow(self.world, self.camera, time_s, FLOW_STRIDE_PX)
         speed = np.nan_to_num(np.hypot(flow[..., 0], flow[..., 1]))
         speed = np.minimum(speed, np.percentile(speed, UNHURRIED))
@@ -138,7 +149,22 @@ class Drive:
         due = tiles.astype(np.int32)
         render_luminance(world, self.camera, t_ns * 1e-9, tiles=due, out=self._light)
         pixels = np.concatenate([self._tiles[tile] for tile in tiles])
-        self._sensor.advance(pixels, self._light.ravel()[pixels], t_ns)
+        self._sensor.advance(pixels, self._covered(pixels), t_ns)
+
+    def _covered(self, pixels: np.ndarray | slice) -> np.ndarray:
+        """The light of some pixels behind what moves with the camera."""
+        light = self._light.ravel()[pixels]
+        if self._cover is None:
+            return light
+        keep, own = self._cover
+        return light * keep.ravel()[pixels] + own.ravel()[pixels]
+
+    def _light_lamps(self) -> None:
+        """Tells the sensor which of its pixels see light that flickers."""
+        flicker = self.world.light.flicker
+        if flicker.depth > 0:
+            share = lamp_share(self.world, self.camera, self.now_ns * 1e-9)
+            self._sensor.under_lamps(flicker, share)
 
 
 class SpikeDrive:
@@ -151,6 +177,7 @@ class SpikeDrive:
     def __init__(self, world: World, camera: Camera, seed: int, max_step_px: float = 1.0) -> None:
         self._world, self._camera, self._max_step_px = world, camera, max_step_px
         first = render_luminance(world, camera, 0.0).luminance
+        self._cover = _covering(world, camera, first)
         full = log_average(first) / SPIKES_PER_FRAME
         self._sensor = SpikeCamera(camera.height, camera.width, seed, full)
 
@@ -170,26 +197,30 @@ class SpikeDrive:
         steps = int(np.clip(speed * (t1_ns - t0_ns) * 1e-9 / self._max_step_px + 1, 1, count))
         times_s = np.linspace(t0_ns * 1e-9, t1_ns * 1e-9, steps + 1)
         spikes = np.empty((count, self._camera.height, self._camera.width), np.uint8)
-        before = after = render_luminance(self._world, self._camera, times_s[0]).luminance
+        before = after = self._luminance(times_s[0])
         shown = 0
         for k in range(count):
             place = (k + 0.5) / count * steps
             while shown < place:
                 shown += 1
                 before = after
-                after = render_luminance(self._world, self._camera, times_s[shown]).luminance
+                after = self._luminance(times_s[shown])
             share = np.float32(place - (shown - 1))
             spikes[k] = self._sensor.expose(before + share * (after - before))
         return spikes
+
+    def _luminance(self, time_s: float) -> np.ndarray:
+        light = render_luminance(self._world, self._camera, time_s).luminance
+        return light if self._cover is None else light * self._cover.keep + self._cover.own
 
 
 def picture(
     world: World, camera: Camera, time_s: float, from_sensor: np.ndarray | None = None
 ) -> Picture:
-    """What a camera beside the event sensor sees.
+    """The image and the depth of a camera that rides with the event sensor.
 
     Args:
-        world: what to look at.
+        world: the world.
         camera: the camera.
         time_s: time within the world.
         from_sensor: (4, 4) takes points of the event sensor to this camera; None if they share
@@ -199,14 +230,26 @@ def picture(
     if from_sensor is not None:
         pose = pose @ np.linalg.inv(from_sensor)
     frame = render(world, camera, time_s, pose)
-    return Picture(exposed(frame.radiance), frame.depth_m)
+    radiance = frame.radiance
+    if covering := _covering(world, camera, radiance @ WHITE_LUMINANCE):
+        radiance = radiance * covering.keep[..., None] + covering.own[..., None]
+    depth_m = covered_depth(world.ego.part, camera, frame.depth_m)
+    return Picture(exposed(radiance), depth_m)
+
+
+def _covering(world: World, camera: Camera, luminance: np.ndarray) -> Cover | None:
+    """What moves with the camera, its own light in terms of the mean of what it is seen with."""
+    if world.ego.part is None:
+        return None
+    keep, own = cover(world.ego.part, camera)
+    return Cover(keep, own * np.float32(log_average(luminance)))
 
 
 def exposed(radiance: np.ndarray) -> np.ndarray:
-    """Radiance to what a camera with automatic exposure stores.
+    """Develops radiance as a camera with automatic exposure does.
 
-    The log average becomes middle grey, highlights roll off, and the result is sRGB (Reinhard et
-    al., SIGGRAPH 2002, eq. 2 and 4; IEC 61966-2-1).
+    The log average becomes middle grey, highlights are compressed, and the result is sRGB
+    (Reinhard et al., SIGGRAPH 2002, eq. 2 and 4; IEC 61966-2-1).
 
     Args:
         radiance: (H, W, 3) linear RGB.
@@ -238,7 +281,7 @@ def clip(
     """Consecutive windows of a drive, each with the truth at its end.
 
     Args:
-        world: where it goes; its seed decides the sensor too.
+        world: the world; its seed also decides the mismatch and noise of the sensor.
         start_s: time within the world at which the first window starts, at least 5 ms.
         windows: how many.
         window_ms: length of each.
@@ -266,7 +309,7 @@ def clip(
 
 @functools.lru_cache(maxsize=4)
 def world_of(scene: str, seed: int, duration_s: float = 60.0) -> World:
-    """A world, kept: clips and segments of one drive are asked for one after the other."""
+    """Builds a world and keeps it: clips and segments of one drive follow each other."""
     return build_world(scene, seed, duration_s)
 
 

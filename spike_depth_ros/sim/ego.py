@@ -1,8 +1,8 @@
-"""How the camera rides through a world: mounts and motions, drawn for any scene.
+"""Mounts and motions of the camera, drawn for any scene.
 
-A mount (height, angles) and a motion (speed, and sines along and about all axes) replace those
-that the scene came with. They keep within `World.free`; what still touches a solid is drawn
-again, from the same generator, so that a seed decides the outcome.
+A mount (height, angles) and a motion (speed, and sines along and about all axes) replace those of
+the scene. They stay within `World.free`. A draw that touches a solid is repeated from the same
+generator, so that the seed decides the outcome.
 """
 
 from __future__ import annotations
@@ -10,16 +10,22 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
+from spike_depth_ros.events.camera import Camera
 from spike_depth_ros.events.config import require
 from spike_depth_ros.sim import motion as mo
 from spike_depth_ros.sim.clearance import touches
-from spike_depth_ros.sim.geometry import Ego, World, quantised
+from spike_depth_ros.sim.geometry import Ego, Flicker, World, quantised
+from spike_depth_ros.sim.render import render_luminance
 
 Generator = np.random.Generator
 Rows = list[tuple[int, float, float, float]]
+
+HIGH_M = 3.5
+"""Above this height half of the scene's own pitch is added to a drawn one."""
 
 MARGIN_M = 0.15
 """The camera keeps this far from all surfaces, or 0.6 of its height, or half of the width that
@@ -29,6 +35,12 @@ MOST_HEIGHTS_PER_S = 8.0
 """Greatest speed [m/s] per metre of height: what is low is slow, as robots are."""
 
 CHECK_STEP_S = 0.05
+
+GLANCE = Camera(48, 36, 41.6, 41.6, 23.5, 17.5)
+FARTHEST_M = 150.0
+LEAST_SEEN = 0.25
+"""Share of a glance that must be nearer than `FARTHEST_M`, or the mount is drawn again."""
+
 TRIES = 40
 X, Y, Z, ROLL, PITCH, YAW = range(6)
 """Axes of `Ego.shake`."""
@@ -86,25 +98,34 @@ def ride(
         world: a scene with the mount and the motion that it came with.
         motion: a key of `MOTIONS`.
         mounts: what mounts to draw from.
-        rng: decides everything.
-        start_s: the camera is then about where the scene's own camera would be.
-        end_s: until when it must not touch anything.
+        rng: source of all draws.
+        start_s: time at which the camera is near the place of the scene's own camera.
+        end_s: end of the time in which it must not touch anything.
 
     Raises:
-        RideError: `TRIES` draws all touch something.
+        RideError: `TRIES` draws all touch something or look into the sky.
     """
     require(motion in MOTIONS, 'motion', motion, f'one of {sorted(MOTIONS)}')
     if motion == 'own' and mounts == Mounts():
         return world
+    middle_s = (start_s + end_s) / 2
     for _ in range(TRIES):
         candidate = MOTIONS[motion](mounted(world, mounts, rng), rng, start_s)
         candidate = _slowed(candidate, start_s, MOST_HEIGHTS_PER_S * candidate.ego.height_m)
-        if is_free(candidate, start_s, end_s):
+        if is_free(candidate, start_s, end_s) and sees_something(candidate, middle_s):
             return candidate
     raise RideError(
         f'{world.scene} of seed {world.seed}: {TRIES} draws of {motion!r} with {mounts} touch '
-        f'something between {start_s:g} and {end_s:g} s: ask for other heights'
+        f'something, or see nothing, between {start_s:g} and {end_s:g} s: ask for other heights '
+        'or pitches'
     )
+
+
+def with_flicker(world: World, flicker: Flicker) -> World:
+    """The world with lamps that flicker; the same world if it has none."""
+    if not (world.light.artificial > 0 or world.light.night > 0):
+        return world
+    return dataclasses.replace(world, light=world.light._replace(flicker=flicker))
 
 
 def is_free(world: World, start_s: float, end_s: float) -> bool:
@@ -119,6 +140,12 @@ def is_free(world: World, start_s: float, end_s: float) -> bool:
     )
 
 
+def sees_something(world: World, time_s: float) -> bool:
+    """True unless a camera 60 degrees wide sees hardly anything but sky and haze."""
+    depth_m = render_luminance(world, GLANCE, time_s).depth_m
+    return float((depth_m < FARTHEST_M).mean()) >= LEAST_SEEN
+
+
 def mounted(world: World, mounts: Mounts, rng: Generator) -> World:
     """The world with another mount; its motion stays."""
     ego, free = world.ego, world.free
@@ -128,7 +155,8 @@ def mounted(world: World, mounts: Mounts, rng: Generator) -> World:
             low, high = free.low_m, free.high_m
         ego = ego._replace(height_m=math.exp(rng.uniform(math.log(low), math.log(high))))
     if mounts.pitches_deg:
-        ego = ego._replace(pitch_rad=_radians(rng, mounts.pitches_deg))
+        level = 0.5 * ego.pitch_rad if ego.height_m > HIGH_M else 0.0  # flights look down
+        ego = ego._replace(pitch_rad=level + _radians(rng, mounts.pitches_deg))
     if mounts.rolls_deg:
         ego = ego._replace(roll_rad=_radians(rng, mounts.rolls_deg))
     if mounts.yaws_deg:
@@ -262,7 +290,7 @@ def _with(
     bank: float = 0.0,
     idle: float = 1.0,
     lively: float = 0.0,
-    **changes: float,
+    **changes: Any,
 ) -> World:
     ego: Ego = world.ego._replace(
         shake=np.array(rows), bank=bank, idle=idle, lively=lively, **changes

@@ -1,4 +1,4 @@
-"""The event camera: luminance in, events out, pixel by pixel, with the faults of real pixels.
+"""The event camera: turns luminance into events, pixel by pixel, with the faults of real pixels.
 
 A pixel low-passes the logarithm of its photocurrent, compares it with the level at its last
 event, and fires ON or OFF when the contrast passes its own threshold (Lichtsteiner, Posch and
@@ -15,6 +15,7 @@ import numpy as np
 
 from spike_depth_ros.events.arrays import EVENT_DTYPE
 from spike_depth_ros.events.compiled import compiled
+from spike_depth_ros.sim.geometry import Flicker
 from spike_depth_ros.sim.readout import FOREVER_NS, Readout
 from spike_depth_ros.sim.sensors import EventCameraConfig
 
@@ -23,6 +24,9 @@ SHOT_NOISE_AT_WHITE = 0.25
 
 SLOWEST = 0.05
 """The photoreceptor's corner frequency never falls below this share of `cutoff_hz`."""
+
+PIECES_PER_PERIOD = 12
+"""A pixel under lamps follows them in this many straight pieces per period."""
 
 PIXEL_DTYPE = np.dtype(
     [
@@ -44,19 +48,19 @@ PIXEL_DTYPE = np.dtype(
 
 
 class EventCamera:
-    """One simulated sensor: feeds on luminance, remembers the state of every pixel.
+    """One simulated sensor with the state of every pixel.
 
-    Pixels may be advanced at different times, so that what hardly moves need not be rendered as
-    often as what does. Between two luminances of a pixel the logarithm is linear in time.
+    Pixels may be advanced to different times, so that slow parts of the image need fewer frames.
+    Between two luminances of a pixel the logarithm is linear in time.
     """
 
     def __init__(self, config: EventCameraConfig, seed: int, run: int = 0) -> None:
         """Builds a sensor.
 
         Args:
-            config: what sensor it is.
-            seed: which one of its kind: decides the mismatch of its pixels.
-            run: which of its recordings: decides the noise and the state it starts in.
+            config: its settings.
+            seed: decides the mismatch of its pixels.
+            run: number of the recording: decides the noise and the initial state.
         """
         self.config = config
         self._pixels = _new_pixels(config, seed, run)
@@ -64,11 +68,13 @@ class EventCamera:
         self._buffer: np.ndarray = np.empty(1 << 16, EVENT_DTYPE)
         self._count = 0
         self._readout = Readout(config, seed, run)
+        self._flicker = (0.0, 0.0, 0.0)
+        self._lamp_share = np.zeros(1, np.float32)
         self._started = np.zeros(self._pixels.size, bool)
 
     @property
     def pixels(self) -> np.ndarray:
-        """(H, W) `PIXEL_DTYPE`: the state, to look at."""
+        """(H, W) `PIXEL_DTYPE`: the state of the pixels."""
         camera = self.config.camera
         return self._pixels.reshape(camera.height, camera.width)
 
@@ -93,7 +99,8 @@ class EventCamera:
 
         Args:
             pixels: flat indices (row * W + column) of any shape, each once.
-            luminance: the relative luminance of each, 0 or more.
+            luminance: the relative luminance of each, 0 or more; its mean over a period where
+                lamps flicker.
             t_ns: its time, not before that of the pixel's previous step.
 
         Raises:
@@ -113,12 +120,22 @@ class EventCamera:
         while done < len(chosen):
             done, self._count = _advance(
                 self._pixels, self._started, chosen, light, done, t_ns, config.camera.width,
-                parameters, self._buffer, self._count,
+                parameters, self._flicker, self._lamp_share, self._buffer, self._count,
             )  # fmt: skip
             if done < 0:
                 raise ValueError(f'time runs backwards: a pixel is already past {t_ns} ns')
             if done < len(chosen):
                 self._buffer = np.concatenate([self._buffer, np.empty_like(self._buffer)])
+
+    def under_lamps(self, flicker: Flicker, share: np.ndarray) -> None:
+        """Lets some of the light flicker from now on, between the luminances that are given too.
+
+        Args:
+            flicker: how.
+            share: (H, W) share of each pixel's light that does, 0 to 1.
+        """
+        self._flicker = (flicker.rate_hz * 2e-9 * math.pi, flicker.depth, flicker.phase_rad)
+        self._lamp_share = np.ascontiguousarray(share, np.float32).ravel()
 
     def take(self, until_ns: int = FOREVER_NS) -> np.ndarray:
         """Returns the events that have been read out before a time.
@@ -196,52 +213,89 @@ def _crossing(contrast, drift, on, off):
     return math.inf, 0
 
 
+@compiled(inline='always')
+def _lamp(flicker, share, t_ns):
+    """Logarithm of the light at a time over its mean, where a share of it flickers."""
+    omega, depth, phase = flicker
+    return math.log(1.0 + share * depth * math.sin(omega * np.float64(t_ns) + phase))
+
+
 @compiled()
-def _advance(pixels, started, chosen, luminance, begin, t_ns, width, parameters, out, count):
+def _advance(
+    pixels, started, chosen, luminance, begin, t_ns, width, parameters, flicker, shares, out, count
+):
     """Advances the chosen pixels from `begin` on to `t_ns`, writing events to `out`.
 
     Returns:
         How many pixels are done (fewer than all if `out` is full, -1 if time ran backwards)
-        and how many events `out` holds. A pixel's state changes only once it is done.
+        and how many events `out` holds. A pixel that is not done is where it was, or at some
+        time in between: it is advanced again.
     """
-    dark, omega_white, shot_per_ns, refractory = parameters
+    dark, omega_white = parameters[:2]
+    flickers = flicker[1] > 0.0
+    piece_ns = 2.0 * math.pi / flicker[0] / PIECES_PER_PERIOD if flickers else math.inf
     for k in range(begin, len(chosen)):
         index = chosen[k]
         pixel = pixels[index]
         light = np.float64(luminance[k]) if luminance[k] > 0.0 else 0.0  # NaN is dark too
         target = math.log(light + dark)
+        share = np.float64(shares[index]) if flickers else 0.0
         if not started[index]:
             started[index] = True
+            if share > 0.0:
+                target += _lamp(flicker, share, t_ns)
             pixel.input = pixel.level = target
             pixel.time_ns = pixel.reset_until_ns = t_ns
             continue
-        dt = np.float64(t_ns - pixel.time_ns)
-        if dt <= 0.0:
-            if dt < 0.0:
+        if t_ns <= pixel.time_ns:
+            if t_ns < pixel.time_ns:
                 return -1, count
             continue
-        level = _low_pass(pixel, dt, target, omega_white * min(max(light, SLOWEST), 10.0))
-        share = 1.0 - (1.0 - SHOT_NOISE_AT_WHITE) * min(light, 1.0)
-        noise_per_ns = shot_per_ns * share + pixel.hot_hz * 1e-9
-        drift = (level - pixel.level) / dt + pixel.leak_per_ns
-        final = pixel.contrast + drift * dt
-        quiet = -pixel.threshold_off < final < pixel.threshold_on
-        if (
-            quiet
-            and pixel.noise_left > noise_per_ns * dt
-            and pixel.reset_until_ns <= pixel.time_ns
-        ):
-            pixel.contrast = final
-            pixel.noise_left -= noise_per_ns * dt
+        omega = omega_white * min(max(light, SLOWEST), 10.0)
+        before = count
+        if share > 0.0:
+            first_ns, span_ns = pixel.time_ns, t_ns - pixel.time_ns
+            base = np.float64(pixel.input) - _lamp(flicker, share, first_ns)
+            pieces = math.ceil(span_ns / piece_ns)
+            for piece in range(1, pieces + 1):
+                end_ns = first_ns + span_ns * piece // pieces
+                seen = base + (target - base) * piece / pieces + _lamp(flicker, share, end_ns)
+                before = count
+                count = _follow(
+                    pixel, index, width, seen, end_ns, omega, light, parameters, out, count
+                )
+                if count < 0:
+                    return k, before
         else:
-            before = count
-            count = _fire(pixel, index, width, dt, drift, noise_per_ns, refractory, out, count)
+            count = _follow(
+                pixel, index, width, target, t_ns, omega, light, parameters, out, count
+            )
             if count < 0:
                 return k, before
-        pixel.input = target
-        pixel.level = level
-        pixel.time_ns = t_ns
     return len(chosen), count
+
+
+@compiled(inline='always')
+def _follow(pixel, index, width, target, t_ns, omega, light, parameters, out, count):
+    """Lets a pixel follow its input to `target` at `t_ns`; the count of events, -1 if full."""
+    dt = np.float64(t_ns - pixel.time_ns)
+    level = _low_pass(pixel, dt, target, omega)
+    share = 1.0 - (1.0 - SHOT_NOISE_AT_WHITE) * min(light, 1.0)
+    noise_per_ns = parameters[2] * share + pixel.hot_hz * 1e-9
+    drift = (level - pixel.level) / dt + pixel.leak_per_ns
+    final = pixel.contrast + drift * dt
+    quiet = -pixel.threshold_off < final < pixel.threshold_on
+    if quiet and pixel.noise_left > noise_per_ns * dt and pixel.reset_until_ns <= pixel.time_ns:
+        pixel.contrast = final
+        pixel.noise_left -= noise_per_ns * dt
+    else:
+        count = _fire(pixel, index, width, dt, drift, noise_per_ns, parameters[3], out, count)
+        if count < 0:
+            return count
+    pixel.input = target
+    pixel.level = level
+    pixel.time_ns = t_ns
+    return count
 
 
 @compiled()

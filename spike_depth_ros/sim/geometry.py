@@ -1,8 +1,8 @@
 """The world as plain arrays: solids, terrain, light maps, weather and the motion of the camera.
 
 A solid is a unit shape (cube, sphere, cone, or a bilinear patch of ground) under an affine map:
-p = centre + axes @ q with |q| <= 1. What is placed (solids, terrain, paths, speeds) is quantised
-to 2^-12 m, so that a seed puts it at the same bits on any machine whatever its libm.
+p = centre + axes @ q with |q| <= 1. Positions of solids, terrain, paths and speeds are quantised
+to 2^-12 m, so that a seed gives the same bits on any machine, whatever its libm.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from spike_depth_ros.sim import motion as mo
+from spike_depth_ros.sim.static_parts import StaticPart
 
 BOX, BALL, CONE, PATCH = range(4)
 """Shapes. BOX and CONE narrow towards their top by their taper; PATCH is z = bilinear(x, y)."""
@@ -57,7 +58,7 @@ class Solids(NamedTuple):
 
 
 class Ground(NamedTuple):
-    """What the ground looks like, for the GROUND pattern.
+    """Appearance of the ground, for the GROUND pattern.
 
     Attributes:
         style: 0 meadow, 1 street.
@@ -78,6 +79,21 @@ class Ground(NamedTuple):
     colour: np.ndarray
 
 
+class Flicker(NamedTuple):
+    """How lamps change: their light is 1 + depth sin(2 pi rate_hz t + phase_rad) of its mean.
+
+    Lamps on mains of 50 and 60 Hz flicker at 100 and 120 Hz: incandescent ones by a depth of
+    0.03 to 0.15, fluorescent ones and LEDs by up to 0.9 (IEEE Std 1789-2015, annex A).
+    """
+
+    rate_hz: float
+    depth: float
+    phase_rad: float
+
+
+STEADY = Flicker(0.0, 0.0, 0.0)
+
+
 class Light(NamedTuple):
     """Weather and light.
 
@@ -91,6 +107,8 @@ class Light(NamedTuple):
         night: 1 if lamps and windows shine, else 0; between at dusk.
         grid: x [m], y [m] of the corner, and cell size [m] of `maps`.
         maps: (2, ny, nx) uint8: sun visibility and lamp light on the ground, 255 = full.
+        artificial: share of sun, ambient, zenith and horizon that is lamplight, as in rooms.
+        flicker: how that light changes, and that of lamps and windows at night.
     """
 
     sun: np.ndarray
@@ -102,10 +120,12 @@ class Light(NamedTuple):
     night: float
     grid: np.ndarray
     maps: np.ndarray
+    artificial: float = 0.0
+    flicker: Flicker = STEADY
 
 
 class Ego(NamedTuple):
-    """How the camera rides: mount and vibration.
+    """Mount and vibration of the camera.
 
     Attributes:
         offset_m: to the left of the path.
@@ -119,6 +139,7 @@ class Ego(NamedTuple):
         roll_rad: constant roll of the mount; positive lifts the left side.
         idle: factor on `shake` at a standstill.
         lively: added to that factor as the speed v grows, times v^2 / (v^2 + 20).
+        part: part of the robot, or dirt, that stands in view.
     """
 
     offset_m: float
@@ -131,6 +152,7 @@ class Ego(NamedTuple):
     roll_rad: float = 0.0
     idle: float = 0.25
     lively: float = 1.0
+    part: StaticPart | None = None
 
 
 class Free(NamedTuple):
@@ -155,12 +177,12 @@ ANYWHERE = Free()
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class World:
-    """A scene that moves in time; everything follows from `scene` and `seed`.
+    """A scene that changes with time; everything follows from `scene` and `seed`.
 
     Attributes:
         scene: a key of `world.SCENES`.
         seed: the one integer that everything was drawn from.
-        duration_s: last time that `pose` is meant for.
+        duration_s: greatest time for `pose`.
         condition: weather and light in words, such as 'night rain'.
         solids: static and moving shapes.
         motion: paths, speeds, terrain.
@@ -182,7 +204,7 @@ class World:
     free: Free = ANYWHERE
 
     def only(self, chosen: np.ndarray) -> World:
-        """The world with some of its solids alone: an (N,) mask says which."""
+        """The world with the solids of an (N,) mask only."""
         solids = Solids(*(column[chosen] for column in self.solids))
         return dataclasses.replace(self, solids=solids)
 

@@ -1,7 +1,7 @@
-"""How a drive is laid out on disk: DSEC, DENSE, DENSE-spike, or a rosbag2.
+"""Layouts of a drive on disk: DSEC, DENSE, DENSE-spike, or a rosbag2.
 
-A layout says which cameras ride along, how often they look, where their pictures go, and how
-the folder is completed once all of its pieces are there. Formats: section "Data format" of
+A layout says which cameras there are, at which rates they record, where their pictures go, and how
+the folder is completed once all of its segments are there. Formats: section "Data format" of
 https://dsec.ifi.uzh.ch; Hidalgo-Carrio et al., 3DV 2020 (DENSE); Zhang et al., ECCV 2022
 (DENSE-spike); rosbag2 for the bag.
 """
@@ -58,7 +58,7 @@ class Rig(NamedTuple):
 
 
 class Recording(NamedTuple):
-    """What there is to complete a folder from."""
+    """The parts from which a folder is completed."""
 
     folder: Path  # the pictures are in it already
     rig: Rig
@@ -109,6 +109,8 @@ def dsec_rig(sensor: EventCameraConfig) -> Rig:
     `cam_to_cam.yaml` says so.
     """
     lens = sensor.camera
+    require(lens.distortion_model == 'plumb_bob', 'the lens', lens.distortion_model,
+            "'plumb_bob' for DSEC: ask for a field of view of at most 75 degrees")  # fmt: skip
     scale = lens.width / 640
     rectified = Camera(
         lens.width, lens.height, lens.fx, lens.fx, (lens.width - 1) / 2, (lens.height - 1) / 2

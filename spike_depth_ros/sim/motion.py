@@ -1,7 +1,7 @@
 """How things move: smooth paths, speed profiles, terrain, and the poses of moving objects.
 
-World axes are x east, y north, z up (REP 103). All functions are exact in time: a pose at any
-`time_s` follows from the tables alone, so that frames may be rendered in any order.
+World axes are x east, y north, z up (REP 103). A pose at any `time_s` follows from the tables
+alone, so frames may be rendered in any order.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ HIDDEN_M = -1e6
 
 
 class Motion(NamedTuple):
-    """Everything that positions follow from.
+    """The tables that decide all positions.
 
     Attributes:
         path: (S, 6) x [m], y [m], heading [rad], curvature [1/m], cosine and sine of the heading

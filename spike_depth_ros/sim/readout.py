@@ -1,8 +1,8 @@
-"""How events leave the chip: jitter of their times, and a bus that takes only so many.
+"""The readout of an event sensor: jitter of event times, and a bus of limited rate.
 
-Events wait in one queue, in order of time, and each occupies the bus for 1 / rate. An event gets
-the time at which it is read, as in sensors that stamp at the periphery. One that would wait too
-long is lost, and its row stays silent for a while.
+Events wait in one queue in order of time; each occupies the bus for 1 / rate. An event gets the
+time at which it is read, as in sensors that stamp at the periphery. An event that would wait too
+long is lost, and its row is silent for a while.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ FOREVER_NS = np.iinfo(np.int64).max
 
 
 class Readout:
-    """The queue between the pixels and the user; keeps what has not been read yet."""
+    """The queue between the pixels and the output of the sensor."""
 
     def __init__(self, config: EventCameraConfig, seed: int, run: int = 0) -> None:
         """Builds an empty queue.
 
         Args:
             config: `jitter_us`, `readout_mev_s`, `readout_delay_us` and `row_silence_us`.
-            seed: which sensor of its kind.
-            run: which of its recordings: decides the jitter.
+            seed: decides the jitter, with `run`.
+            run: number of the recording.
         """
         self.lost = 0
         self._jitter_ns = config.jitter_us * 1e3
@@ -43,11 +43,12 @@ class Readout:
         return not (self._jitter_ns or self._service_ns)
 
     def read(self, events: np.ndarray, until_ns: int) -> np.ndarray:
-        """Takes new events and gives what the user gets before a time.
+        """Queues new events and returns those that are read before a time.
 
         Args:
             events: (N,) `EVENT_DTYPE` in any order, none before the previous `until_ns`.
-            until_ns: no later event comes before this; what is read after it is kept for later.
+            until_ns: the time; later calls bring no earlier event. What is read later than this
+                comes with a later call.
 
         Returns:
             (M,) read-only `EVENT_DTYPE` in order of time.
@@ -75,10 +76,10 @@ class Readout:
 
 @compiled()
 def _serve(events, silent_until_ns, free_ns, service_ns, delay_ns, silence_ns):
-    """Moves the events that are read to the front, with the times at which they are read.
+    """Moves the events that are read to the front and sets their times to those of the readout.
 
     Returns:
-        How many those are, and when the bus is free again.
+        The number of events that are read, and the time at which the bus is free again.
     """
     kept = 0
     for i in range(len(events)):

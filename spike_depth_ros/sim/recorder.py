@@ -1,9 +1,9 @@
-"""Records drives piece by piece, so that all cores help and an interrupted run goes on.
+"""Records drives in segments, on several cores, and resumes interrupted runs.
 
-A recording is cut into segments of half a second. Each is simulated on its own, after a short
-run-up that settles the pixels, and leaves its pictures and its events in a hidden working
-folder; the events come last and are its mark of completion. When all segments are there the
-layout completes the folder, and only then it gets its name: nobody reads half a recording.
+A recording consists of segments of half a second. Each segment is simulated on its own, after a
+short warm-up of the pixels, and writes its pictures and then its events to a hidden working
+folder; its events mark it as complete. When all segments are there the layout completes the
+folder, which gets its name only then: an incomplete recording is never visible.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from spike_depth_ros.events.atomic_write import partial_path
 from spike_depth_ros.events.camera import Camera
 from spike_depth_ros.events.config import require
 from spike_depth_ros.sim.drive import Drive, SpikeDrive, picture, world_of
+from spike_depth_ros.sim.ego import MOTIONS, Mounts, ride, with_flicker
+from spike_depth_ros.sim.geometry import Flicker
 from spike_depth_ros.sim.layouts import (
     LAYOUTS,
     SPIKE_FRAMES,
@@ -30,19 +32,80 @@ from spike_depth_ros.sim.layouts import (
     View,
     write_spikes,
 )
-from spike_depth_ros.sim.sensors import sensor_config
+from spike_depth_ros.sim.sensors import (
+    SENSOR_MODELS,
+    EventCameraConfig,
+    draw_lens,
+    draw_sensor,
+    field_of_view_deg,
+    sensor_config,
+)
+from spike_depth_ros.sim.static_parts import STATIC_PARTS, draw_part
 from spike_depth_ros.sim.world import SCENES, World
 
 SEGMENT_NS = 500_000_000
 START_NS = 1_000_000_000
-"""Time in the world at which a recording starts: the run-up needs a past."""
+"""Time in the world at which a recording starts; the warm-up lies before it."""
 
 NOTE = 'synthetic.json'
-"""What a folder was made from, inside it."""
+"""File in a folder that says what it was made from."""
 
 
 class RecordError(ValueError):
     """A folder is in the way of a recording."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Shot:
+    """How a scene is seen, where that differs from how it comes.
+
+    Attributes:
+        motion: a key of `ego.MOTIONS`.
+        height_m: of the camera above ground; None for the scene's own, as in the next four.
+        pitch_deg: positive looks down.
+        roll_deg: positive lifts the left side.
+        yaw_deg: to the left of where the scene's own camera looks.
+        field_of_view_deg: horizontal; the lens is drawn for it.
+        sensor_model: `preset`, or a key of `sensors.SENSOR_MODELS`.
+        static_part: a key of `static_parts.STATIC_PARTS`, or '' for none.
+        flicker_hz: of lamps, where the scene has some; 0 for none.
+    """
+
+    motion: str = 'own'
+    height_m: float | None = None
+    pitch_deg: float | None = None
+    roll_deg: float | None = None
+    yaw_deg: float | None = None
+    field_of_view_deg: float | None = None
+    sensor_model: str = 'preset'
+    static_part: str = ''
+    flicker_hz: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name, known in (
+            ('motion', MOTIONS),
+            ('sensor_model', ('preset', *SENSOR_MODELS)),
+            ('static_part', ('', *STATIC_PARTS)),
+        ):
+            value = getattr(self, name)
+            require(value in known, name, value, f'one of {sorted(known)}')
+        require(0 <= self.flicker_hz <= 1000, 'flicker_hz', self.flicker_hz, '0 to 1000')
+
+    @property
+    def mounts(self) -> Mounts:
+        """The mount as ranges."""
+        values = (self.height_m, self.pitch_deg, self.roll_deg, self.yaw_deg)
+        return Mounts(*(() if value is None else (value, value) for value in values))
+
+    def sensor(self, name: str, seed: int) -> EventCameraConfig:
+        """The sensor of a name or size, with the lens and of the model that were asked for."""
+        preset, rng = sensor_config(name), np.random.default_rng((seed, 0xE6))
+        camera = preset.camera
+        if self.field_of_view_deg is not None:
+            camera = draw_lens(rng, camera, self.field_of_view_deg)
+        if self.sensor_model == 'preset':
+            return dataclasses.replace(preset, camera=camera)
+        return draw_sensor(rng, self.sensor_model, camera, preset.threshold_on)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +119,7 @@ class Plan:
         seconds: length.
         sensor: a sensor's name or size, see `sensors.sensor_config`.
         max_step_px: greatest motion between two frames that events are made from.
+        shot: how the scene is seen.
     """
 
     layout: str
@@ -64,6 +128,7 @@ class Plan:
     seconds: float
     sensor: str
     max_step_px: float = 1.0
+    shot: Shot = Shot()
 
     def __post_init__(self) -> None:
         require(self.layout in LAYOUTS, 'layout', self.layout, f'one of {sorted(LAYOUTS)}')
@@ -71,6 +136,9 @@ class Plan:
         require(self.seed >= 0, 'seed', self.seed, '0 or more')
         require(0.1 <= self.seconds <= 590, 'seconds', self.seconds, '0.1 to 590')
         require(0.1 <= self.max_step_px <= 8, 'max_step_px', self.max_step_px, '0.1 to 8')
+        free_lens = self.shot.field_of_view_deg is None or not self.layout.startswith('dense')
+        require(free_lens, 'field_of_view_deg', self.shot.field_of_view_deg,
+                f'None: {self.layout} has a lens of its own')  # fmt: skip
         self.rig  # noqa: B018 - a sensor that does not exist or fit fails now
 
     @property
@@ -86,12 +154,20 @@ class Plan:
     @property
     def rig(self) -> Rig:
         """The cameras."""
-        return LAYOUTS[self.layout].rig(sensor_config(self.sensor))
+        return LAYOUTS[self.layout].rig(self.shot.sensor(self.sensor, self.seed))
 
     @property
     def world(self) -> World:
-        """The world, large enough for the drive."""
-        return world_of(self.scene, self.seed, max(60.0, math.ceil(self.seconds) + 2.0))
+        """The world, large enough for the drive, seen as the shot says."""
+        return _seen_world(self)
+
+    @property
+    def note(self) -> str:
+        """JSON of what the folder was made from; a shot as the scene comes is not named."""
+        values = dataclasses.asdict(self)
+        if self.shot == Shot():
+            del values['shot']
+        return json.dumps(values, indent=2) + '\n'
 
     def span_ns(self, segment: int) -> tuple[int, int]:
         """Start and end of a segment, from the start of the recording."""
@@ -104,6 +180,21 @@ class Plan:
         return np.arange(count, dtype=np.int64) * 1_000_000_000 // rate_hz
 
 
+@functools.lru_cache(maxsize=2)
+def _seen_world(plan: Plan) -> World:
+    world = world_of(plan.scene, plan.seed, max(60.0, math.ceil(plan.seconds) + 2.0))
+    rng, shot, start_s = np.random.default_rng((plan.seed, 0xE5)), plan.shot, START_NS * 1e-9
+    world = ride(world, shot.motion, shot.mounts, rng, start_s, start_s + plan.seconds)
+    if shot.static_part:
+        view_deg = field_of_view_deg(plan.rig.sensor.camera)
+        part = draw_part(rng, shot.static_part, view_deg)
+        world = dataclasses.replace(world, ego=world.ego._replace(part=part))
+    if shot.flicker_hz:
+        flicker = Flicker(shot.flicker_hz, rng.uniform(0.03, 0.7), rng.uniform(0, 2 * math.pi))
+        world = with_flicker(world, flicker)
+    return world
+
+
 def open_work(out: Path, plan: Plan) -> Path | None:
     """Prepares the working folder of a recording, keeping what an interrupted run left in it.
 
@@ -114,7 +205,7 @@ def open_work(out: Path, plan: Plan) -> Path | None:
         RecordError: a folder of that name exists that was not made from this plan.
     """
     final, work = out / plan.name, out / f'.{plan.name}.partial'
-    text = json.dumps(dataclasses.asdict(plan), indent=2) + '\n'
+    text = plan.note
     if final.exists():
         if _text(final / NOTE) == text:
             shutil.rmtree(work, ignore_errors=True)  # of a run that was stopped while tidying up

@@ -1,11 +1,12 @@
 """Renders a world: radiance, exact depth and image flow for any camera at any time.
 
-A numba ray-caster on one core; see `visibility.py` for how a ray finds its surface, and
-`shading.py` for what it sees there. Worker processes scale it over cores.
+A numba ray-caster on one core: `visibility.py` finds the surface of each ray, `shading.py` its
+colour. Worker processes use further cores.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from typing import NamedTuple
 
@@ -56,7 +57,7 @@ def render(world: World, camera: Camera, time_s: float, pose: np.ndarray | None 
     """Renders linear RGB and depth.
 
     Args:
-        world: what to look at.
+        world: the world.
         camera: intrinsics with lens distortion.
         time_s: time within the world; moving things stand where they are then.
         pose: (4, 4) camera to world; the world's own drive by default.
@@ -76,7 +77,7 @@ def render_luminance(
     """Renders luminance and depth, without colour arithmetic.
 
     Args:
-        world: what to look at.
+        world: the world.
         camera: intrinsics with lens distortion.
         time_s: time within the world.
         pose: (4, 4) camera to world; the world's own drive by default.
@@ -88,18 +89,46 @@ def render_luminance(
     return Gray(luminance[..., 0], depth_m)
 
 
+def lamp_share(world: World, camera: Camera, time_s: float) -> np.ndarray:
+    """Share of each pixel's light that comes from lamps: what `Light.flicker` changes.
+
+    Returns:
+        (H, W) float32 from 0 to 1.
+    """
+    if world.light.artificial == 1.0:
+        return np.ones((camera.height, camera.width), np.float32)
+    total = render_luminance(world, camera, time_s).luminance
+    steady = render_luminance(_without_lamps(world), camera, time_s).luminance
+    return 1 - np.minimum(steady / np.maximum(total, 1e-9), 1)
+
+
+@functools.lru_cache(maxsize=4)
+def _without_lamps(world: World) -> World:
+    """The world in the light that does not flicker; headlights do not."""
+    table = world.light.table.copy()
+    table[: shading.LAMPS] *= 1 - world.light.artificial
+    table[shading.LAMPS] = 0.0
+    colour = world.solids.colour.copy()
+    colour[:, 2] = 0.0
+    return dataclasses.replace(
+        world,
+        light=world.light._replace(table=table),
+        solids=world.solids._replace(colour=colour),
+    )
+
+
 def image_flow(
     world: World, camera: Camera, time_s: float, stride: int = 4, step_s: float = 1e-3
 ) -> np.ndarray:
-    """How fast the image moves, at every `stride`-th pixel: camera and things both.
+    """Motion of the image at every `stride`-th pixel, due to the camera and to moving things.
 
     Args:
-        world: what to look at.
+        world: the world.
         camera: intrinsics; the flow is that of the undistorted image of the same focal length,
             but for a fisheye, which shrinks its border, that of the image itself.
         time_s: the time.
         stride: pixels per sample, along both axes.
-        step_s: the two poses that are compared lie this far apart.
+        step_s: time between the two poses that are compared.
 
     Returns:
         (ceil(H / stride), ceil(W / stride), 2) float32 flow along x and y [px/s].
@@ -126,9 +155,9 @@ def image_flow(
 
 
 def in_sight(world: World, camera: Camera, time_s: float) -> np.ndarray:
-    """(N,) bool: which solids some pixel sees at a time.
+    """(N,) bool: which solids are visible in some pixel at a time.
 
-    A few milliseconds before or after, the others may be left out (`World.only`).
+    The others may be left out (`World.only`) within a few milliseconds of that time.
     """
     rays = ray_table(camera)
     everywhere = np.arange(len(rays.columns) * len(rays.rows), dtype=np.int32)

@@ -1,4 +1,4 @@
-"""The route that a drive takes, and the ground around it; what all scenes start from."""
+"""Route of a drive and the ground around it: the beginning of every scene."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from spike_depth_ros.sim.geometry import quantised
 
 STEP_M = 1.0
 GRIP = 2.2
-"""Lateral acceleration that a driver takes [m/s^2]."""
+"""Greatest lateral acceleration of a drive [m/s^2]."""
 
 
 def curvature_profile(
@@ -48,7 +48,7 @@ def curvature_profile(
 def speed_profile(
     rng: np.random.Generator, path: np.ndarray, duration_s: float, fast_m_s: float, stops: float
 ) -> np.ndarray:
-    """(K, 3) knots of `Motion.speed`: drawn speeds that curves and stops hold down.
+    """(K, 3) knots of `Motion.speed`: random speeds, limited by curves and stops.
 
     Args:
         rng: source of the speeds.

@@ -1,4 +1,4 @@
-"""The event sensors that can be simulated: lens, thresholds and faults, as plain settings."""
+"""Settings of simulated event sensors: lens, thresholds, noise and readout."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ SENSORS: dict[str, EventCameraConfig] = {
         cutoff_hz=3000.0,
     ),
 }
-"""The sensors that come ready: name -> sensor and lens."""
+"""Preset sensors: name -> sensor and lens."""
 
 
 SENSOR_MODELS: dict[str, dict[str, tuple[float, float]]] = {
@@ -124,7 +124,7 @@ SENSOR_MODELS: dict[str, dict[str, tuple[float, float]]] = {
         'mismatch': (0.02, 0.25),
         'refractory_us': (1.0, 1000.0),
         'leak_hz': (0.01, 1.0),
-        'shot_noise_hz': (0.03, 6.0),
+        'shot_noise_hz': (0.03, 4.0),
         'hot_fraction': (1e-5, 1e-3),
         'hot_hz': (10.0, 500.0),
         'cutoff_hz': (150.0, 5000.0),
@@ -140,7 +140,7 @@ SENSOR_MODELS: dict[str, dict[str, tuple[float, float]]] = {
         'mismatch': (0.05, 0.2),
         'refractory_us': (500.0, 1000.0),
         'leak_hz': (0.1, 1.0),
-        'shot_noise_hz': (1.0, 8.0),
+        'shot_noise_hz': (0.5, 4.0),
         'hot_fraction': (1e-4, 1e-3),
         'hot_hz': (10.0, 200.0),
         'cutoff_hz': (50.0, 150.0),
@@ -183,7 +183,7 @@ def draw_sensor(
     Args:
         rng: decides everything.
         model: a key of `SENSOR_MODELS`.
-        camera: its size and lens.
+        camera: size and lens.
         threshold_on: its ON threshold; the OFF threshold is kept within 0.1 to 0.6.
     """
     require(model in SENSOR_MODELS, 'sensor model', model, f'one of {sorted(SENSOR_MODELS)}')
@@ -255,8 +255,8 @@ def field_of_view_deg(camera: Camera) -> float:
 def sensor_config(size: str) -> EventCameraConfig:
     """The sensor of a given name or size.
 
-    A size that is no preset's takes the preset with the nearest number of columns, its lens
-    scaled to the width.
+    A size without a preset uses the preset with the nearest number of columns and scales its lens
+    to the width.
 
     Args:
         size: a key of `SENSORS`, or columns x rows such as '640x480'.

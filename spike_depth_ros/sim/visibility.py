@@ -26,10 +26,10 @@ from spike_depth_ros.sim.intersect import (
 
 TILE_PX = 16
 SHADOWS_M = 50.0
-"""Moving things that are farther away throw no shadow."""
+"""Distance beyond which moving things cast no shadow."""
 
 SMALLEST_PX = 0.6
-"""Solids that appear smaller than this radius are left out."""
+"""Apparent radius below which solids are left out."""
 
 
 class RayTable(NamedTuple):
@@ -78,7 +78,7 @@ class Scope(NamedTuple):
 
 @functools.lru_cache(maxsize=16)
 def ray_table(camera: Camera, stride: int = 1) -> RayTable:
-    """Rays of every `stride`-th pixel of a camera; kept, since a drive asks every frame."""
+    """Rays of every `stride`-th pixel of a camera, cached for the frames of a drive."""
     xy = np.ascontiguousarray(camera.rays()[::stride, ::stride, :2])
     height, width = xy.shape[:2]
     parts = [

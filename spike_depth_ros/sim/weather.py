@@ -41,7 +41,7 @@ def draw_weather(rng: np.random.Generator, heading_rad: float) -> tuple[str, Lig
 
     Args:
         rng: the source.
-        heading_rad: where the drive begins to go: a low sun likes to stand ahead.
+        heading_rad: initial heading of the drive; a low sun is often ahead.
 
     Returns:
         The condition in words, and the light.
@@ -99,6 +99,7 @@ def draw_lamps(rng: np.random.Generator) -> tuple[str, Light]:
         night=0.0,
         grid=np.array([0.0, 0.0, 1.0]),
         maps=np.zeros((2, 1, 1), np.uint8),
+        artificial=1.0,
     )
 
 

@@ -1,8 +1,7 @@
-"""Which synthetic clips there are: splits, the recipe, and what chance decides about a clip.
+"""Splits, configuration and plans of synthetic clips.
 
-A clip follows from two integers, the seed of its world and its number in it: they decide scene,
-sensor, lens, threshold and time. Worlds of `TRAIN_SEEDS`, `VALIDATION_SEEDS` and `TEST_SEEDS` are
-never the same.
+A clip follows from its configuration and two integers, the seed of its world and its number in
+that world. `TRAIN_SEEDS`, `VALIDATION_SEEDS` and `TEST_SEEDS` share no world.
 """
 
 from __future__ import annotations
@@ -19,17 +18,22 @@ from spike_depth_ros.events.atomic_write import partial_path
 from spike_depth_ros.events.config import SpikeConfig, require
 from spike_depth_ros.learning.datasets.sample import DatasetError
 from spike_depth_ros.sim.ego import MOTIONS, Mounts, check_range
+from spike_depth_ros.sim.geometry import STEADY, Flicker
 from spike_depth_ros.sim.sensors import SENSOR_MODELS
+from spike_depth_ros.sim.static_parts import STATIC_PARTS
 
 TRAIN_SEEDS = range(0, 1_000_000)
 VALIDATION_SEEDS = range(1_000_000, 1_100_000)
 TEST_SEEDS = range(2_000_000, 2_100_000)
-"""World seeds of each split, disjoint for ever: published figures are of TEST_SEEDS only."""
+"""World seeds of each split; published figures use TEST_SEEDS only."""
 
 SPLITS = {'train': TRAIN_SEEDS, 'validation': VALIDATION_SEEDS, 'test': TEST_SEEDS}
 RECIPE = 'recipe.json'
 RECIPE_VERSION = 1
-"""Goes up whenever the same configuration would give other clips."""
+"""Increases whenever the same configuration would give other clips."""
+
+MIX_VERSION = 2
+"""The same for configurations that draw motions, mounts, lenses or sensor models."""
 
 LONGEST_DRIVE_S = 55.0
 """Worlds last a minute; clips end before this."""
@@ -37,7 +41,7 @@ LONGEST_DRIVE_S = 55.0
 
 @dataclasses.dataclass(frozen=True)
 class SyntheticConfig:
-    """Which clips to make, and how to hand them out.
+    """Which clips to make and how to load them.
 
     Attributes:
         folder: where clips are kept; one folder holds clips of one recipe, of all splits.
@@ -78,6 +82,10 @@ class SyntheticConfig:
         sensor_models: `preset`, the sensor as it is with `min_threshold` to `max_threshold` and
             noise varied, or keys of `sim.sensors.SENSOR_MODELS`, which are drawn anew as a whole.
         sensor_model_weights: how often each; none for equally often.
+        static_parts: keys of `sim.static_parts.STATIC_PARTS` that may stand in view.
+        static_share: share of the clips in which one does.
+        flicker_share: share of the clips whose lamps flicker at 100 or 120 Hz, where the scene
+            has lamps.
     """
 
     folder: str
@@ -111,6 +119,9 @@ class SyntheticConfig:
     fields_of_view_deg: tuple[float, ...] = ()
     sensor_models: tuple[str, ...] = ('preset',)
     sensor_model_weights: tuple[float, ...] = ()
+    static_parts: tuple[str, ...] = tuple(STATIC_PARTS)
+    static_share: float = 0.0
+    flicker_share: float = 0.0
 
     def __post_init__(self) -> None:
         require(self.split in SPLITS, 'split', self.split, f'one of {sorted(SPLITS)}')
@@ -131,12 +142,13 @@ class SyntheticConfig:
         limits = f'0.01 to {self.max_threshold}, and that at most 2'
         fits = 0.01 <= self.min_threshold <= self.max_threshold <= 2
         require(fits, 'min_threshold', self.min_threshold, limits)
-        part = self.rectified_part
-        require(0 <= part <= 1, 'rectified_part', part, '0 to 1')
+        for name in ('rectified_part', 'static_share', 'flicker_share'):
+            require(0 <= getattr(self, name) <= 1, name, getattr(self, name), '0 to 1')
         good_zooms = bool(self.zooms) and all(0.5 <= zoom <= 4 for zoom in self.zooms)
         require(good_zooms, 'zooms', self.zooms, 'at least one, each 0.5 to 4')
         require(bool(self.sensors), 'sensors', self.sensors, 'at least one')
-        for name, known in (('motions', MOTIONS), ('sensor_models', ('preset', *SENSOR_MODELS))):
+        for name, known in (('motions', MOTIONS), ('sensor_models', ('preset', *SENSOR_MODELS)),
+                            ('static_parts', STATIC_PARTS)):  # fmt: skip
             names = getattr(self, name)
             require(bool(names) and {*names} <= {*known}, name, names, f'of {sorted(known)}')
         check_range('fields_of_view_deg', self.fields_of_view_deg, 10.0, 150.0)
@@ -151,7 +163,7 @@ class SyntheticConfig:
 
 
 class ClipPlan(NamedTuple):
-    """What one clip shows: everything that chance decided about it."""
+    """Everything that was drawn for one clip."""
 
     seed: int
     number: int
@@ -166,6 +178,8 @@ class ClipPlan(NamedTuple):
     motion: str = 'own'
     sensor_model: str = 'preset'
     field_of_view_deg: float = 0.0  # 0: the sensor's own lens, times `zoom`
+    static_part: str = ''  # '': none
+    flicker: Flicker = STEADY  # of lamps, if there are any
 
     @property
     def name(self) -> str:
@@ -174,7 +188,7 @@ class ClipPlan(NamedTuple):
 
 
 def plan_clip(config: SyntheticConfig, seed: int, number: int) -> ClipPlan:
-    """Draws what clip `number` of world `seed` shows; same integers, same plan."""
+    """Plans clip `number` of world `seed`; the same integers give the same plan."""
     from spike_depth_ros.sim.world import SCENES
 
     world_rng = np.random.default_rng((seed, RECIPE_VERSION))
@@ -200,17 +214,23 @@ def plan_clip(config: SyntheticConfig, seed: int, number: int) -> ClipPlan:
     )
 
 
-def _breadth(config: SyntheticConfig, seed: int, number: int) -> tuple[str, str, float]:
-    """Motion, sensor model and field of view.
+def _breadth(
+    config: SyntheticConfig, seed: int, number: int
+) -> tuple[str, str, float, str, Flicker]:
+    """Motion, sensor model, field of view, static part and flicker.
 
     From a generator of their own: what older configurations draw stays what it was.
     """
     rng = clip_rng(seed, number, 1)
-    return (
-        _choose(rng, config.motions, config.motion_weights, 'motion_weights'),
-        _choose(rng, config.sensor_models, config.sensor_model_weights, 'sensor_model_weights'),
-        _within(rng, config.fields_of_view_deg),
-    )
+    motion = _choose(rng, config.motions, config.motion_weights, 'motion_weights')
+    weights = config.sensor_model_weights
+    model = _choose(rng, config.sensor_models, weights, 'sensor_model_weights')
+    field_of_view_deg = _within(rng, config.fields_of_view_deg)
+    part = str(rng.choice(config.static_parts)) if rng.random() < config.static_share else ''
+    flickers = rng.random() < config.flicker_share
+    flicker = Flicker(float(rng.choice((100.0, 120.0))), rng.uniform(0.03, 0.7),
+                      rng.uniform(0, 2 * math.pi))  # fmt: skip
+    return motion, model, field_of_view_deg, part, flicker if flickers else STEADY
 
 
 def _within(rng: np.random.Generator, limits: tuple[float, ...]) -> float:
@@ -218,7 +238,7 @@ def _within(rng: np.random.Generator, limits: tuple[float, ...]) -> float:
 
 
 def clip_rng(seed: int, number: int, purpose: int) -> np.random.Generator:
-    """A generator of one clip: 1 for its plan, 2 for its mount and motion, 3 for its sensor."""
+    """A generator of one clip: 1 plan, 2 mount and motion, 3 sensor, 4 static part."""
     return np.random.default_rng((seed, number, RECIPE_VERSION, purpose))
 
 
@@ -234,21 +254,24 @@ def clip_path(config: SyntheticConfig, seed: int, number: int) -> Path:
 
 
 def _recipe(config: SyntheticConfig) -> dict[str, Any]:
-    """What the bytes of a clip depend on, ready for JSON."""
+    """Everything that the bytes of a clip depend on, ready for JSON."""
     from spike_depth_ros.sim.world import SCENES
 
     names: tuple[str, ...] = ('stored_windows', 'stored_steps', 'stored_width_px', 'store_images',
              'scene_weights', 'sensors', 'sensor_weights', 'min_threshold', 'max_threshold',
              'zooms', 'rectified_part', 'max_step_px')  # fmt: skip
     newer = ('motions', 'motion_weights', 'heights_m', 'pitches_deg', 'rolls_deg', 'yaws_deg',
-             'fields_of_view_deg', 'sensor_models', 'sensor_model_weights')  # fmt: skip
+             'fields_of_view_deg', 'sensor_models', 'sensor_model_weights', 'static_parts',
+             'static_share', 'flicker_share')  # fmt: skip
     defaults = {field.name: field.default for field in dataclasses.fields(config)}
     # folders from before these existed do not name them
-    names += tuple(name for name in newer if getattr(config, name) != defaults[name])
+    mixed = tuple(name for name in newer if getattr(config, name) != defaults[name])
+    names += mixed
     spikes = dataclasses.asdict(config.spikes)
     del spikes['steps'], spikes['max_width_px']
     return {
         'version': RECIPE_VERSION,
+        **({'mix_version': MIX_VERSION} if mixed else {}),
         'scenes': list(config.scenes or sorted(SCENES)),
         'spikes': spikes,
         **{name: json.loads(json.dumps(getattr(config, name))) for name in names},

@@ -46,6 +46,7 @@ from spike_depth_ros.learning.datasets.sample import (
     grid_meta,
     spikes_of,
 )
+from spike_depth_ros.sim.ego import RideError, ride, with_flicker
 from spike_depth_ros.sim.geometry import World
 from spike_depth_ros.sim.sensors import (
     EventCameraConfig,
@@ -54,6 +55,7 @@ from spike_depth_ros.sim.sensors import (
     field_of_view_deg,
     sensor_config,
 )
+from spike_depth_ros.sim.static_parts import draw_part
 
 __all__ = [
     'TEST_SEEDS',
@@ -76,7 +78,12 @@ def render_clip(config: SyntheticConfig, plan: ClipPlan) -> list[Sample]:
     view = sensor.camera.rectified() if plan.rectified else sensor.camera
     spikes = _stored(config)
     pixels = _pixels(sensor.camera, spikes, plan.rectified)
-    world = _world(config, plan)
+    world, motion = _world(config, plan)
+    if plan.static_part:
+        part_rng = clip_rng(plan.seed, plan.number, 4)
+        part = draw_part(part_rng, plan.static_part, field_of_view_deg(sensor.camera))
+        world = dataclasses.replace(world, ego=world.ego._replace(part=part))
+    world = with_flicker(world, plan.flicker)
     windows = drive.clip(
         world,
         plan.start_s,
@@ -92,13 +99,15 @@ def render_clip(config: SyntheticConfig, plan: ClipPlan) -> list[Sample]:
         'condition': world.condition,
         'window_ns': spikes.window_ns,
         'scene': plan.scene,
-        'motion': plan.motion,
+        'motion': motion,
         'sensor_model': plan.sensor_model,
         'height_m': float(world.ego.height_m),
         'pitch_deg': math.degrees(world.ego.pitch_rad),
         'roll_deg': math.degrees(world.ego.roll_rad),
         'yaw_deg': math.degrees(world.ego.yaw_rad),
         'speed_m_s': world.speed(plan.start_s),
+        'static_part': plan.static_part,
+        'flicker_hz': world.light.flicker.rate_hz,
         'field_of_view_deg': field_of_view_deg(sensor.camera),
     }
     samples = []
@@ -229,22 +238,25 @@ def _make_clips(config: SyntheticConfig, keys: list[tuple[int, int]]) -> tuple[i
     for seed, number in keys:
         try:
             make_clip(config, seed, number)
-        except (ValueError, ArithmeticError, IndexError) as error:
-            # one bad world must not stop a night's work; `generate` reports it at the end
+        except (ValueError, ArithmeticError, LookupError, TypeError) as error:
+            # one bad world must not stop the others; `generate` reports it at the end
             failures.append(f'{plan_clip(config, seed, number)}: {error!r}')
             logging.getLogger(__name__).warning('%s', failures[-1])
     return len(keys) - len(failures), failures
 
 
-def _world(config: SyntheticConfig, plan: ClipPlan) -> World:
-    """The world of a plan, with the mount and the motion of the plan."""
+def _world(config: SyntheticConfig, plan: ClipPlan) -> tuple[World, str]:
+    """The world of a plan, with a mount and the motion of the plan, or its own if none fits."""
     from spike_depth_ros.sim.drive import world_of
-    from spike_depth_ros.sim.ego import ride
 
     end_s = plan.start_s + config.stored_windows * config.spikes.window_ms * 1e-3
     rng = clip_rng(plan.seed, plan.number, 2)
     world = world_of(plan.scene, plan.seed)
-    return ride(world, plan.motion, config.mounts, rng, plan.start_s, end_s)
+    try:
+        return ride(world, plan.motion, config.mounts, rng, plan.start_s, end_s), plan.motion
+    except RideError as error:
+        logging.getLogger(__name__).info('%s; it is seen with its own mount', error)
+        return world, 'own'
 
 
 def _sensor(plan: ClipPlan) -> EventCameraConfig:

@@ -1,0 +1,79 @@
+"""`spike_depth clips`: makes the synthetic clips that a configuration asks for, ahead of time."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+
+def clips(config: Path, workers: int = 0) -> None:
+    """Makes all synthetic clips that a file of config/train or config/evaluate asks for.
+
+    Clips that are there already stay. Stop it whenever you like: the same command goes on where
+    it was stopped, and a training run may read the folders meanwhile. A world that fails is
+    reported at the end, the others are made.
+
+    Args:
+        config: YAML file of `train`, `evaluate` or `ablate` whose data set is `synthetic`.
+        workers: processes; 0 for one per core.
+    """
+    from spike_depth_ros.learning.datasets.sample import DatasetError
+    from spike_depth_ros.learning.datasets.synthetic import generate
+
+    made, failures = 0, []
+    for name, wanted in synthetic_configs(config):
+        print(f'{name}: {wanted.worlds} {wanted.split} worlds into {wanted.folder}')
+        try:
+            made += generate(wanted, workers)
+        except DatasetError as error:
+            logging.getLogger(__name__).debug('traceback', exc_info=True)
+            failures.append(f'{name}: {error}')
+    print(f'{made:,} clips made')
+    if failures:
+        raise DatasetError('; '.join(failures))
+
+
+def synthetic_configs(path: Path) -> list[tuple[str, Any]]:
+    """Name and `SyntheticConfig` of everything in a YAML file that has a folder for clips.
+
+    Raises:
+        ConfigError: there is none, or a field is wrong.
+        OSError: the file cannot be read.
+    """
+    import yaml
+
+    from spike_depth_ros.events.config import ConfigError, SpikeConfig, from_dict, require
+    from spike_depth_ros.learning.datasets.recipe import SyntheticConfig
+
+    try:
+        values = yaml.safe_load(path.read_text(encoding='utf-8'))
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f'{path} is not YAML: {error}') from error
+    values = values if isinstance(values, dict) else {}
+    data: dict[str, Any] = values['data'] if isinstance(values.get('data'), dict) else {}
+    name = data.get('name', 'synthetic')
+    require(name == 'synthetic', f'data.name of {path}', name, "'synthetic'")
+    shared = {'spikes': from_dict(SpikeConfig, values.get('spikes') or {})}
+    if data.get('clip_windows'):
+        shared['clip_windows'] = data['clip_windows']
+    found = [
+        (key, from_dict(SyntheticConfig, {**shared, **fields}))
+        for key, fields in _with_folder('data', data)
+    ]
+    if not found:
+        raise ConfigError(f'{path} names no folder for clips, such as data.train.folder')
+    return found
+
+
+def _with_folder(name: str, value: Any) -> list[tuple[str, dict[str, Any]]]:
+    """Every table with a `folder` within a value, and its name."""
+    if isinstance(value, dict):
+        if 'folder' in value:
+            return [(name, value)]
+        inner = value.items()
+    elif isinstance(value, list):
+        inner = enumerate(value)  # type: ignore[assignment]
+    else:
+        return []
+    return [found for key, part in inner for found in _with_folder(f'{name}.{key}', part)]
