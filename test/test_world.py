@@ -14,10 +14,16 @@ from spike_depth_ros.sim.world import SCENES, WorldError, build_world
 
 PINNED = {
     'board': 'd247d07786c49da8',
+    'desk': 'ef985b0453b7acc5',
+    'field': '1e4b94eed49b4037',
     'flight': '029a0b8a8230f56f',
+    'forest': '5627b6504cffb877',
+    'highway': '303a91f13c2c9b99',
     'indoor': 'ef1bce7c38b8442a',
     'solids': 'e06f4f4117d85440',
+    'stairs': '301452b984b85505',
     'street': 'c1d023bc75257190',
+    'warehouse': '5a19b7795c2b1d8f',
 }
 
 
@@ -83,7 +89,9 @@ def test_the_drive_is_smooth(world):
     for start in np.linspace(0.0, world.duration_s - 0.2, 25):
         poses = np.stack([world.pose(start + 0.001 * k) for k in range(40)])
         velocity = np.diff(poses[:, :3, 3], axis=0) / 0.001
-        assert np.linalg.norm(velocity, axis=1).max() < 25.0
+        assert np.linalg.norm(velocity, axis=1).max() < (
+            45.0 if world.scene == 'highway' else 25.0
+        )
         assert np.abs(np.diff(velocity, axis=0)).max() < 0.08
         turn = np.einsum('kij,kil->kjl', poses[:-1, :3, :3], poses[1:, :3, :3])
         angle = np.stack([turn[:, 2, 1], turn[:, 0, 2], turn[:, 1, 0]], axis=1) / 0.001

@@ -39,7 +39,8 @@ def synth(
 
     Args:
         out: Folder to write to.
-        scene: Kind of world: street, indoor, flight, board or solids.
+        scene: Kind of world: street, indoor, flight, board, desk, solids, warehouse, highway,
+            forest, field or stairs.
         seed: First seed; a seed decides everything about a drive. Networks train on seeds below
             1,000,000 (the default is one of them): to measure, take 2,000,000 to 2,099,999, as
             published figures do.

@@ -156,12 +156,12 @@ class Ego(NamedTuple):
 
 
 class Free(NamedTuple):
-    """The space along the path that nothing fixed reaches into, so that a camera fits anywhere.
+    """The space along the way that nothing fixed reaches into, so that a camera fits anywhere.
 
     Attributes:
         low_m: least height above the smooth terrain.
         high_m: greatest height.
-        side_m: greatest distance to the left or right of the path.
+        side_m: greatest distance to the left or right of where the scene's own camera rides.
         turn_rad: how far the camera may look away from where the scene's own camera looks, to
             either side; pi where there is something to see all around.
     """

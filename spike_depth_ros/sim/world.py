@@ -6,10 +6,16 @@ from collections.abc import Callable
 
 from spike_depth_ros.sim.geometry import World
 from spike_depth_ros.sim.scenes.board import build_board
+from spike_depth_ros.sim.scenes.desk import build_desk
+from spike_depth_ros.sim.scenes.field import build_field
 from spike_depth_ros.sim.scenes.flight import build_flight
+from spike_depth_ros.sim.scenes.forest import build_forest
+from spike_depth_ros.sim.scenes.highway import build_highway
 from spike_depth_ros.sim.scenes.indoor import build_indoor
 from spike_depth_ros.sim.scenes.solids import build_solids
+from spike_depth_ros.sim.scenes.stairs import build_stairs
 from spike_depth_ros.sim.scenes.street import build_street
+from spike_depth_ros.sim.scenes.warehouse import build_warehouse
 
 __all__ = ['SCENES', 'World', 'WorldError', 'build_world']
 
@@ -18,7 +24,13 @@ SCENES: dict[str, Callable[[int, float], World]] = {
     'indoor': build_indoor,
     'flight': build_flight,
     'board': build_board,
+    'desk': build_desk,
     'solids': build_solids,
+    'warehouse': build_warehouse,
+    'highway': build_highway,
+    'forest': build_forest,
+    'field': build_field,
+    'stairs': build_stairs,
 }
 """Scene -> builder(seed, duration_s)."""
 

@@ -10,6 +10,7 @@ from spike_depth_ros.sim import geometry as geo
 from spike_depth_ros.sim import motion as mo
 from spike_depth_ros.sim import route
 from spike_depth_ros.sim.build import Place, SolidList
+from spike_depth_ros.sim.geometry import quantised
 from spike_depth_ros.sim.things.surfaces import cover, draw_finish
 
 Generator = np.random.Generator
@@ -48,6 +49,7 @@ def hall(
     sides_m: tuple[float, float],
     high_m: float,
     far_m: float,
+    floor_m: float = 0.0,
 ) -> None:
     """A closed hall along the x axis; walls, floor and ceiling change their look on the way.
 
@@ -56,24 +58,26 @@ def hall(
         rng: the source.
         span_m: x of its ends.
         sides_m: y of its right and of its left wall.
-        high_m: height of its ceiling above z = 0.
+        high_m: z of its ceiling.
         far_m: distance that the textures are made for.
+        floor_m: z of its floor.
     """
     low, high = span_m
     right, left = sides_m
     thick = 0.1 * far_m
     middle, half = (left + right) / 2, (left - right) / 2 + 2 * thick
+    level, tall = (floor_m + high_m) / 2, high_m - floor_m
     for x in (low - thick, high + thick):
         finish = draw_finish(rng, far_m)
-        cover(solids, Place(), geo.BOX, finish, (x, middle, high_m / 2), (thick, half, high_m))
+        cover(solids, Place(), geo.BOX, finish, (x, middle, level), (thick, half, tall))
     count = max(round((high - low) / (12 * far_m)), 1)
     step = (high - low) / count / 2
     for k in range(count):
         x = low + (2 * k + 1) * step
         for y in (right - thick, left + thick):
             finish = draw_finish(rng, far_m)
-            cover(solids, Place(), geo.BOX, finish, (x, y, high_m / 2), (step, thick, high_m))
-        for z in (-thick, high_m + thick):
+            cover(solids, Place(), geo.BOX, finish, (x, y, level), (step, thick, tall))
+        for z in (floor_m - thick, high_m + thick):
             finish = draw_finish(rng, far_m)
             cover(solids, Place(), geo.BOX, finish, (x, middle, z), (step, half, thick))
 
@@ -106,3 +110,11 @@ def gliding(
         for axis, most, rates in sway
     ]
     return geo.Ego(0.0, height_m, pitch_rad, 0.0, 0.0, np.array(shake), yaw_rad)
+
+
+def with_actors(moving: mo.Motion, actors: list[tuple]) -> mo.Motion:
+    """The motion with actors: (mode, course) pairs, see `motion.Motion`."""
+    if not actors:
+        return moving
+    mode = np.array([actor[0] for actor in actors], np.int32)
+    return moving._replace(mode=mode, course=quantised([actor[1] for actor in actors]))
