@@ -40,7 +40,7 @@ def build_forest(seed: int, duration_s: float) -> World:
     mesh = (track.heights, track.terrain)
     moving = route.motion_of(track.path, speed, mesh, track.waves, [])
     light = weather.with_maps(light, arrays, *mesh, track.path[:, :2], np.zeros((0, 3)))
-    half = float(rng.uniform(0.4, 1.1))
+    half = float(rng.uniform(0.25, 0.8))
     ground = way_ground(track, soil_path(half), _floor(rng))
     return World('forest', seed, duration_s, condition, arrays, moving, ground, light,
                  _mount(rng), Free(0.15, 2.2, AWAY_M - 0.4))  # fmt: skip
@@ -120,7 +120,7 @@ def _branch(solids: SolidList, rng: Generator, place: Place, girth_m: float, bar
 
 def _undergrowth(solids: SolidList, rng: Generator, track: Track) -> None:
     """Ferns, grass, bushes, stones, stumps and logs."""
-    dense = float(rng.uniform(0.4, 2.5))
+    dense = float(rng.uniform(1.0, 5.0))
     for _ in range(int(track.length_m * dense)):
         s = float(rng.uniform(0, track.length_m))
         d = (1 if rng.random() < 0.5 else -1) * (AWAY_M + 12.0 * float(rng.random()) ** 2)

@@ -246,7 +246,7 @@ def _traffic(
         offset = hand * LANE_M * (lane + 0.5)
         # the lane at the edge has the trucks
         slow = lane / max(lanes - 1, 1)
-        for _ in range(int(14 * busy)):
+        for _ in range(int(30 * busy)):
             pace = fast_m_s * float(rng.uniform(0.9, 1.15)) * (1.0 - 0.3 * slow)
             if abs(offset - own_m) > 1.0:
                 start = float(rng.uniform(-0.3, 0.5)) * track.length_m
@@ -268,8 +268,8 @@ def _mount(rng: Generator, own_m: float) -> geo.Ego:
     ]
     return geo.Ego(
         offset_m=own_m,
-        height_m=float(rng.uniform(1.1, 2.6)),
-        pitch_rad=float(rng.uniform(-0.03, 0.1)),
+        height_m=float(rng.uniform(1.2, 3.0)),
+        pitch_rad=float(rng.uniform(-0.06, 0.06)),
         bank=float(rng.uniform(0.001, 0.006)),
         follow=1.0,
         shake=np.array([(*row, rng.uniform(0, 6.28)) for row in shake]),

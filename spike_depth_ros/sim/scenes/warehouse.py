@@ -141,7 +141,7 @@ def _goods(solids: SolidList, place: Place, rng: Generator, high_m: float) -> No
     rows, kind = int(rng.integers(1, 3)), rng.random()
     colour = CARDBOARD if kind < 0.7 else any_colour(rng)
     layer = min(float(rng.uniform(0.2, 0.5)), high_m - z)
-    while z + layer <= max(top, z + layer) and z + layer <= high_m:
+    while z < top and z + layer <= high_m:
         for k in range(rows):
             half = 0.47 / rows
             tint = float(rng.uniform(0.75, 1.2))
@@ -157,8 +157,6 @@ def _goods(solids: SolidList, place: Place, rng: Generator, high_m: float) -> No
                 cover(solids, place, geo.BOX, label, (x, y - 0.401, z + 0.55 * layer),
                       (min(0.09, 0.6 * half), 0.002, 0.3 * layer))  # fmt: skip
         z += layer
-        if z >= top:
-            break
 
 
 def _plain_bay(solids: SolidList, place: Place, rng: Generator, store: _Store) -> None:
