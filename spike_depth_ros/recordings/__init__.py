@@ -1,9 +1,10 @@
-"""Recordings of events, whatever their format: read, written and turned into one another."""
+"""Recordings of events in any format: read, written and converted."""
 
 from spike_depth_ros.recordings.bag_writer import BagWriter
 from spike_depth_ros.recordings.convert import Conversion, convert_to, is_h5
 from spike_depth_ros.recordings.h5_writer import EventsH5Writer
 from spike_depth_ros.recordings.open import open_source
+from spike_depth_ros.recordings.recording import Recording, open_recording
 from spike_depth_ros.recordings.source import BagError, EventSource, RawMessage, Topic
 from spike_depth_ros.recordings.summary import summarise
 
@@ -14,9 +15,11 @@ __all__ = [
     'EventSource',
     'EventsH5Writer',
     'RawMessage',
+    'Recording',
     'Topic',
     'convert_to',
     'is_h5',
+    'open_recording',
     'open_source',
     'summarise',
 ]

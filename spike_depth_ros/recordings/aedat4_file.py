@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from spike_depth_ros.events.arrays import make_events
 from spike_depth_ros.recordings.messages import IMAGE, image_cdr
@@ -112,7 +113,7 @@ class Aedat4Source(EventSource):
         except (RuntimeError, OSError, ValueError) as error:
             raise BagError(f'{self.path} cannot be read as AEDAT4: {error}') from error
 
-    def _arrays(self) -> Iterator[tuple[int, np.ndarray]]:
+    def _arrays(self) -> Iterator[tuple[int, NDArray[Any]]]:
         """First time [ns] and content of each packet: events, or the pixels of a frame."""
         decoder = self._open()
         height, width = self._sensor

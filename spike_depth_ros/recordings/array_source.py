@@ -5,9 +5,10 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from spike_depth_ros.events.camera import Camera
 from spike_depth_ros.recordings.messages import (
@@ -53,7 +54,7 @@ class EventArrays(Protocol):
     def geometry(self) -> tuple[int, int]:
         """(height, width) of the sensor [px]."""
 
-    def read(self, start: int, stop: int) -> np.ndarray:
+    def read(self, start: int, stop: int) -> NDArray[Any]:
         """Events [start, stop), (N,) `EVENT_DTYPE`."""
 
     def time_ns(self, index: int) -> int:
@@ -71,7 +72,7 @@ class Series(NamedTuple):
 
     topic: str
     type: str
-    stamps_ns: np.ndarray  # (N,) int64, ascending
+    stamps_ns: NDArray[Any]  # (N,) int64, ascending
     pack: Callable[[int, int], memoryview]  # index, stamp -> CDR
 
 
@@ -129,7 +130,7 @@ class ArraySource(EventSource):
                 streams.append(_play(series, begin_ns if start_ns else None, end_ns))
         return heapq.merge(*streams, key=lambda message: message.stamp_ns)
 
-    def slices(self, start_ns: int = 0, duration_ns: int | None = None) -> Iterator[np.ndarray]:
+    def slices(self, start_ns: int = 0, duration_ns: int | None = None) -> Iterator[NDArray[Any]]:
         """The events themselves, a slice of the file at a time."""
         begin_ns = (self.start_ns or 0) + start_ns
         first = self.events.first_at(begin_ns) if start_ns else 0
@@ -167,7 +168,7 @@ def _play(series: Series, begin_ns: int | None, end_ns: int | None) -> Iterator[
 
 
 def image_series(
-    topic: str, frame_id: str, stamps_ns: np.ndarray, read: Callable[[int], np.ndarray]
+    topic: str, frame_id: str, stamps_ns: NDArray[Any], read: Callable[[int], NDArray[Any]]
 ) -> Series:
     """Images, or depth in metres; `read` gives the one of an index."""
     return Series(
@@ -178,7 +179,7 @@ def image_series(
     )
 
 
-def info_series(topic: str, frame_id: str, stamps_ns: np.ndarray, camera: Camera) -> Series:
+def info_series(topic: str, frame_id: str, stamps_ns: NDArray[Any], camera: Camera) -> Series:
     """A calibration, once per stamp."""
     return Series(
         topic,
@@ -188,7 +189,7 @@ def info_series(topic: str, frame_id: str, stamps_ns: np.ndarray, camera: Camera
     )
 
 
-def info_ticks(events: EventArrays) -> np.ndarray:
+def info_ticks(events: EventArrays) -> NDArray[Any]:
     """(N,) times [ns] at which the calibration of the events is repeated: ten a second."""
     if not events.count:
         return np.zeros(1, np.int64)
@@ -197,7 +198,7 @@ def info_ticks(events: EventArrays) -> np.ndarray:
     return start_ns + INFO_PERIOD_NS * np.arange(count)
 
 
-def pose_series(stamps_ns: np.ndarray, read: Callable[[int], np.ndarray]) -> Series:
+def pose_series(stamps_ns: NDArray[Any], read: Callable[[int], NDArray[Any]]) -> Series:
     """Poses of the event camera; `read` gives a (4, 4) that takes its points to the world."""
 
     def pack(index: int, stamp_ns: int) -> memoryview:
@@ -209,7 +210,7 @@ def pose_series(stamps_ns: np.ndarray, read: Callable[[int], np.ndarray]) -> Ser
 
 
 def static_series(
-    events: EventArrays, child: str, rotation: np.ndarray, origin_m: np.ndarray
+    events: EventArrays, child: str, rotation: NDArray[Any], origin_m: NDArray[Any]
 ) -> Series:
     """Where a frame is in that of the events, once: (3, 3) rotation and (3,) origin."""
     start_ns = events.time_ns(0) if events.count else 0

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from spike_depth_ros.events.atomic_write import PartialPath
 from spike_depth_ros.events.camera import Camera
@@ -91,7 +92,7 @@ class BagWriter(Target):
         self.counts: dict[str, int] = {}
         self.undefined: dict[str, int] = {}
 
-    def add_events(self, events: np.ndarray, height: int, width: int) -> None:
+    def add_events(self, events: NDArray[Any], height: int, width: int) -> None:
         """Appends events, (N,) `EVENT_DTYPE` in stream order, of a sensor of that size."""
         if self._packetiser is None:
             self._packetiser = Packetiser(height, width, self._frame_id, self._encoding)
@@ -99,7 +100,7 @@ class BagWriter(Target):
             self.add_raw(self._events_topic, EVENT_PACKET, packet.stamp_ns, packet.cdr)
 
     def add_event_message(
-        self, topic: str, stamp_ns: int, packet: Packet, events: np.ndarray
+        self, topic: str, stamp_ns: int, packet: Packet, events: NDArray[Any]
     ) -> None:
         """Appends what one message held, encoded anew; its stamps, frame and topic stay.
 
@@ -116,12 +117,12 @@ class BagWriter(Target):
         for repacked in self._repackers[stream].repack(events, packet.stamp_ns):
             self.add_raw(topic, EVENT_PACKET, stamp_ns, repacked.cdr)
 
-    def add_image(self, topic: str, stamp_ns: int, image: np.ndarray, frame_id: str) -> None:
+    def add_image(self, topic: str, stamp_ns: int, image: NDArray[Any], frame_id: str) -> None:
         """Appends an image: (H, W) mono8/mono16, or (H, W, 3) rgb8."""
         self.add_raw(topic, IMAGE, stamp_ns, image_cdr(stamp_ns, frame_id, image))
 
     def add_depth_32fc1(
-        self, topic: str, stamp_ns: int, depth_m: np.ndarray, frame_id: str
+        self, topic: str, stamp_ns: int, depth_m: NDArray[Any], frame_id: str
     ) -> None:
         """Appends z-depth (H, W) [m]: NaN unknown, +inf beyond any range (REP 117, REP 118)."""
         depth = np.asarray(depth_m, np.float32)
@@ -136,8 +137,8 @@ class BagWriter(Target):
         stamp_ns: int,
         parent: str,
         child: str,
-        translation_m: np.ndarray,
-        rotation: np.ndarray,
+        translation_m: NDArray[Any],
+        rotation: NDArray[Any],
         static: bool = False,
     ) -> None:
         """Appends where frame `child` is in `parent`: (3,) metres, (4,) quaternion x y z w."""

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from spike_depth_ros.events.arrays import EVENT_DTYPE, read_only
 from spike_depth_ros.recordings.raw_header import HEADER_BYTES, read_fields, stated_size
@@ -69,7 +71,7 @@ class DatEvents:
         # where the 32-bit clock has started again
         self._wraps = self._find_wraps()
 
-    def read(self, start: int, stop: int) -> np.ndarray:
+    def read(self, start: int, stop: int) -> NDArray[Any]:
         """Events [start, stop), (N,) `EVENT_DTYPE`.
 
         Raises:
@@ -109,7 +111,7 @@ class DatEvents:
         self._rows = np.empty(0, _ROW)
         self.count = 0
 
-    def _find_wraps(self) -> np.ndarray:
+    def _find_wraps(self) -> NDArray[Any]:
         """Indices of the events at which the clock started again."""
         if self.count < 2:
             return np.empty(0, np.int64)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from spike_depth_ros.events.camera import Camera
 from spike_depth_ros.recordings.array_source import (
@@ -35,7 +36,7 @@ SITE = 'https://dsec.ifi.uzh.ch/dsec-datasets/download/'
 class StampedFiles(NamedTuple):
     """The PNGs of a folder and their times."""
 
-    stamps_ns: np.ndarray  # (N,) int64, ascending
+    stamps_ns: NDArray[Any]  # (N,) int64, ascending
     paths: list[Path]
 
 
@@ -85,15 +86,15 @@ class DsecFolder:
             self._get('disparity'),
         )
 
-    def rectified_xy(self) -> np.ndarray:
+    def rectified_xy(self) -> NDArray[Any]:
         """(H, W, 2) where each raw pixel of the events lies in the rectified view."""
         return Hdf5File(self._left / 'rectify_map.h5', self._get('events')).whole('rectify_map')
 
-    def image(self, index: int) -> np.ndarray:
+    def image(self, index: int) -> NDArray[Any]:
         """(H, W, 3) uint8 RGB of image `index`."""
         return _read_png(self.images.paths[index], np.uint8, None, self._get('images'))
 
-    def depth_m(self, index: int) -> np.ndarray:
+    def depth_m(self, index: int) -> NDArray[Any]:
         """(H, W) float32 metres of map `index`, NaN where nothing was measured."""
         camera = self.calibration.camera
         size = (camera.height, camera.width)
@@ -166,21 +167,24 @@ class DsecCalibration:
     colour: Camera
     q23: float
     q32: float
-    r_10: np.ndarray
-    t_10_m: np.ndarray
-    r_rect0: np.ndarray
-    r_rect1: np.ndarray
+    r_10: NDArray[Any]
+    t_10_m: NDArray[Any]
+    r_rect0: NDArray[Any]
+    r_rect1: NDArray[Any]
 
     @property
-    def image_to_event(self) -> np.ndarray:
+    def image_to_event(self) -> NDArray[Any]:
         """(3, 3) homography from rectified colour pixels to rectified event pixels.
 
         It is exact for a scene at infinity: x_r0 ~ K_r0 R_r0 R_10^T R_r1^T K_r1^-1 x_r1.
         """
         rotation = self.r_rect0 @ self.r_10.T @ self.r_rect1.T
-        return self.camera.matrix @ rotation @ np.linalg.inv(self.colour.matrix)
+        homography: NDArray[Any] = (
+            self.camera.matrix @ rotation @ np.linalg.inv(self.colour.matrix)
+        )
+        return homography
 
-    def depth_m(self, code: np.ndarray) -> np.ndarray:
+    def depth_m(self, code: NDArray[Any]) -> NDArray[Any]:
         """Metres: Q[2][3] / (disparity * Q[3][2]), NaN where there is no disparity.
 
         Args:
@@ -259,7 +263,7 @@ def _stamped_pngs(folder: Path, stamps: Path, advice: str) -> StampedFiles:
 
 def _read_png(
     path: Path, dtype: type[np.generic], shape: tuple[int, int] | None, advice: str
-) -> np.ndarray:
+) -> NDArray[Any]:
     """An image as stored; colour as RGB."""
     import cv2
 

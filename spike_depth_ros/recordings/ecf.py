@@ -6,12 +6,15 @@ as runs; x as base and mask; p as runs. The flags say that x and p, or y, x and 
 12 or 24 bits per event instead. All is little-endian. Format: github.com/prophesee-ai/hdf5_ecf.
 """
 
-# mypy: no-check-untyped-defs
+# mypy: no-check-untyped-defs, allow-untyped-defs
 # (compiled kernels: numba infers their types)
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
 from spike_depth_ros.events.compiled import compiled
 
@@ -28,7 +31,7 @@ class EcfError(ValueError):
     """A chunk is not ECF, or it is cut off."""
 
 
-def decode_ecf(chunk: bytes) -> np.ndarray:
+def decode_ecf(chunk: bytes) -> NDArray[Any]:
     """Decodes one chunk.
 
     Args:

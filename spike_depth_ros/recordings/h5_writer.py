@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from spike_depth_ros.events.arrays import join_events
 from spike_depth_ros.events.atomic_write import PartialPath
@@ -55,9 +57,9 @@ class EventsH5Writer(Target):
             )
             for name, dtype in _COLUMNS
         }
-        self._pending: list[np.ndarray] = []
+        self._pending: list[NDArray[Any]] = []
         self._pending_count = 0
-        self._ms_to_idx: list[np.ndarray] = []
+        self._ms_to_idx: list[NDArray[Any]] = []
         self._ms_count = 0
         self._filter = JumpFilter()
         self._first_ns: int | None = None  # earliest time of what was added since the last start
@@ -75,7 +77,7 @@ class EventsH5Writer(Target):
         """
         return self._early + self._filter.dropped
 
-    def add(self, events: np.ndarray) -> None:
+    def add(self, events: NDArray[Any]) -> None:
         """Appends events, (N,) `EVENT_DTYPE`, in stream order.
 
         Raises:
@@ -129,7 +131,7 @@ class EventsH5Writer(Target):
         self._pending, self._pending_count = [events[whole:]], len(events) - whole
         self._write(events[:whole])
 
-    def _write(self, events: np.ndarray) -> None:
+    def _write(self, events: NDArray[Any]) -> None:
         t_us = events['t_ns'] // 1000
         if self._offset_us is None:
             self._offset_us = max(0, (int(t_us[0]) - _SLACK_US) // 1000 * 1000)
@@ -154,7 +156,7 @@ class EventsH5Writer(Target):
             column[self.count : stop] = (t_us if name == 't' else events[name]).astype(dtype)
         self.count = stop
 
-    def _index(self, t_us: np.ndarray) -> None:
+    def _index(self, t_us: NDArray[Any]) -> None:
         """Extends ms_to_idx; where time steps back, the first event that reaches a ms counts."""
         latest_us = np.maximum.accumulate(t_us)
         ms = np.arange(self._ms_count, int(latest_us[-1]) // 1000 + 1)

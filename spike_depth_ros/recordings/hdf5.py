@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from spike_depth_ros.recordings.ecf import ECF_FILTER, EcfError, decode_ecf
 from spike_depth_ros.recordings.source import BagError
@@ -26,7 +27,7 @@ class DatasetInfo(NamedTuple):
 
     name: str
     shape: tuple[int, ...]
-    dtype: np.dtype
+    dtype: np.dtype[Any]
 
 
 class Hdf5File:
@@ -90,10 +91,11 @@ class Hdf5File:
         """Shape of a data set."""
         return tuple(int(size) for size in self._dataset(name).shape)
 
-    def dtype(self, name: str) -> np.dtype:
+    def dtype(self, name: str) -> np.dtype[Any]:
         """Type of the values of a data set."""
         with self._reading(name):
-            return np.dtype(self._dataset(name).dtype)
+            found: np.dtype[Any] = np.dtype(self._dataset(name).dtype)
+            return found
 
     def length(self, name: str) -> int:
         """Number of rows of a data set.
@@ -113,7 +115,7 @@ class Hdf5File:
             raise self.damaged(f'holds {value.dtype} {value.shape} as {name}, not one integer')
         return int(value.item())
 
-    def rows(self, name: str, start: int, stop: int) -> np.ndarray:
+    def rows(self, name: str, start: int, stop: int) -> NDArray[Any]:
         """Rows [start, stop) of a data set."""
         rows = self._read(name, slice(start, stop))
         if len(rows) != stop - start:
@@ -125,7 +127,7 @@ class Hdf5File:
         """One row of a data set."""
         return self._read(name, slice(index, index + 1))[0]
 
-    def whole(self, name: str) -> np.ndarray:
+    def whole(self, name: str) -> NDArray[Any]:
         """All of a data set that is known to be small."""
         return np.asarray(self._read(name, ()))
 
@@ -193,13 +195,13 @@ def _is_ecf(dataset: Any) -> bool:
     return filters == [ECF_FILTER] and not h5py.h5z.filter_avail(ECF_FILTER)
 
 
-def _ecf_rows(dataset: Any, start: int, stop: int) -> np.ndarray:
+def _ecf_rows(dataset: Any, start: int, stop: int) -> NDArray[Any]:
     """Rows of an ECF-coded data set, decoded chunk by chunk."""
     parts = [np.empty(0, dataset.dtype), *_ecf_chunks(dataset, start, stop)]
     return np.concatenate(parts)
 
 
-def _ecf_chunks(dataset: Any, start: int, stop: int) -> Iterator[np.ndarray]:
+def _ecf_chunks(dataset: Any, start: int, stop: int) -> Iterator[NDArray[Any]]:
     size = dataset.chunks[0]
     for first in range(start // size * size, stop, size):
         unfiltered, chunk = dataset.id.read_direct_chunk((first,))

@@ -9,8 +9,10 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from spike_depth_ros.events.arrays import EVENT_DTYPE, read_only
 from spike_depth_ros.recordings.hdf5 import COPY_AGAIN, Hdf5File
@@ -88,7 +90,7 @@ class Hdf5Events:
             raise self.file.damaged('holds no events')
         return self.time_ns(self.count - 1)
 
-    def read(self, start: int, stop: int) -> np.ndarray:
+    def read(self, start: int, stop: int) -> NDArray[Any]:
         """Events [start, stop) in the order of the file, (N,) `EVENT_DTYPE`, absolute times.
 
         Raises:
@@ -103,7 +105,7 @@ class Hdf5Events:
         events['x'], events['y'], events['p'] = x, y, p > 0
         return read_only(events)
 
-    def pieces(self, t0_ns: int, t1_ns: int) -> Iterator[np.ndarray]:
+    def pieces(self, t0_ns: int, t1_ns: int) -> Iterator[NDArray[Any]]:
         """Yields the events of the times [t0, t1), at most `PIECE_EVENTS` at a time."""
         start, stop = self._rows_of(t0_ns, t1_ns)
         for first in range(start, stop, PIECE_EVENTS):
@@ -170,7 +172,7 @@ class Hdf5Events:
             raise self.file.damaged(f'has an index {index} that does not fit at {first_ms} ms')
         return start, stop
 
-    def _check(self, x: np.ndarray, y: np.ndarray, p: np.ndarray, start: int) -> None:
+    def _check(self, x: NDArray[Any], y: NDArray[Any], p: NDArray[Any], start: int) -> None:
         """Refuses columns that cannot become events without a change.
 
         Raises:

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from spike_depth_ros.events.wire import MAX_TIME_NS
 from spike_depth_ros.recordings.hdf5 import DatasetInfo, Hdf5File
@@ -37,7 +38,7 @@ class Times:
     unit_ns: int
     offset: int = 0
 
-    def to_ns(self, t: np.ndarray, file: Hdf5File, start: int) -> np.ndarray:
+    def to_ns(self, t: NDArray[Any], file: Hdf5File, start: int) -> NDArray[Any]:
         """Times to int64 ns; floats are rounded to whole microseconds.
 
         Raises:
@@ -77,19 +78,19 @@ class Layout:
     times: Times
     index: str | None = None
 
-    def columns(self, file: Hdf5File, start: int, stop: int) -> list[np.ndarray]:
+    def columns(self, file: Hdf5File, start: int, stop: int) -> list[NDArray[Any]]:
         """Rows [start, stop) of t, x, y and p, as they are stored."""
         names = dict.fromkeys(name for name, _ in self.places)
         rows = {name: file.rows(name, start, stop) for name in names}
         return [_pick(rows[name], key) for name, key in self.places]
 
-    def time(self, file: Hdf5File, index: int) -> np.ndarray:
+    def time(self, file: Hdf5File, index: int) -> NDArray[Any]:
         """The time of one event as it is stored, (1,)."""
         name, key = self.places[0]
         return _pick(file.rows(name, index, index + 1), key)
 
 
-def _pick(rows: np.ndarray, key: int | str | None) -> np.ndarray:
+def _pick(rows: NDArray[Any], key: int | str | None) -> NDArray[Any]:
     if key is None:
         return rows
     return rows[:, key] if isinstance(key, int) else rows[key]
@@ -255,7 +256,7 @@ def _unit_ns(file: Hdf5File, layout: Layout, time_unit: str) -> int:
     return find_time_unit(file.path, sample, layout.count, layout.time(file, layout.count - 1))
 
 
-def layout_sample(file: Hdf5File, layout: Layout) -> np.ndarray:
+def layout_sample(file: Hdf5File, layout: Layout) -> NDArray[Any]:
     """The times of the first events, as they are stored."""
     name, key = layout.places[0]
     return _pick(file.rows(name, 0, min(SAMPLE_EVENTS, layout.count)), key)

@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from spike_depth_ros.events.camera import Camera
 from spike_depth_ros.recordings.array_source import (
@@ -75,14 +77,14 @@ class M3edFiles:
         return Hdf5File(self._truth_path, f'get {self._truth_path.name} from {SITE}')
 
     @functools.cached_property
-    def depth_stamps_ns(self) -> np.ndarray:
+    def depth_stamps_ns(self) -> NDArray[Any]:
         """(N,) times of the depth maps and poses, of the events' clock."""
-        stamps_ns = np.rint(self.truth.whole(STAMPS)).astype(np.int64) * 1000
+        stamps_ns: NDArray[Any] = np.rint(self.truth.whole(STAMPS)).astype(np.int64) * 1000
         if (np.diff(stamps_ns) <= 0).any():
             raise self.truth.damaged('has depth times that do not rise')
         return stamps_ns
 
-    def depth_m(self, index: int) -> np.ndarray:
+    def depth_m(self, index: int) -> NDArray[Any]:
         """(H, W) float32 metres of map `index`, NaN where the LiDAR saw nothing."""
         depth_m = np.array(self.truth.row(DEPTH, index), np.float32)
         if depth_m.shape != self.events.geometry:
@@ -90,7 +92,7 @@ class M3edFiles:
         depth_m[~((depth_m > 0) & np.isfinite(depth_m))] = np.nan
         return depth_m
 
-    def pose(self, index: int) -> np.ndarray:
+    def pose(self, index: int) -> NDArray[Any]:
         """(4, 4) takes points of the camera at map `index` to its first pose."""
         return np.linalg.inv(np.asarray(self.truth.row(POSE, index), np.float64))
 

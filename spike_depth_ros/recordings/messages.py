@@ -6,6 +6,7 @@ import functools
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from spike_depth_ros.events.camera import Camera
 
@@ -56,7 +57,7 @@ def typestore() -> Typestore:
     return new_typestore()
 
 
-def image_cdr(stamp_ns: int, frame_id: str, image: np.ndarray) -> memoryview:
+def image_cdr(stamp_ns: int, frame_id: str, image: NDArray[Any]) -> memoryview:
     """Packs an image: (H, W) uint8, uint16 or float32 (metres), or (H, W, 3) uint8 RGB.
 
     Raises:
@@ -111,8 +112,8 @@ def transform_cdr(
     stamp_ns: int,
     parent: str,
     child: str,
-    translation_m: np.ndarray,
-    rotation: np.ndarray,
+    translation_m: NDArray[Any],
+    rotation: NDArray[Any],
 ) -> memoryview:
     """Packs one transform: where the frame `child` is in the frame `parent`.
 
@@ -138,7 +139,7 @@ def transform_cdr(
     return _pack(TF, transforms=[transform])
 
 
-def quaternion(rotation: np.ndarray) -> np.ndarray:
+def quaternion(rotation: NDArray[Any]) -> NDArray[Any]:
     """(3, 3) rotation matrix to a unit quaternion (x, y, z, w) with w >= 0.
 
     The largest component is found from the diagonal and the others from it, which stays exact
@@ -156,7 +157,8 @@ def quaternion(rotation: np.ndarray) -> np.ndarray:
         q[i] = m[i, k] + m[k, i]
         q[j] = m[j, k] + m[k, j]
         q[3] = m[j, i] - m[i, j]
-    return q / np.linalg.norm(q) * (-1 if q[3] < 0 else 1)
+    unit: NDArray[Any] = q / np.linalg.norm(q) * (-1 if q[3] < 0 else 1)
+    return unit
 
 
 def _header(stamp_ns: int, frame_id: str) -> Any:

@@ -10,8 +10,10 @@ from __future__ import annotations
 import dataclasses
 import functools
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from spike_depth_ros.events.arrays import seconds_to_ns
 from spike_depth_ros.events.camera import Camera
@@ -71,7 +73,7 @@ class MvsecFiles:
         return read_mvsec_calibration(self._calibration_path)
 
     @functools.cached_property
-    def depth_stamps_ns(self) -> np.ndarray:
+    def depth_stamps_ns(self) -> NDArray[Any]:
         """(M,) times of the depth maps."""
         stamps_ns = seconds_to_ns(self.truth.whole(f'{DEPTH}_ts'))
         if (np.diff(stamps_ns) <= 0).any():
@@ -79,11 +81,11 @@ class MvsecFiles:
         return stamps_ns
 
     @functools.cached_property
-    def image_stamps_ns(self) -> np.ndarray:
+    def image_stamps_ns(self) -> NDArray[Any]:
         """(N,) times of the images."""
         return seconds_to_ns(self.events.file.whole(f'{IMAGE}_ts'))
 
-    def depth_m(self, index: int) -> np.ndarray:
+    def depth_m(self, index: int) -> NDArray[Any]:
         """(260, 346) float32 metres of map `index`, rectified; NaN where the LiDAR saw nothing."""
         depth_m = np.array(self.truth.row(DEPTH, index), np.float32)
         if depth_m.shape != self.events.geometry:
@@ -91,7 +93,7 @@ class MvsecFiles:
         depth_m[~(depth_m > 0)] = np.nan
         return depth_m
 
-    def image(self, index: int) -> np.ndarray:
+    def image(self, index: int) -> NDArray[Any]:
         """(260, 346) uint8 image `index`, raw."""
         return np.asarray(self.events.file.row(IMAGE, index))
 
@@ -149,10 +151,10 @@ class MvsecCalibration:
     """The left DAVIS: raw intrinsics K and D, and the rectified view R and P."""
 
     camera: Camera  # raw, equidistant
-    rotation: np.ndarray  # (3, 3) raw to rectified
+    rotation: NDArray[Any]  # (3, 3) raw to rectified
     rectified: Camera
 
-    def rectified_xy(self) -> np.ndarray:
+    def rectified_xy(self) -> NDArray[Any]:
         """(H, W, 2) where each raw pixel lies in the rectified image."""
         import cv2
 
@@ -168,7 +170,7 @@ class MvsecCalibration:
         )
         return moved.reshape(height, width, 2)
 
-    def rectify(self, image: np.ndarray) -> np.ndarray:
+    def rectify(self, image: NDArray[Any]) -> NDArray[Any]:
         """The raw image as the rectified camera sees it."""
         import cv2
 
@@ -184,7 +186,7 @@ class MvsecCalibration:
         return cv2.remap(image, columns, rows, cv2.INTER_LINEAR)
 
     @property
-    def _coefficients(self) -> np.ndarray:
+    def _coefficients(self) -> NDArray[Any]:
         return np.array(self.camera.distortion)
 
 

@@ -11,9 +11,10 @@ from __future__ import annotations
 import itertools
 import struct
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from spike_depth_ros.events.arrays import Decoded, empty_events, join_events, read_only
 from spike_depth_ros.events.codecs import EncodeError, encode_evt3, encode_mono, evt3_state
@@ -63,7 +64,7 @@ class Packetiser:
         self._pending = empty_events()
         self._seq = self._stamp_ns = 0
 
-    def push(self, events: np.ndarray) -> Iterator[StampedPacket]:
+    def push(self, events: NDArray[Any]) -> Iterator[StampedPacket]:
         """Gives the packets that `events`, (N,) `EVENT_DTYPE` in stream order, completes.
 
         Their stamps are the times of their first events, but never fall: a bag is read in the
@@ -85,7 +86,7 @@ class Packetiser:
             yield self._stamped(self._pending)
             self._pending = empty_events()
 
-    def repack(self, events: np.ndarray, stamp_ns: int) -> Iterator[StampedPacket]:
+    def repack(self, events: NDArray[Any], stamp_ns: int) -> Iterator[StampedPacket]:
         """Gives what one message held as one packet, or a few if it spans much time.
 
         Args:
@@ -100,11 +101,11 @@ class Packetiser:
             later_ns = later_ns if abs(later_ns) < JUMP_NS else 0
             yield self._packet(events[start:stop], stamp_ns + later_ns)
 
-    def _stamped(self, events: np.ndarray) -> StampedPacket:
+    def _stamped(self, events: NDArray[Any]) -> StampedPacket:
         self._stamp_ns = max(self._stamp_ns, int(events['t_ns'][0]))
         return self._packet(events, self._stamp_ns)
 
-    def _packet(self, events: np.ndarray, stamp_ns: int) -> StampedPacket:
+    def _packet(self, events: NDArray[Any], stamp_ns: int) -> StampedPacket:
         try:
             time_base_ns, payload = self._encode(events)
             packet = Packet(
@@ -119,7 +120,7 @@ class Packetiser:
 
 
 @compiled()
-def packet_bounds(t_ns: np.ndarray, span_ns: int, most: int) -> np.ndarray:
+def packet_bounds(t_ns: NDArray[Any], span_ns: int, most: int) -> NDArray[Any]:
     """Indices at which a stream is cut: 0, ..., N.
 
     A packet never spans `span_ns`, never holds more than `most` events, never goes back behind
@@ -164,7 +165,7 @@ class _Evt3Encoder:
     def __init__(self) -> None:
         self._state = evt3_state()
 
-    def __call__(self, events: np.ndarray) -> tuple[int, bytes]:
+    def __call__(self, events: NDArray[Any]) -> tuple[int, bytes]:
         epoch_ns = int(events['t_ns'][0]) // EVT3_WRAP_NS * EVT3_WRAP_NS
         time_base_ns = epoch_ns or FIRST_EPOCH_NS
         try:
@@ -176,12 +177,12 @@ class _Evt3Encoder:
 
 
 class _MonoEncoder:
-    def __call__(self, events: np.ndarray) -> tuple[int, bytes]:
+    def __call__(self, events: NDArray[Any]) -> tuple[int, bytes]:
         first_ns = int(events['t_ns'][0])
         return first_ns, encode_mono(events, first_ns)
 
 
-_Encoder = Callable[[np.ndarray], tuple[int, bytes]]  # events -> time_base [ns], payload
+_Encoder = Callable[[NDArray[Any]], tuple[int, bytes]]  # events -> time_base [ns], payload
 _ENCODERS: dict[str, Callable[[], _Encoder]] = {
     'evt3': _Evt3Encoder,
     'mono': _MonoEncoder,

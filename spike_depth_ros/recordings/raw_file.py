@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
+from numpy.typing import NDArray
 
 from spike_depth_ros.events.wire import Packet, pack_event_packet
 from spike_depth_ros.recordings.raw_header import RawFormat, read_header
@@ -93,7 +94,7 @@ class RawFileSource(EventSource):
         """See `EventSource.progress`."""
         return self._offset / max(1, self._size)
 
-    def _chunks(self) -> Iterator[tuple[int, int, np.ndarray]]:
+    def _chunks(self) -> Iterator[tuple[int, int, NDArray[Any]]]:
         """Gives (stamp_ns, epoch_ns, words): a packet's worth each, all of one TIME_HIGH slot."""
         form = self._header.format
         clock = _SlotClock(form)
@@ -113,7 +114,7 @@ class RawFileSource(EventSource):
                     yield slot_us * 1000, epoch_us * 1000, words[first:last]
                     first = last
 
-    def _blocks(self) -> Iterator[np.ndarray]:
+    def _blocks(self) -> Iterator[NDArray[Any]]:
         form = self._header.format
         self._offset = self._header.length
         size = np.dtype(form.word).itemsize
@@ -141,7 +142,7 @@ class _SlotClock:
         self._epoch_us = 0
         self._high_us: int | None = None
 
-    def slots(self, words: np.ndarray) -> np.ndarray:
+    def slots(self, words: NDArray[Any]) -> NDArray[Any]:
         """(N,) int64 us: the 4096-us slot of each word; words before any time are in the first."""
         form = self._form
         is_high = words >> words.dtype.type(form.code_shift) == form.time_high
@@ -169,7 +170,7 @@ class _SlotClock:
         return (self._epoch_us + (self._high_us or 0)) & ~0xFFF
 
 
-def is_vector(words: np.ndarray, form: RawFormat) -> np.ndarray:
+def is_vector(words: NDArray[Any], form: RawFormat) -> NDArray[Any]:
     """(N,) bool: the words that a mask follows. `words` begins with a word that is no mask."""
     codes = words >> words.dtype.type(form.code_shift)
     looks = np.isin(codes, form.vectors)
@@ -177,10 +178,11 @@ def is_vector(words: np.ndarray, form: RawFormat) -> np.ndarray:
     index = np.arange(len(words))
     starts = looks & ~np.concatenate([[False], looks[:-1]])
     run_start = np.maximum.accumulate(np.where(starts, index, 0))
-    return looks & ((index - run_start) % 2 == 0)
+    vectors: NDArray[np.bool_] = looks & ((index - run_start) % 2 == 0)
+    return vectors
 
 
-def mask_words(words: np.ndarray, form: RawFormat) -> np.ndarray:
+def mask_words(words: NDArray[Any], form: RawFormat) -> NDArray[Any]:
     """(N,) bool: the words that are masks, whatever type they seem to be of."""
     if not form.vectors:
         return np.zeros(len(words), bool)

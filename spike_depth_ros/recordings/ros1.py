@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from spike_depth_ros.events.codecs.plain import LAST_ROW_BYTES, ROW_BYTES
 from spike_depth_ros.events.wire import EVENT_TYPES, Packet, pack_event_array
@@ -144,7 +146,7 @@ def event_array_of_2014(data: bytes, recorded_ns: int, sensor: tuple[int, int]) 
     )
 
 
-def _cdr_body(rows: np.ndarray) -> np.ndarray:
+def _cdr_body(rows: NDArray[Any]) -> NDArray[Any]:
     """ROS 1 events, (N,) `_ROS1_EVENT`, as the CDR body of an `Event[]`: 16 bytes each.
 
     CDR aligns the times to 4 bytes, so x and y of all but the first event move to the padding

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from spike_depth_ros.events.arrays import Decoded
 from spike_depth_ros.events.compiled import compiled
@@ -142,7 +143,7 @@ class _Times:
 
 
 @compiled()
-def _scan(t_ns, origin_us, bin_ns, state):
+def _scan(t_ns: NDArray[Any], origin_us: int, bin_ns: int, state: NDArray[Any]) -> int:
     """Adds times to the state (first, last, previous, silence, in bin, bin, peak in a bin)."""
     first, last, previous, silence, in_bin, current, peak = state
     total_us = 0

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from spike_depth_ros.recordings.source import BagError
 
@@ -18,7 +20,7 @@ USUAL_RATE_HZ = 2e4
 LEAST_RATE_HZ = 1.0
 
 
-def find_time_unit(path: Path, sample: np.ndarray, count: int, last: np.ndarray) -> int:
+def find_time_unit(path: Path, sample: NDArray[Any], count: int, last: NDArray[Any]) -> int:
     """Nanoseconds of one unit of some times.
 
     Times since 1970 show their unit by their size. Fractions are seconds, or milliseconds if all
@@ -65,7 +67,7 @@ def find_time_unit(path: Path, sample: np.ndarray, count: int, last: np.ndarray)
     return UNITS_NS[likely[0]]
 
 
-def _of_whole_numbers(sample: np.ndarray, rates_hz: dict[str, float]) -> list[str]:
+def _of_whole_numbers(sample: NDArray[Any], rates_hz: dict[str, float]) -> list[str]:
     steps = np.unique(sample)
     if len(steps) > 8 and not (steps.astype(np.int64) % 1000).any():
         return ['ns']
