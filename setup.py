@@ -41,7 +41,7 @@ setup(
     install_requires=[
         'setuptools',
         'numpy',
-        'numba',
+        'numba<0.69',  # events/compiled.py touches its private cache
         'opencv-python-headless',
         'pyyaml',
         'jinja2',

@@ -14,7 +14,7 @@ from spike_depth_ros.events.codecs import (
     add_counts,
     encode_mono,
 )
-from spike_depth_ros.events.codecs.memory import DecodeCounts
+from spike_depth_ros.events.codecs.decoder_state import DecodeCounts
 
 HEIGHT, WIDTH = 48, 64
 BASE_NS = 1_700_000_000_000_000_000

@@ -49,6 +49,15 @@ def run(folder: Path, cache: Path | None = None, code: str = CALL) -> str:
     return done.stdout.strip()
 
 
+def test_numba_still_has_the_private_interface_that_stamps_kernels():
+    """`compiled._stamp` does nothing where the names are gone: this tells of such a numba."""
+    from spike_depth_ros.events.compiled import folder_digest
+    from spike_depth_ros.events.jumps import _count_in_place
+
+    _, digest = _count_in_place._cache._cache_file._source_stamp
+    assert digest == folder_digest(ROOT / 'events')
+
+
 NOWHERE = """
 import numba.core.caching as caching
 

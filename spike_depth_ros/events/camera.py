@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 from numpy.polynomial import chebyshev
+from numpy.typing import NDArray
 
 WIDEST_TAN = 57.0
 """Tangent of 89 degrees: what lies farther off the axis has no depth along it to speak of."""
@@ -99,7 +100,7 @@ class Camera:
             )
 
     @property
-    def matrix(self) -> np.ndarray:
+    def matrix(self) -> NDArray[Any]:
         """(3, 3) float64 intrinsic matrix K."""
         return np.array([[self.fx, 0, self.cx], [0, self.fy, self.cy], [0, 0, 1]], np.float64)
 
@@ -134,7 +135,7 @@ class Camera:
         """The same pinhole without distortion: what undistorted events are seen by."""
         return dataclasses.replace(self, distortion=())
 
-    def rays(self) -> np.ndarray:
+    def rays(self) -> NDArray[Any]:
         """Viewing rays with z = 1 through every pixel centre, distortion removed.
 
         Returns:
@@ -147,12 +148,12 @@ class Camera:
         rays[..., :2] = smooth
         return rays
 
-    def _undistorted_grid(self, columns: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    def _undistorted_grid(self, columns: NDArray[Any], rows: NDArray[Any]) -> NDArray[Any]:
         """(rows, columns, 2) `undistort` of each column in each row."""
         pixels = np.stack(np.meshgrid(columns, rows), axis=-1).reshape(-1, 2)
         return self.undistort(pixels).reshape(len(rows), len(columns), 2)
 
-    def _smooth_rays(self) -> np.ndarray | None:
+    def _smooth_rays(self) -> NDArray[Any] | None:
         """(H, W, 2) the rays' x and y, as a polynomial through those of few pixels.
 
         An inverse lens is smooth: interpolation at Chebyshev nodes gives it in a thirtieth of
@@ -169,7 +170,7 @@ class Camera:
         known = np.moveaxis(self._undistorted_grid(columns, rows), 2, 0)
         coefficients = to_coefficients @ known @ to_coefficients.T
 
-        def at(columns: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        def at(columns: NDArray[Any], rows: NDArray[Any]) -> NDArray[Any]:
             """(rows, columns, 2) the polynomial there."""
             across, down = (
                 chebyshev.chebvander(2 * pixels / max(end, 1) - 1, SMOOTH_NODES - 1)
@@ -183,7 +184,7 @@ class Camera:
             return None
         return at(np.arange(self.width), np.arange(self.height))
 
-    def undistort(self, pixels: np.ndarray) -> np.ndarray:
+    def undistort(self, pixels: NDArray[Any]) -> NDArray[Any]:
         """Pixels to normalised image coordinates (x/z, y/z), distortion removed.
 
         Args:

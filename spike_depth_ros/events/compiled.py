@@ -1,8 +1,8 @@
 """Compiles kernels, and keeps machine code on disk that is never older than its source.
 
-numba's cache looks at the file of the outermost function alone: a kernel that calls one of
-another file would run with the old one after an update. Here all files of the folder count, so
-kernels call kernels of their own folder only.
+numba's cache compares the file of the outermost function only: after an update, a kernel that
+calls one of another file would run with the old one. Here all files of the folder count, so
+kernels may call kernels of their own folder only.
 """
 
 from __future__ import annotations
@@ -22,27 +22,34 @@ from numba.extending import intrinsic
 log = logging.getLogger(__name__)
 
 
-def compiled(**options: Any) -> Callable[[Callable], Any]:
+def compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:
     """Decorates a kernel: numba's njit without the GIL, cached on disk.
 
     Args:
         options: more of numba's own, such as `error_model` or `fastmath`.
     """
 
-    def decorate(function: Callable) -> Any:
+    def decorate(function: Callable[..., Any]) -> Any:
         try:
             kernel = numba.njit(cache=True, nogil=True, **options)(function)
         except RuntimeError:  # of numba, which finds no folder that it may write to
             _say_uncached()
             return numba.njit(nogil=True, **options)(function)
-        # where numba keeps what a cached kernel must be as fresh as; nowhere if it is switched off
-        index = getattr(getattr(kernel, '_cache', None), '_cache_file', None)
-        if index is not None:
-            folder = Path(function.__code__.co_filename).parent
-            index._source_stamp = (index._source_stamp, folder_digest(folder))
+        _stamp(kernel, folder_digest(Path(function.__code__.co_filename).parent))
         return kernel
 
     return decorate
+
+
+def _stamp(kernel: Any, digest: str) -> None:
+    """Makes a kernel's machine code on disk void unless the digest is the same.
+
+    The one place where private interfaces of numba are touched: its cache compares
+    `_source_stamp`. A kernel that numba does not cache has no such file.
+    """
+    index = getattr(getattr(kernel, '_cache', None), '_cache_file', None)
+    if index is not None:
+        index._source_stamp = (index._source_stamp, digest)
 
 
 def _prefetch(_typing: Any, array: Any, index: Any) -> Any:

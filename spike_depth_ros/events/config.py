@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
 import numpy as np
+from numpy.typing import NDArray
 
 T = TypeVar('T')
 
@@ -82,16 +83,18 @@ class DepthRange:
         """ln(max_m / min_m): one unit of normalised log depth in natural-log metres."""
         return math.log(self.max_m / self.min_m)
 
-    def normalise(self, depth_m: np.ndarray) -> np.ndarray:
+    def normalise(self, depth_m: NDArray[Any]) -> NDArray[Any]:
         """Canonical metres to normalised log depth in [0, 1]; NaN stays NaN, +inf becomes 1."""
         with np.errstate(divide='ignore'):
             log_depth = 1.0 + np.log(np.asarray(depth_m, np.float32) / self.max_m) / self.alpha
-        return np.clip(log_depth, 0.0, 1.0).astype(np.float32)
+        clipped: NDArray[np.float32] = np.clip(log_depth, 0.0, 1.0).astype(np.float32)
+        return clipped
 
-    def denormalise(self, log_depth: np.ndarray) -> np.ndarray:
+    def denormalise(self, log_depth: NDArray[Any]) -> NDArray[Any]:
         """Normalised log depth to canonical metres: the inverse of `normalise` on [0, 1]."""
         clipped = np.clip(np.asarray(log_depth, np.float32), 0.0, 1.0)
-        return (self.max_m * np.exp((clipped - 1.0) * self.alpha)).astype(np.float32)
+        depth_m: NDArray[np.float32] = self.max_m * np.exp((clipped - 1.0) * self.alpha)
+        return depth_m.astype(np.float32)
 
 
 def shipped(path: str) -> Path:

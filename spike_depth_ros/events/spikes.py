@@ -7,9 +7,10 @@ what a network was trained on is what it sees on a robot.
 from __future__ import annotations
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from spike_depth_ros.events.arrays import EVENT_DTYPE, read_only
 from spike_depth_ros.events.camera import CalibrationError, Camera
@@ -32,7 +33,7 @@ class PixelMap(NamedTuple):
     lies right of and below it is padding up to a multiple that the network needs.
     """
 
-    table: np.ndarray  # (sensor_height, sensor_width) int32: flat grid index or DROPPED
+    table: NDArray[Any]  # (sensor_height, sensor_width) int32: flat grid index or DROPPED
     height: int  # grid rows, padded
     width: int  # grid columns, padded
     image_height: int
@@ -50,7 +51,7 @@ def pixel_map(
     sensor_width: int,
     config: SpikeConfig,
     camera: Camera | None = None,
-    rectified_xy: np.ndarray | None = None,
+    rectified_xy: NDArray[Any] | None = None,
 ) -> PixelMap:
     """Builds the table that takes sensor pixels to the network's grid.
 
@@ -94,15 +95,15 @@ def pixel_map(
 
 
 def accumulate(
-    events: np.ndarray,
+    events: NDArray[Any],
     t0_ns: int,
     t1_ns: int,
     steps: int,
     height: int,
     width: int,
     pixels: PixelMap | None = None,
-    out: np.ndarray | None = None,
-) -> np.ndarray:
+    out: NDArray[Any] | None = None,
+) -> NDArray[Any]:
     """Counts events per time bin, polarity and pixel.
 
     The window [t0_ns, t1_ns) is given by the clock, never by the events in it. Bin k holds the
@@ -155,7 +156,7 @@ def _round_up(value: int, multiple: int) -> int:
 
 
 @functools.lru_cache(maxsize=1)
-def _rectified_coordinates(camera: Camera) -> np.ndarray | None:
+def _rectified_coordinates(camera: Camera) -> NDArray[Any] | None:
     """(H, W, 2) columns and rows in the rectified image, or None if nothing moves."""
     if not camera.is_distorted:
         return None
@@ -167,7 +168,7 @@ def _rectified_coordinates(camera: Camera) -> np.ndarray | None:
 
 
 @functools.lru_cache(maxsize=256)
-def _bin_edges_ns(t0_ns: int, t1_ns: int, steps: int) -> np.ndarray:
+def _bin_edges_ns(t0_ns: int, t1_ns: int, steps: int) -> NDArray[Any]:
     """(steps + 1,) int64: bin k holds the times from edge k to before edge k + 1."""
     span_ns = t1_ns - t0_ns
     return read_only(np.array([t0_ns - -k * span_ns // steps for k in range(steps + 1)], np.int64))

@@ -4,9 +4,6 @@ The windower keeps the windows that are still open and nothing else, so its memo
 on the length of the stream.
 """
 
-# mypy: no-check-untyped-defs
-# (compiled kernels: numba infers their types)
-
 from __future__ import annotations
 
 from collections import deque
@@ -180,7 +177,7 @@ def _count_since(events: Events, first_ns: int, t0_ns: int) -> int:
 
 
 @compiled()
-def _is_in_order(events):
+def _is_in_order(events: Events) -> bool:
     """Whether no event is earlier than the one before it."""
     for i in range(1, events.shape[0]):
         if events[np.uintp(i)]['t_ns'] < events[np.uintp(i - 1)]['t_ns']:
@@ -189,7 +186,7 @@ def _is_in_order(events):
 
 
 @compiled()
-def _first_at(events, low, t_ns):
+def _first_at(events: Events, low: int, t_ns: int) -> int:
     """Index from `low` on of the first event at or after `t_ns`, of events in order of time."""
     high = events.shape[0]
     while low < high:

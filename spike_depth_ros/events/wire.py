@@ -13,10 +13,11 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from spike_depth_ros.events.arrays import Decoded
 from spike_depth_ros.events.codecs import CODECS, MAX_SENSOR_PX, DecodeCounts, Decoder, add_counts
-from spike_depth_ros.events.codecs.plain import LAST_ROW_BYTES, ROW_BYTES
+from spike_depth_ros.events.codecs.self_contained import LAST_ROW_BYTES, ROW_BYTES
 
 LITTLE_ENDIAN_CDR = b'\x00\x01'
 MAX_STRING_BYTES = 1024
@@ -39,7 +40,7 @@ class Packet(NamedTuple):
     seq: int | None  # packet counter; None in a legacy EventArray
     time_base_ns: int  # what the payload's times are relative to, where the encoding uses it
     encoding: str  # key of CODECS
-    payload: np.ndarray  # (N,) uint8, a view of the message
+    payload: NDArray[Any]  # (N,) uint8, a view of the message
 
 
 class WireError(ValueError):
@@ -160,7 +161,7 @@ def _parse_string(cdr: Any, at: int, length: int) -> tuple[str, int]:
     return bytes(cdr[start:end]).rstrip(b'\0').decode('utf-8', 'replace'), end
 
 
-def _parse_bytes(cdr: Any, at: int, length: int) -> np.ndarray:
+def _parse_bytes(cdr: Any, at: int, length: int) -> NDArray[Any]:
     if at + length > len(cdr):
         raise _truncated(cdr)
     return np.frombuffer(cdr, np.uint8, length, at) if length else np.empty(0, np.uint8)

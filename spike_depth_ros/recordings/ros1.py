@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from spike_depth_ros.events.codecs.plain import LAST_ROW_BYTES, ROW_BYTES
+from spike_depth_ros.events.codecs.self_contained import LAST_ROW_BYTES, ROW_BYTES
 from spike_depth_ros.events.wire import EVENT_TYPES, Packet, pack_event_array
 from spike_depth_ros.recordings.event_types import ARRAY, ARRAY_2014
 from spike_depth_ros.recordings.messages import new_typestore

@@ -77,7 +77,7 @@ class Outputs:
         self._node, self._live = node, live
         self._next_s: dict[str, float] = {}
         self._rays_of: Camera | None = None
-        self._rays = np.empty(0, np.float32)
+        self._rays: np.ndarray = np.empty(0, np.float32)
         self.publishers: dict[str, LifecyclePublisher] = {}
         try:
             for name, output in OUTPUTS.items():

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy import ndarray
+from numpy.typing import NDArray
 
 from spike_depth_ros.events.arrays import (
     EVENT_DTYPE,
@@ -21,16 +22,8 @@ from spike_depth_ros.events.arrays import (
     empty_triggers,
     read_only,
 )
-from spike_depth_ros.events.codecs import evt2, evt3, evt4, plain
-from spike_depth_ros.events.codecs.encoders import (
-    EncodeError,
-    encode_event_array,
-    encode_evt3,
-    encode_libcaer_cmp,
-    encode_mono,
-    evt3_state,
-)
-from spike_depth_ros.events.codecs.memory import (
+from spike_depth_ros.events.codecs import evt2, evt3, evt4, self_contained
+from spike_depth_ros.events.codecs.decoder_state import (
     CLOCK,
     EPOCH_US,
     EVENT_END,
@@ -47,6 +40,14 @@ from spike_depth_ros.events.codecs.memory import (
     DecodeCounts,
     add_counts,
     counts,
+)
+from spike_depth_ros.events.codecs.encoders import (
+    EncodeError,
+    encode_event_array,
+    encode_evt3,
+    encode_libcaer_cmp,
+    encode_mono,
+    evt3_state,
 )
 
 __all__ = [
@@ -81,20 +82,22 @@ class Encoding(NamedTuple):
     """How one encoding is decoded."""
 
     expansion: int  # most events that one byte can stand for
-    bound: Callable  # kernel: payload -> (most events, most triggers) that it may hold
-    decode: Callable  # kernel: (payload, time_base_ns, events, triggers, memory)
+    bound: Callable[..., tuple[int, int]]  # kernel: payload -> most events, most triggers
+    decode: Callable[
+        ..., tuple[int, int]
+    ]  # kernel: payload, time_base_ns, events, triggers, memory
 
 
 ENCODINGS: dict[str, Encoding] = {
     'evt3': Encoding(6, evt3.bound, evt3.decode),
-    'evt2': Encoding(1, plain.bound(4), evt2.evt2),
+    'evt2': Encoding(1, self_contained.bound(4), evt2.evt2),
     'evt21': Encoding(4, evt2.evt21_bound, evt2.evt21),
     'evt4': Encoding(8, evt4.bound, evt4.decode),
-    'mono': Encoding(1, plain.bound(8), plain.mono),
-    'trigger': Encoding(1, plain.bound(8), plain.trigger),
-    'libcaer': Encoding(1, plain.bound(8), plain.libcaer),
-    'libcaer_cmp': Encoding(4, plain.libcaer_cmp_bound, plain.libcaer_cmp),
-    'event_array': Encoding(1, plain.bound(plain.ROW_BYTES), plain.event_array),
+    'mono': Encoding(1, self_contained.bound(8), self_contained.mono),
+    'trigger': Encoding(1, self_contained.bound(8), self_contained.trigger),
+    'libcaer': Encoding(1, self_contained.bound(8), self_contained.libcaer),
+    'libcaer_cmp': Encoding(4, self_contained.libcaer_cmp_bound, self_contained.libcaer_cmp),
+    'event_array': Encoding(1, self_contained.bound(16), self_contained.event_array),
 }
 
 
@@ -120,7 +123,7 @@ class Decoder:
         self._event_end = self._trigger_end = self._event_room = self._trigger_room = 0
         self.reset()
 
-    def decode(self, payload: np.ndarray | memoryview | bytes, time_base_ns: int = 0) -> Decoded:
+    def decode(self, payload: NDArray[Any] | memoryview | bytes, time_base_ns: int = 0) -> Decoded:
         """Decodes one payload.
 
         Args:
@@ -173,7 +176,7 @@ class Decoder:
         self._memory[SYNC] = 0
 
 
-def _block(size: int, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
+def _block(size: int, dtype: np.dtype[np.void]) -> tuple[NDArray[Any], NDArray[Any]]:
     """Room for records: its bytes, to write, and the read-only records that are handed out."""
     block = np.empty((max(size, BLOCK_SIZE) if size else 0) * dtype.itemsize, np.uint8)
     return block, read_only(block.view(dtype))

@@ -5,24 +5,38 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
 from spike_depth_ros.events.arrays import EVENT_DTYPE
-from spike_depth_ros.events.codecs import plain
 from spike_depth_ros.events.codecs.evt3_words import (
     ADDR_X,
     ADDR_Y,
     GLITCH,
+    HIGH_SPAN,
     TIME_HIGH,
     TIME_LOW,
     VECT_12,
     VECT_BASE_X,
+)
+from spike_depth_ros.events.codecs.self_contained import (
+    LAST_ROW_BYTES,
+    LIBCAER_TIME_HIGH,
+    LIBCAER_TIME_LOW,
+    LIBCAER_X,
+    LIBCAER_Y,
+    ROW_BYTES,
 )
 from spike_depth_ros.events.compiled import compiled
 
 EVT3_MAX_PX = 2048
 MAX_WRAPS = 1 << 12
 """Most clock wraps (16.8 s each) that a pause between two evt3 events may span: 19 hours."""
+
+HALFWAY = HIGH_SPAN // 2
+"""TIME_HIGH that cuts a rise in two which would be taken for a step back over a wrap."""
 
 MONO_MAX_X, MONO_MAX_Y = 0xFFFF, 0x7FFF
 
@@ -31,12 +45,12 @@ class EncodeError(ValueError):
     """Events that an encoding cannot express."""
 
 
-def evt3_state() -> np.ndarray:
+def evt3_state() -> NDArray[Any]:
     """A fresh state for `encode_evt3`: (2,) int64, the time of the last event [us] and 'used'."""
     return np.zeros(2, np.int64)
 
 
-def encode_evt3(events: np.ndarray, state: np.ndarray | None = None) -> bytes:
+def encode_evt3(events: NDArray[Any], state: NDArray[Any] | None = None) -> bytes:
     """Encodes events as evt3 words, using vector words where they save space.
 
     Every payload opens with its full time and row, so that a decoder finds its feet after a loss.
@@ -67,7 +81,7 @@ def encode_evt3(events: np.ndarray, state: np.ndarray | None = None) -> bytes:
     return words[: _encode_evt3(events, state, words)].tobytes()
 
 
-def encode_mono(events: np.ndarray, time_base_ns: int) -> bytes:
+def encode_mono(events: NDArray[Any], time_base_ns: int) -> bytes:
     """Encodes events as mono words; times lie in [time_base_ns, time_base_ns + 2^32).
 
     Raises:
@@ -86,7 +100,7 @@ def encode_mono(events: np.ndarray, time_base_ns: int) -> bytes:
     return words.tobytes()
 
 
-def encode_event_array(events: np.ndarray) -> bytes:
+def encode_event_array(events: NDArray[Any]) -> bytes:
     """Encodes events as the CDR body of a legacy `Event[]`, without the count before it.
 
     Raises:
@@ -98,8 +112,8 @@ def encode_event_array(events: np.ndarray) -> bytes:
     sec, nanosec = np.divmod(events['t_ns'], 1_000_000_000)
     if sec.min() < -(1 << 31) or sec.max() >= 1 << 31:
         raise EncodeError(f'event times of {sec.min()} to {sec.max()} s do not fit 32 bits')
-    rows = np.zeros(plain.ROW_BYTES * len(events), 'u1')
-    table = rows.reshape(-1, plain.ROW_BYTES)
+    rows = np.zeros(ROW_BYTES * len(events), 'u1')
+    table = rows.reshape(-1, ROW_BYTES)
     table[:, 4:8] = _bytes_of(sec, '<i4')
     table[:, 8:12] = _bytes_of(nanosec, '<u4')
     table[:, 12] = events['p']
@@ -107,10 +121,10 @@ def encode_event_array(events: np.ndarray) -> bytes:
     table[0, 0:4] = xy[0]
     table[1:, 0:2] = xy[1:, 2:]
     table[:-1, 14:16] = xy[1:, :2]
-    return rows[: len(rows) - plain.ROW_BYTES + plain.LAST_ROW_BYTES].tobytes()
+    return rows[: len(rows) - ROW_BYTES + LAST_ROW_BYTES].tobytes()
 
 
-def encode_libcaer_cmp(events: np.ndarray, time_base_ns: int) -> bytes:
+def encode_libcaer_cmp(events: NDArray[Any], time_base_ns: int) -> bytes:
     """Encodes events as libcaer_cmp words, without vector words; times are truncated to us.
 
     Raises:
@@ -127,15 +141,16 @@ def encode_libcaer_cmp(events: np.ndarray, time_base_ns: int) -> bytes:
     values = np.stack([t_us >> 12, t_us & 0xFFF, events['x'], y], axis=1).astype('<u2')
     changed = np.ones(values.shape, np.bool_)
     changed[1:, :3] = values[1:, :3] != values[:-1, :3]
-    codes = np.array([plain.TIME_HIGH, plain.TIME_LOW, plain.ADDR_X, plain.ADDR_Y], '<u2')
-    return (values | codes << np.uint16(12))[changed].tobytes()
+    codes = np.array([LIBCAER_TIME_HIGH, LIBCAER_TIME_LOW, LIBCAER_X, LIBCAER_Y], '<u2')
+    words: NDArray[np.uint16] = (values | codes << np.uint16(12))[changed]
+    return words.tobytes()
 
 
-def _bytes_of(column: np.ndarray, dtype: str) -> np.ndarray:
+def _bytes_of(column: NDArray[Any], dtype: str) -> NDArray[Any]:
     return np.ascontiguousarray(column, dtype).view('u1').reshape(len(column), -1)
 
 
-def _check(events: np.ndarray, max_x: int, max_y: int, encoding: str) -> None:
+def _check(events: NDArray[Any], max_x: int, max_y: int, encoding: str) -> None:
     if events.dtype != EVENT_DTYPE or events.ndim != 1:
         raise EncodeError(f'events are {events.ndim}-d {events.dtype}, expected 1-d EVENT_DTYPE')
     if not len(events):
@@ -168,7 +183,7 @@ def _evt3_room(events, state):
             wraps = (t_us >> 24) - (before_us >> 24)
             if wraps < 0 or wraps > MAX_WRAPS:
                 return words, i
-            words += 2 * wraps
+            words += 3 * wraps + 1
             if t_us < before_us:
                 words += ((before_us - t_us) >> 12) // GLITCH + 1
         before_us = t_us
@@ -178,11 +193,15 @@ def _evt3_room(events, state):
 @compiled()
 def _move_high(before_us, t_us, words, n):
     """Writes the TIME_HIGH words that take a decoder from one time to another."""
-    for _ in range((t_us >> 24) - (before_us >> 24)):
-        words[n], words[n + 1] = TIME_HIGH << 12 | 0xFFF, TIME_HIGH << 12
-        n += 2
-        before_us = 0
     high, before = (t_us >> 12) & 0xFFF, (before_us >> 12) & 0xFFF
+    for _ in range((t_us >> 24) - (before_us >> 24)):
+        words[n] = TIME_HIGH << 12 | max(before, HALFWAY)
+        words[n + 1], words[n + 2] = TIME_HIGH << 12 | 0xFFF, TIME_HIGH << 12
+        n += 3
+        before = 0
+    if high - before >= HIGH_SPAN - GLITCH:
+        words[n] = TIME_HIGH << 12 | HALFWAY
+        n += 1
     while before - high > GLITCH:
         before -= GLITCH
         words[n] = TIME_HIGH << 12 | before

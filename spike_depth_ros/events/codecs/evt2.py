@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from spike_depth_ros.events.codecs.memory import (
+from spike_depth_ros.events.codecs.decoder_state import (
     BEFORE_TIME,
     CLOCK,
     EPOCH_US,

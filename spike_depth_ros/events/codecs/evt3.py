@@ -20,32 +20,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from spike_depth_ros.events.codecs.evt3_singles import decode_singles
-from spike_depth_ros.events.codecs.evt3_words import (
-    ADDR_X,
-    ADDR_Y,
-    BASE_AT,
-    EMITS,
-    EMITTING,
-    EXT_TRIGGER,
-    GLITCH,
-    HIGH_AT,
-    HIGH_SPAN,
-    LOW_AT,
-    OTHER_Y,
-    ROW_AT,
-    TIME_HIGH,
-    TIME_LOW,
-    UNKNOWN,
-    VECT_8,
-    VECT_12,
-    VECT_BASE_X,
-    WORD_AT,
-    by_code,
-    put_trigger_word,
-    wraps_between,
-)
-from spike_depth_ros.events.codecs.memory import (
+from spike_depth_ros.events.codecs.decoder_state import (
     BEFORE_TIME,
     CLOCK,
     EPOCH_US,
@@ -77,6 +52,31 @@ from spike_depth_ros.events.codecs.memory import (
     pixel_bits,
     put,
     put_pixel,
+)
+from spike_depth_ros.events.codecs.evt3_singles import decode_singles
+from spike_depth_ros.events.codecs.evt3_words import (
+    ADDR_X,
+    ADDR_Y,
+    BASE_AT,
+    EMITS,
+    EMITTING,
+    EXT_TRIGGER,
+    GLITCH,
+    HIGH_AT,
+    HIGH_SPAN,
+    LOW_AT,
+    OTHER_Y,
+    ROW_AT,
+    TIME_HIGH,
+    TIME_LOW,
+    UNKNOWN,
+    VECT_8,
+    VECT_12,
+    VECT_BASE_X,
+    WORD_AT,
+    by_code,
+    put_trigger_word,
+    wraps_between,
 )
 from spike_depth_ros.events.compiled import compiled
 

@@ -7,20 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from spike_depth_ros.events.codecs.evt3_words import (
-    ADDR_X,
-    ADDR_Y,
-    EMITS,
-    EMITTING,
-    HIGH_AT,
-    LOW_AT,
-    TIME_HIGH,
-    TIME_LOW,
-    WORD_AT,
-    by_code,
-    put_trigger_word,
-)
-from spike_depth_ros.events.codecs.memory import (
+from spike_depth_ros.events.codecs.decoder_state import (
     CLOCK,
     EPOCH_US,
     EVENT_END,
@@ -34,6 +21,19 @@ from spike_depth_ros.events.codecs.memory import (
     TRIGGER_END,
     pixel_bits,
     put_pixel,
+)
+from spike_depth_ros.events.codecs.evt3_words import (
+    ADDR_X,
+    ADDR_Y,
+    EMITS,
+    EMITTING,
+    HIGH_AT,
+    LOW_AT,
+    TIME_HIGH,
+    TIME_LOW,
+    WORD_AT,
+    by_code,
+    put_trigger_word,
 )
 from spike_depth_ros.events.compiled import compiled
 

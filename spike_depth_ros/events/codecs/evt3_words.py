@@ -5,9 +5,12 @@
 
 from __future__ import annotations
 
-import numpy as np
+from typing import Any
 
-from spike_depth_ros.events.codecs.memory import put_trigger
+import numpy as np
+from numpy.typing import NDArray
+
+from spike_depth_ros.events.codecs.decoder_state import put_trigger
 from spike_depth_ros.events.compiled import compiled
 
 ADDR_Y, OTHER_Y, ADDR_X, VECT_BASE_X, VECT_12, VECT_8, TIME_LOW, CONTINUED_4, TIME_HIGH = range(9)
@@ -25,7 +28,7 @@ ROW_AT, LOW_AT, HIGH_AT, WORD_AT, BASE_AT = 0, 12, 24, 36, 52
 its polarity on top, as in its word; past 2047, where no sensor is, it runs over into that."""
 
 
-def by_code(entries: dict[int, int]) -> np.ndarray:
+def by_code(entries: dict[int, int]) -> NDArray[Any]:
     """A (16,) table by code, 0 where `entries` says nothing."""
     return np.array([entries.get(code, 0) for code in range(16)], np.int64)
 

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from spike_depth_ros.events.codecs.evt2 import HAS_TIME, take_high
-from spike_depth_ros.events.codecs.memory import (
+from spike_depth_ros.events.codecs.decoder_state import (
     BEFORE_TIME,
     CLOCK,
     EPOCH_US,
@@ -32,6 +31,7 @@ from spike_depth_ros.events.codecs.memory import (
     put,
     put_trigger,
 )
+from spike_depth_ros.events.codecs.evt2 import HAS_TIME, take_high
 from spike_depth_ros.events.compiled import compiled
 
 OTHER, CONTINUED, TRIGGER, CD_OFF, CD_ON = 6, 7, 9, 10, 11

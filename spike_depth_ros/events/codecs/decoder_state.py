@@ -11,8 +11,10 @@ references: on small packets that counting takes as long as a fifth of the decod
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from spike_depth_ros.events.arrays import EVENT_DTYPE, TRIGGER_DTYPE
 from spike_depth_ros.events.compiled import compiled
@@ -81,11 +83,11 @@ MAX_EVENTS = 1 << 24
 """Most events that one payload may expand to (218 MB)."""
 
 
-def _as_written(record: np.dtype) -> np.dtype:
+def _as_written(record: np.dtype[np.void]) -> np.dtype[np.void]:
     """A record as kernels write it, in two stores: the last 8 bytes, then the time over them."""
     offsets, size = [record.itemsize - 8, 0], record.itemsize
     fields = {'names': ['tail', 't_ns'], 'formats': ['<i8', '<i8'], 'offsets': offsets}
-    return np.dtype(fields | {'itemsize': size})  # type: ignore[call-overload]
+    return np.dtype(fields | {'itemsize': size})  # type: ignore[call-overload, no-any-return]
 
 
 EVENT_WRITTEN, TRIGGER_WRITTEN = _as_written(EVENT_DTYPE), _as_written(TRIGGER_DTYPE)
@@ -94,7 +96,7 @@ X_AT, Y_AT, P_AT = 24, 40, 56
 """Fields of the last 8 bytes of an event; the 3 bytes below are of its time."""
 
 
-def counts(memory: np.ndarray) -> DecodeCounts:
+def counts(memory: NDArray[Any]) -> DecodeCounts:
     """The totals in `memory` by name."""
     return DecodeCounts(*memory[:TOTALS].tolist())
 

@@ -10,10 +10,12 @@ CDR rules of OMG DDS-XTYPES 7.4.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from spike_depth_ros.events.codecs.memory import (
+from spike_depth_ros.events.codecs.decoder_state import (
     EVENT_END,
     EVENT_WRITTEN,
     HEIGHT,
@@ -34,10 +36,10 @@ from spike_depth_ros.events.codecs.memory import (
 from spike_depth_ros.events.compiled import compiled
 
 
-def bound(record_bytes: int) -> Callable[[np.ndarray], tuple[int, int]]:
+def bound(record_bytes: int) -> Callable[[NDArray[Any]], tuple[int, int]]:
     """Bounds of an encoding whose records all have one size: one event or trigger in each."""
 
-    def of(payload: np.ndarray) -> tuple[int, int]:
+    def of(payload: NDArray[Any]) -> tuple[int, int]:
         most = payload.size // record_bytes + SLACK
         return most, most
 
@@ -128,7 +130,9 @@ def libcaer(payload, time_base_ns, events, triggers, memory):
     return end_packet(memory, n, memory[TRIGGER_END], on, out, last_ns)
 
 
-TIME_HIGH, TIME_LOW, ADDR_X, ADDR_Y, VECT_BASE_Y, VECT_8 = range(6)
+(
+    LIBCAER_TIME_HIGH, LIBCAER_TIME_LOW, LIBCAER_X, LIBCAER_Y, LIBCAER_BASE_Y, LIBCAER_VECT_8,
+) = range(6)  # fmt: skip
 
 
 @compiled(_nrt=False)
@@ -138,9 +142,9 @@ def libcaer_cmp_bound(payload):
     events = SLACK
     for i in range(words.shape[0]):
         code = words[i] >> 12
-        if code == ADDR_Y:
+        if code == LIBCAER_Y:
             events += 1
-        elif code == VECT_8:
+        elif code == LIBCAER_VECT_8:
             events += 8
     return events, 0
 
@@ -164,9 +168,9 @@ def libcaer_cmp(payload, time_base_ns, events, triggers, memory):
         word = np.int64(words[i])
         code = word >> 12
         # without branches: which of the two comes next cannot be predicted
-        low = word & 0xFFF if code == TIME_LOW else low
-        x = word & 0x7FF if code == ADDR_X else x
-        if code == ADDR_Y:  # nearly all events: they do without the loop over a mask
+        low = word & 0xFFF if code == LIBCAER_TIME_LOW else low
+        x = word & 0x7FF if code == LIBCAER_X else x
+        if code == LIBCAER_Y:  # nearly all events: they do without the loop over a mask
             t_ns = time_base_ns + ((high << 12) | low) * 1000
             y, p = word & 0x7FF, (word >> 11) & 1
             if x >= width or y >= height:
@@ -178,7 +182,7 @@ def libcaer_cmp(payload, time_base_ns, events, triggers, memory):
             put(events, n, t_ns, x, y, p)
             n += 1
             on += p
-        elif code == VECT_8:
+        elif code == LIBCAER_VECT_8:
             t_ns = time_base_ns + ((high << 12) | low) * 1000
             for y in range(base_y, base_y + 8):
                 if not word >> (y - base_y) & 1:
@@ -193,11 +197,11 @@ def libcaer_cmp(payload, time_base_ns, events, triggers, memory):
                 n += 1
                 on += base_p
             base_y += 8
-        elif code == TIME_HIGH:
+        elif code == LIBCAER_TIME_HIGH:
             high = word & 0xFFF
-        elif code == VECT_BASE_Y:
+        elif code == LIBCAER_BASE_Y:
             base_y, base_p = word & 0x7FF, (word >> 11) & 1
-        elif code > VECT_8:
+        elif code > LIBCAER_VECT_8:
             memory[UNKNOWN_CODES] += 1
     return end_packet(memory, n, memory[TRIGGER_END], on, out, last_ns)
 
