@@ -29,13 +29,13 @@ demo: $(READY) ## run the nodes on a drive (BAG=path plays yours), report in out
 	$(BIN)/spike_depth demo --out out/demo $(if $(BAG),--source '$(BAG)') $(ARGS)
 
 test: $(READY) ## the fast tests
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 $(ARGS)
 
 test-all: $(READY) ## all tests, as CI runs them
-	$(BIN)/python -m pytest --slow $(ARGS)
+	$(BIN)/python -m pytest --slow -n 2 $(ARGS)
 
 test-nodes: $(READY) ## the tests that run nodes, as CI does for ROS_DISTRO=jazzy as well
-	$(BIN)/python -m pytest --slow $(ARGS) $(shell grep -lE '^(from|import) (graph|rclpy|[a-z_]+_msgs|spike_depth_ros\.ros)\b' test/test_*.py)
+	$(BIN)/python -m pytest --slow -n 2 $(ARGS) $(shell grep -lE '^(from|import) (graph|rclpy|[a-z_]+_msgs|spike_depth_ros\.ros)\b' test/test_*.py)
 
 lint: $(READY) ## rules, format and spelling
 	$(BIN)/ruff check .

@@ -64,6 +64,7 @@ setup(
             'aedat>=2.2',
             'pytest',
             'pytest-timeout',
+            'pytest-xdist',
             'pytest-cov',
             'codespell',
             'hypothesis',

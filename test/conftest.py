@@ -26,7 +26,8 @@ def domain_of_this_run():
     raise RuntimeError('all ROS domains are taken by other runs of these tests')
 
 
-# on this machine only, and alone: runs side by side never hear each other
+# on this machine only, and alone: runs side by side, and the workers of pytest-xdist, which all
+# import this file, never hear each other
 DOMAIN, DOMAIN_LOCK = domain_of_this_run()
 os.environ['ROS_DOMAIN_ID'] = str(DOMAIN)
 os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'

@@ -1,6 +1,7 @@
 """The depth node in a real graph: what it publishes, says and lives through."""
 
 import dataclasses
+import errno
 import io
 import sys
 
@@ -32,6 +33,7 @@ from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import TransitionCallbackReturn
+from rclpy.logging import LoggingSeverity
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from std_srvs.srv import SetBool, Trigger
@@ -332,9 +334,13 @@ def test_peers_of_another_qos_that_come_and_go_do_no_harm(graph, start):
     assert node.state == 'active'
 
 
-def test_without_the_quick_executor_the_plain_one_spins(graph, monkeypatch):
+def test_without_the_quick_executor_the_plain_one_spins_and_the_log_says_so(
+    graph, start, monkeypatch, log
+):
+    node = start(configure=False)
     monkeypatch.setitem(sys.modules, 'rclpy.experimental', None)
-    assert isinstance(quick_executor(), SingleThreadedExecutor)
+    assert isinstance(depth_node.executor_of(node), SingleThreadedExecutor)
+    assert any('no events executor here' in line for line in log.lines('WARN'))
 
 
 def test_what_spins_the_node_can_be_chosen(graph, start):
@@ -404,6 +410,36 @@ def test_snapshot_into_an_impossible_folder(graph, start, tmp_path):
     reply = graph.call(Trigger, '/depth_node/snapshot')
     assert not reply.success
     assert 'cannot write into' in reply.message
+
+
+def test_a_full_disk_leaves_no_part_of_a_snapshot(graph, start, tmp_path, monkeypatch):
+    node = start(snapshot_dir=str(tmp_path))
+    depth = graph.listen(Image, '/depth_node/depth/image')
+    Driver(graph).send(2 * WINDOW_MS)
+    assert graph.spin_until(lambda: depth)
+
+    def fill_the_disk(file, **arrays):
+        file.write(b'some of it')
+        raise OSError(errno.ENOSPC, 'No space left on device')
+
+    monkeypatch.setattr(np, 'savez', fill_the_disk)
+    reply = graph.call(Trigger, '/depth_node/snapshot')
+    assert (reply.success, list(tmp_path.iterdir())) == (False, [])
+    assert 'No space left on device' in reply.message
+    assert node.state == 'active'
+
+
+def test_debug_says_more(graph, start, log):
+    node = start(configure=False)
+    node.get_logger().set_level(LoggingSeverity.DEBUG)
+    try:
+        assert node.trigger_configure() == node.trigger_activate() == SUCCESS
+        assert graph.spin_until(lambda: 'nobody publishes /events; engine: ' in log.read())
+        assert any('configuring with DepthParameters(' in line for line in log.lines('DEBUG'))
+        assert node.set_parameters(overrides({'cloud_stride': 3}))[0].successful
+        assert graph.spin_until(lambda: 'cloud_stride is now 3' in log.read())
+    finally:
+        node.get_logger().set_level(LoggingSeverity.INFO)
 
 
 def test_two_cameras_on_one_topic_are_told(graph, start):

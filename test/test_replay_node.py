@@ -13,10 +13,12 @@ from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo
 
 from spike_depth_ros.events.camera import Camera
+from spike_depth_ros.events.config import shipped
 from spike_depth_ros.events.wire import EventStream, parse
 from spike_depth_ros.recordings import BagError, BagWriter, Topic
 from spike_depth_ros.ros import replay_node
 from spike_depth_ros.ros.messages import make_time
+from spike_depth_ros.ros.node_processes import Nodes
 from spike_depth_ros.ros.pacing import (
     Pace,
     packet_converter,
@@ -165,6 +167,19 @@ def test_a_bag_of_such_a_type_is_played(graph, play, tmp_path):
     play(tmp_path / 'old')
     assert graph.spin_until(lambda: got)
     assert (got[0].encoding, got[0].width, got[0].header.frame_id) == ('mono', 64, FRAME)
+
+
+def test_a_recording_of_no_duration_is_named(graph, play, tmp_path, capfd):
+    path = tmp_path / 'instant'
+    with BagWriter(path) as writer:
+        for k in range(2):
+            packet = event_packet(some_events(0, 5), seq=k)
+            writer.add_raw('/eye/events', EVENT_PACKET, EPOCH_NS, packet)
+    with pytest.raises(BagError, match='has no duration: all its messages are of one time'):
+        Nodes(str(path), str(shipped('config/depth.yaml'))).check()
+    node = play(path, wait_for_subscriber_s=0.0)
+    assert graph.spin_until(node.finished.is_set)
+    assert 'has no duration' in capfd.readouterr().err
 
 
 def test_restamped_moves_the_stamp_alone():

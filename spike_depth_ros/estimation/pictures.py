@@ -5,7 +5,9 @@ All pictures are (H, W, 3) uint8 RGB.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
+import os
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import cv2
@@ -108,10 +110,28 @@ def beside(pictures: Iterable[np.ndarray], height_px: int = 260, gap_px: int = 4
     return np.concatenate(scaled[:-1], axis=1)
 
 
+def png(picture: np.ndarray) -> bytes:
+    """An RGB picture as a PNG file."""
+    return bytes(cv2.imencode('.png', picture[..., ::-1])[1])
+
+
 def write_picture(path: Path, picture: np.ndarray) -> None:
     """Writes an RGB picture; the suffix says the format."""
     if not cv2.imwrite(str(path), picture[..., ::-1]):
         raise OSError(f'cannot write the picture {str(path)!r}: is its folder there and writable?')
+
+
+@contextlib.contextmanager
+def _without_stderr() -> Iterator[None]:
+    """Keeps quiet what libraries in C print: FFmpeg calls the tag of VP8 in WebM unsupported."""
+    kept, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nothing)
 
 
 def write_video(path: Path, pictures: Iterable[np.ndarray], fps: float) -> None:
@@ -124,7 +144,8 @@ def write_video(path: Path, pictures: Iterable[np.ndarray], fps: float) -> None:
     for picture in pictures:
         if writer is None:
             size = (picture.shape[1], picture.shape[0])
-            writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*'VP80'), fps, size)
+            with _without_stderr():
+                writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*'VP80'), fps, size)
             if not writer.isOpened():
                 raise OSError(f'this OpenCV has no VP8 encoder for {str(path)!r}')
         writer.write(np.ascontiguousarray(picture[..., ::-1]))

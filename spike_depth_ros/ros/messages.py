@@ -11,10 +11,13 @@ import array
 import cv2
 import numpy as np
 from builtin_interfaces.msg import Time
+from cv_bridge import CvBridge
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2, PointField
 from std_msgs.msg import Header
 
 from spike_depth_ros.events.camera import CalibrationError, Camera, camera_from_matrix
+
+BRIDGE = CvBridge()
 
 CLOUD_FIELDS: dict[str, tuple[str, ...]] = {
     'xyz': ('x', 'y', 'z'),
@@ -45,11 +48,9 @@ def image(header: Header, pixels: np.ndarray, encoding: str) -> Image:
         pixels: (H, W) or (H, W, C), of the type that the encoding says.
         encoding: a name of sensor_msgs/image_encodings.
     """
-    pixels = np.ascontiguousarray(pixels)
-    message = Image(header=header, encoding=encoding, is_bigendian=0)
-    message.height, message.width = pixels.shape[:2]
-    message.step = pixels.nbytes // pixels.shape[0]
-    message.data = _bytes(pixels)
+    # passthrough: cv_bridge 1.13 refuses 16UC1 with a type code that differs between OpenCVs
+    message: Image = BRIDGE.cv2_to_imgmsg(np.ascontiguousarray(pixels), 'passthrough')
+    message.header, message.encoding = header, encoding
     return message
 
 

@@ -16,7 +16,7 @@ import rclpy
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 
 from spike_depth_ros.events.calibration_file import read_calibration
-from spike_depth_ros.recordings import open_source
+from spike_depth_ros.recordings import BagError, open_source
 from spike_depth_ros.ros.probe import Probe, Recording
 
 NODE = '/depth_node'
@@ -53,8 +53,12 @@ class Nodes(NamedTuple):
         from spike_depth_ros.network.checkpoint import load_checkpoint
 
         if self.drive:
-            with open_source(self.drive, self.topic or None):
-                pass
+            with open_source(self.drive, self.topic or None) as source:
+                if source.end_ns is not None and source.end_ns == source.start_ns:
+                    raise BagError(
+                        f'{self.drive} has no duration: all its messages are of one time, which '
+                        'gives no window of events; give a longer recording'
+                    )
         if self.checkpoint:
             load_checkpoint(self.checkpoint)
         if self.calibration:

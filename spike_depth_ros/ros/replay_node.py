@@ -202,6 +202,11 @@ class ReplayNode(Node):
                     'give a smaller start_s, or another recording'
                 )
             self.get_logger().info(self.pace.sentence(self.parameters.rate))
+            if self.pace.recorded_s == 0.0:
+                self.get_logger().warning(
+                    f'{source.path} has no duration: all that was played is of one time, which '
+                    'gives no window of events'
+                )
             if not self.parameters.loop:
                 return
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 from pathlib import Path
@@ -33,22 +34,27 @@ def write_snapshot(result: Result, recent: list[np.ndarray], parameters: DepthPa
     events = join_events(recent)
     folder = Path(parameters.snapshot_dir).expanduser()
     path = folder / f'snapshot_{result.job.stamp_ns}.npz'
-    with partial_path(path) as partial, partial.open('wb') as file:
-        np.savez(  # not compressed: events go on coming in meanwhile
-            file,
-            events=events[events['t_ns'] < window.t1_ns],
-            spikes=window.spikes,
-            depth_m=frame.depth_m,
-            confidence=frame.confidence,
-            camera_matrix=np.eye(3) if camera is None else camera.matrix,
-            window_ns=np.array([window.t0_ns, window.t1_ns]),
-            stamp_ns=result.job.stamp_ns,
-            parameters=json.dumps(dataclasses.asdict(parameters)),
-        )
     depth = pictures.depth_colors(frame.depth_m, parameters.color_map,
                                   parameters.color_min_m, parameters.color_max_m)  # fmt: skip
     height, width = frame.depth_m.shape
     events_picture = pictures.event_colors(window.spikes)[:height, :width]
-    pictures.write_picture(path.with_suffix('.depth.png'), depth)
-    pictures.write_picture(path.with_suffix('.events.png'), events_picture)
+    with contextlib.ExitStack() as stack:  # on a full disk none of the three is left behind
+        partial, depth_file, events_file = (
+            stack.enter_context(partial_path(path.with_suffix(suffix)))
+            for suffix in ('.npz', '.depth.png', '.events.png')
+        )
+        depth_file.write_bytes(pictures.png(depth))
+        events_file.write_bytes(pictures.png(events_picture))
+        with partial.open('wb') as file:
+            np.savez(  # not compressed: events go on coming in meanwhile
+                file,
+                events=events[events['t_ns'] < window.t1_ns],
+                spikes=window.spikes,
+                depth_m=frame.depth_m,
+                confidence=frame.confidence,
+                camera_matrix=np.eye(3) if camera is None else camera.matrix,
+                window_ns=np.array([window.t0_ns, window.t1_ns]),
+                stamp_ns=result.job.stamp_ns,
+                parameters=json.dumps(dataclasses.asdict(parameters)),
+            )
     return path
