@@ -1,7 +1,7 @@
-"""The `spike_depth` command: a table of verbs, each a typed function in a module of its own.
+"""The `spike_depth` command: a table of verbs, each a typed function in its own module.
 
-The module of a verb is imported only when the verb is called, and torch only when it runs, so that
-`--help` answers at once.
+A verb's module is imported only when the verb is called, and torch only when the verb runs, so
+that `--help` is fast.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 BROKEN_PIPE_STATUS = 141
-"""What a shell reports of a program that SIGPIPE ends."""
+"""Exit status that a shell reports for a program killed by SIGPIPE."""
 
 
 class Verb(NamedTuple):
-    """The function of a verb, and its line in the overview."""
+    """The function of a verb and its line in the overview."""
 
     function: str  # module:name within spike_depth_ros.cli
     summary: str
@@ -28,29 +28,29 @@ class Verb(NamedTuple):
 
 VERBS: dict[str, Verb] = {
     'demo': Verb('demo:demo', 'run the nodes on a drive and write a report with pictures'),
-    'info': Verb('info:info', 'say what a bag, event file, data set or checkpoint holds'),
-    'warm-up': Verb('warm_up:warm_up', 'compile what depth_node needs, choose its network'),
-    'replay': Verb('replay:replay', 'play any event source to a ROS 2 topic'),
-    'convert': Verb('convert:convert', 'turn one event source into another'),
+    'info': Verb('info:info', 'describe a bag, event file, data set or checkpoint'),
+    'warm-up': Verb('warm_up:warm_up', 'compile kernels and choose the network of depth_node'),
+    'replay': Verb('replay:replay', 'publish any event source on a ROS 2 topic'),
+    'convert': Verb('convert:convert', 'convert a recording to a bag or an events.h5'),
     'synth': Verb('synth:synth', 'render synthetic drives with exact depth'),
-    'clips': Verb('clips:clips', 'make the synthetic clips of a configuration ahead of time'),
+    'clips': Verb('clips:clips', 'render the synthetic clips of a configuration in advance'),
     'train': Verb('train:train', 'train a network'),
     'evaluate': Verb('evaluate:evaluate', 'measure the error of one checkpoint'),
-    'compare': Verb('compare:compare', 'table of checkpoints: error, energy, speed'),
-    'ablate': Verb('ablate:ablate', 'table of what each part of the method is worth'),
-    'calibrate': Verb('calibrate:calibrate', 'fit the confidence of a checkpoint to its hits'),
-    'board': Verb('board:board', 'flatness of a flat board in a recording of real events'),
-    'energy': Verb('energy:energy', 'energy of a checkpoint, layer by layer'),
-    'export': Verb('export:export', 'write the file that the fast engines run'),
-    'bench ingest': Verb('bench_ingest:ingest', 'speed of decoding and accumulation'),
-    'bench infer': Verb('bench_infer:infer', 'speed of inference'),
-    'bench node': Verb('bench_node:node', 'latency and load of the node'),
-    'bench train': Verb('bench_train:train', 'speed of a training step'),
+    'compare': Verb('compare:compare', 'tabulate error, energy and speed of checkpoints'),
+    'ablate': Verb('ablate:ablate', 'tabulate the contribution of each part of the method'),
+    'calibrate': Verb('calibrate:calibrate', 'calibrate the confidence of a checkpoint'),
+    'board': Verb('board:board', 'measure the flatness of depth on a planar board'),
+    'energy': Verb('energy:energy', 'estimate the energy of a checkpoint per layer'),
+    'export': Verb('export:export', 'export a checkpoint to ONNX'),
+    'bench ingest': Verb('bench_ingest:ingest', 'measure the speed of decoding and accumulation'),
+    'bench infer': Verb('bench_infer:infer', 'measure the speed of inference'),
+    'bench node': Verb('bench_node:node', 'measure the latency and load of depth_node'),
+    'bench train': Verb('bench_train:train', 'measure the speed of a training step'),
 }
 
 
 def overview() -> str:
-    """The text of `spike_depth --help`."""
+    """Returns the text of `spike_depth --help`."""
     width = max(map(len, VERBS))
     lines = [f'  {name:<{width}}  {verb.summary}' for name, verb in VERBS.items()]
     return '\n'.join(
@@ -61,13 +61,13 @@ def overview() -> str:
             '',
             *lines,
             '',
-            'spike_depth VERB --help says more about a verb.',
+            'Run spike_depth VERB --help for the options of a verb.',
         ]
     )
 
 
 def flags_spelt_out(verb: Callable[..., None], arguments: list[str]) -> list[str]:
-    """Rewrites a bare `--flag` as `--flag=true`, which jsonargparse requires."""
+    """Rewrites a bare `--flag` as `--flag=true`, the form that jsonargparse requires."""
     flags = {
         f'--{name}'
         for name, parameter in inspect.signature(verb).parameters.items()
@@ -81,7 +81,7 @@ def flags_spelt_out(verb: Callable[..., None], arguments: list[str]) -> list[str
 
 
 def list_spelt_out(verb: Callable[..., None], arguments: list[str]) -> list[str]:
-    """Rewrites leading items as a list where the first parameter is one: `compare A B`."""
+    """Rewrites leading arguments as a list if the first parameter is a list: `compare A B`."""
     first = next(iter(inspect.signature(verb).parameters.values()))
     if first.annotation not in (list[str], 'list[str]'):
         return arguments
@@ -92,7 +92,7 @@ def list_spelt_out(verb: Callable[..., None], arguments: list[str]) -> list[str]
 def config_spelt_out(verb: Callable[..., None], arguments: list[str]) -> list[str]:
     """Rewrites a leading YAML file: `train NAME.yaml` becomes `train --config NAME.yaml`.
 
-    A verb whose first argument is required takes the file as that argument.
+    If the first parameter of a verb is required, the file is passed as that parameter instead.
     """
     first = next(iter(inspect.signature(verb).parameters.values()))
     is_config = bool(arguments) and arguments[0].endswith(('.yaml', '.yml'))
@@ -101,12 +101,12 @@ def config_spelt_out(verb: Callable[..., None], arguments: list[str]) -> list[st
 
 
 def _words(arguments: list[str]) -> int:
-    """Returns the number of words of the verb: `bench` has a second one."""
+    """Returns the number of words in the verb's name: `bench X` has two."""
     return 2 if any(name.startswith(f'{arguments[0]} ') for name in VERBS if arguments) else 1
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Runs the verb that the command line names; exits with status 2 if there is no such verb."""
+    """Runs the verb named on the command line; exits with status 2 if there is no such verb."""
     arguments = sys.argv[1:] if arguments is None else arguments
     logging.basicConfig(level=logging.INFO, format='%(message)s')
     name = next(
@@ -128,19 +128,19 @@ def main(arguments: list[str] | None = None) -> None:
         auto_cli(verb, args=options, prog=f'spike_depth {name}', as_positional=True,
                  fail_untyped=True)  # fmt: skip
         sys.stdout.flush()
-    except BrokenPipeError:  # the reader of our output has ended, as in `info X | head`
+    except BrokenPipeError:  # the reader of stdout has exited, as in `info X | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(BROKEN_PIPE_STATUS)
     except (ValueError, OSError) as error:
-        # every error class of the I/O layers is one of these: their sentence is the message
+        # All error classes of the I/O layers derive from these; their message is printed as it is.
         logging.getLogger(__name__).debug('traceback', exc_info=True)
         print(f'spike_depth {name}: {error}', file=sys.stderr)
         sys.exit(1)
     except ModuleNotFoundError as error:
         logging.getLogger(__name__).debug('traceback', exc_info=True)
         print(
-            f'spike_depth {name}: the package {error.name} is not installed here; `make setup` '
-            'brings all that is needed, ROS 2 included unless one is sourced',
+            f'spike_depth {name}: the package {error.name} is not installed; `make setup` '
+            'installs everything needed, including ROS 2 unless one is sourced',
             file=sys.stderr,
         )
         sys.exit(1)

@@ -1,4 +1,4 @@
-"""`spike_depth ablate`: the contribution of each part of the method."""
+"""`spike_depth ablate`: measures the contribution of each part of the method."""
 
 from __future__ import annotations
 
@@ -16,19 +16,18 @@ def ablate(
     out: Path = Path('runs/ablation'),
     results: Path = Path('docs/results.md'),
 ) -> None:
-    """Trains variants of one run with several seeds, and writes a table of their errors.
+    """Trains variants of one configuration with several seeds and writes a table of their errors.
 
-    `spike_depth ablate config/ablate/synthetic.yaml` resumes where it was interrupted.
+    `spike_depth ablate config/ablate/synthetic.yaml` resumes an interrupted ablation.
 
     Args:
-        base: the training configuration of all runs.
-        shared: options of `spike_depth train` of all runs.
-        variants: name -> further options of this variant; the others are compared with the
-            first.
-        seeds: of each variant.
-        data: to measure on.
+        base: training configuration shared by all runs.
+        shared: options of `spike_depth train` applied to all runs.
+        variants: name -> additional options of this variant. The first variant is the reference.
+        seeds: random seeds; each variant is trained once per seed.
+        data: evaluation data.
         out: folder of the runs.
-        results: Markdown file whose section `ablation` receives the table as it grows.
+        results: Markdown file whose section `ablation` is updated after each variant.
     """
     import json
 
@@ -38,7 +37,7 @@ def ablate(
     from spike_depth_ros.learning.report_pages import markdown
 
     if not variants or not seeds:
-        raise ConfigError('variants and seeds are empty: see config/ablate/synthetic.yaml')
+        raise ConfigError('variants and seeds must not be empty: see config/ablate/synthetic.yaml')
     common = shared or []
     chosen = [
         Variant(name, {seed: settings(base, [*common, *options], seed) for seed in seeds})
@@ -66,10 +65,10 @@ def ablate(
 
 
 def settings(base: Path, options: list[str], seed: int) -> TrainConfig:
-    """The configuration of `spike_depth train BASE OPTIONS --schedule.seed SEED`.
+    """Returns the configuration of `spike_depth train BASE OPTIONS --schedule.seed SEED`.
 
     Raises:
-        ConfigError: an unknown option of `train`, or an impossible value.
+        ConfigError: an option is unknown to `train` or its value is invalid.
     """
     import argparse
     import dataclasses

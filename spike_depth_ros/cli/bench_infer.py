@@ -1,4 +1,4 @@
-"""`spike_depth bench infer`: depth maps per second, by engine and image size, next to peers."""
+"""`spike_depth bench infer`: measures depth maps per second, by engine and image size."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ SIZES_PX: dict[str, tuple[int, int]] = {
     '640x480 binned 2x2': (240, 320),
     '640x480 native': (480, 640),
 }
-"""What an image is called -> height and width of the spike tensor, padded to multiples of 8."""
+"""Image size in words -> height and width of the spike tensor, padded to multiples of 8."""
 
 UNIT = 'maps/s'
 PEER = 'e2depth_published'
 
 STREAMED_STEPS = 4
-"""Steps of the window that a single new step is measured against."""
+"""Time steps of the full window that a single streaming step is compared with."""
 
 log = logging.getLogger(__name__)
 
@@ -43,14 +43,14 @@ def infer(
 ) -> None:
     """Measures the engines on a stream of windows, batch 1, next to E2Depth and spikingjelly.
 
-    Engines that this machine does not support are left out, and named.
+    Engines that this machine does not support are skipped and named in the log.
 
     Args:
-        checkpoint: what to run; a spiking transformer.
+        checkpoint: the spiking transformer to run.
         json: print one JSON object instead of a table.
         engines: keys of `ENGINES`.
-        threads: for inference; 0: all cores.
-        rounds: number of runs; the median and its spread are printed.
+        threads: number of threads for inference; 0: all cores.
+        rounds: number of runs; the table shows their median and spread.
     """
     from spike_depth_ros.network.checkpoint import load_checkpoint
 
@@ -61,7 +61,7 @@ def infer(
 def infer_rows(
     checkpoint: Any, names: tuple[str, ...], threads: int, rounds: int
 ) -> Iterator[dict[str, Any]]:
-    """The rows of `infer`, one after the other."""
+    """Yields the rows of `infer`."""
     running = _start(checkpoint, names, threads)
     first_size_s: dict[str, Any] = {}
     for image, size in SIZES_PX.items():
@@ -79,30 +79,30 @@ def infer_rows(
 
 
 def _start(checkpoint: Any, names: tuple[str, ...], threads: int) -> dict[str, Any]:
-    """The engines of those names that can run here."""
+    """Starts those of the named engines that this machine supports."""
     from spike_depth_ros.estimation.engine import ENGINES, EngineError, has_bfloat16
 
     running = {}
     for name in names:
         if name.endswith('bf16') and not has_bfloat16():
-            log.info('no rows of %s: this processor would emulate bfloat16', name)
+            log.info('skipping %s: this processor would emulate bfloat16', name)
             continue
         try:
             running[name] = ENGINES[name](checkpoint, 'cuda' if name == 'cuda' else 'cpu', threads)
         except EngineError as error:
-            log.info('no rows of %s: %s', name, error)
+            log.info('skipping %s: %s', name, error)
     return running
 
 
 def _spikes(steps: int, height: int, width: int) -> Any:
-    """A window as dense as a driving one: a tenth of the pixels fire in a step, in clusters."""
+    """Returns a window as dense as in driving: a tenth of the pixels fire per step, clustered."""
     rng = np.random.default_rng(0)
     rate = np.kron(rng.random((height // 8, width // 8)) ** 4, np.ones((8, 8)))
     return rng.poisson(0.5 * rate, (steps, 2, height, width)).astype(np.uint8)
 
 
 def _stream(engine: Any, spikes: Any) -> Callable[[], None]:
-    """One more window of a stream, as the node runs it."""
+    """Returns a function that runs one more window of a stream, as the node does."""
     state = None
 
     def window() -> None:
@@ -115,7 +115,7 @@ def _stream(engine: Any, spikes: Any) -> Callable[[], None]:
 def _peer_rows(
     checkpoint: Any, running: dict[str, Any], threads: int, rounds: int
 ) -> Iterator[dict[str, Any]]:
-    """Against E2Depth in the same engine, and the same network with spikingjelly's neurons."""
+    """Compares with E2Depth in the same engine, and with spikingjelly's neurons."""
     import torch
 
     from spike_depth_ros.estimation.engine import ENGINES
@@ -123,7 +123,7 @@ def _peer_rows(
 
     image, size = next(iter(SIZES_PX.items()))
     spikes = _spikes(checkpoint.spikes.steps, *size)
-    # the same windows, in as many bins
+    # the same windows, split into the same number of bins
     peer = dataclasses.replace(checkpoint, model=build(PEER, steps=len(spikes)).eval())
     for name in ('torch', 'torch_bf16'):
         if name in running:
@@ -150,7 +150,7 @@ def _peer_rows(
 
 
 def _as_written(model: Any) -> Any:
-    """A copy layer by layer: convolution, normalisation, spikingjelly's neuron, nothing folded."""
+    """Copies the model layer by layer: convolution, normalisation, spikingjelly neuron."""
     from torch import nn
 
     from spike_depth_ros.network.layers import ConvBN
@@ -165,7 +165,7 @@ def _as_written(model: Any) -> Any:
 
 
 def _streaming_row(name: str, engine: Any, rounds: int) -> dict[str, Any]:
-    """One new step, its state carried, against a whole window."""
+    """Compares one new step with carried state to a full window."""
     image, size = next(iter(SIZES_PX.items()))
     spikes = _spikes(STREAMED_STEPS, *size)
     jobs = [_stream(engine, spikes[:1]), _stream(engine, spikes)]
@@ -175,7 +175,7 @@ def _streaming_row(name: str, engine: Any, rounds: int) -> dict[str, Any]:
 
 
 def _roofline_row(name: str, checkpoint: Any, time_s: Any, rounds: int) -> dict[str, Any]:
-    """Multiply-accumulates done per second, next to a large matrix product's."""
+    """Compares multiply-accumulates per second to those of a large matrix product."""
     import torch
 
     from spike_depth_ros.network.energy import measure_energy
@@ -192,11 +192,11 @@ def _roofline_row(name: str, checkpoint: Any, time_s: Any, rounds: int) -> dict[
 
     def product() -> float:
         y = torch._int_mm(a, a) if dtype == torch.int8 else a @ a
-        return float(y[0, 0])  # reading a number waits for a GPU
+        return float(y[0, 0])  # reading a value synchronises with the GPU
 
     jobs = [product]
     if dtype != torch.int8:
-        # the same product as a convolution: what BLAS makes of a processor is not always its peak
+        # Also as a convolution, because BLAS does not reach the peak of every processor.
         x = torch.ones(1, 2048, 32, 64, dtype=dtype, device=where)
         x = x.to(memory_format=torch.channels_last)
         jobs.append(lambda: float(torch.nn.functional.conv2d(x, a[:, :, None, None])[0, 0, 0, 0]))

@@ -1,4 +1,4 @@
-"""`spike_depth bench ingest`: how fast bytes become events, and events a spike tensor."""
+"""`spike_depth bench ingest`: measures decoding of events and accumulation of spike tensors."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ log = logging.getLogger(__name__)
 
 
 def ingest(json: bool = False, recordings: Path | None = None, rounds: int = 100) -> None:
-    """Measures decoding and accumulation on one core, next to a peer where there is one.
+    """Measures decoding and accumulation on one core, next to a peer where one exists.
 
     Args:
         json: print one JSON object instead of a table.
         recordings: folder with the bags test_events_1 (evt3) and test_events_2 (libcaer_cmp) of
-            event_camera_py; without it, streams made by this package's encoders are decoded.
-        rounds: number of runs of a few milliseconds; the median and its spread are printed.
+            event_camera_py. Without it, streams written by this package's encoders are decoded.
+        rounds: number of runs of a few milliseconds each; the table shows their median and spread.
     """
     if recordings is not None and not recordings.is_dir():
         raise NotADirectoryError(f'recordings is {str(recordings)!r}, expected a folder')
@@ -45,7 +45,7 @@ def ingest(json: bool = False, recordings: Path | None = None, rounds: int = 100
 
 
 def ingest_rows(recordings: Path | None, rounds: int) -> Iterator[dict[str, Any]]:
-    """The rows of `ingest`, one after the other."""
+    """Yields the rows of `ingest`."""
     evt3 = _recorded(recordings, 'test_events_1') or _made('evt3')
     compressed = _recorded(recordings, 'test_events_2') or _made('libcaer_cmp')
     dense = _split('evt3', _dense_events(), HD_HEIGHT, HD_WIDTH, size=20_000)
@@ -61,9 +61,9 @@ def ingest_rows(recordings: Path | None, rounds: int) -> Iterator[dict[str, Any]
 
 
 def _recorded(folder: Path | None, bag: str) -> list[Packet] | None:
-    """The packets of one of the recordings, None if it is not there."""
+    """Returns the packets of a recorded bag, or None if there is none."""
     if folder is None or not (folder / bag).exists():
-        log.info('no recording %s given; its row is of a stream made by our own encoder', bag)
+        log.info('no recording %s given; using a stream written by our own encoder', bag)
         return None
     from spike_depth_ros.recordings import open_source
 
@@ -77,7 +77,7 @@ def _origin(packets: Sequence[Packet]) -> str:
 
 
 def _made(encoding: str) -> list[Packet]:
-    """A stream like that of a VGA camera: 300,000 events all over the image, 660 a packet."""
+    """Returns a stream like that of a VGA camera: 300,000 scattered events, 660 per packet."""
     rng, count = np.random.default_rng(0), 300_000
     t_ns = np.sort(rng.integers(0, 2_000_000, count)) * 1000
     x, y = rng.integers(0, 640, count), rng.integers(0, 480, count)
@@ -86,7 +86,7 @@ def _made(encoding: str) -> list[Packet]:
 
 
 def _dense_events() -> np.ndarray:
-    """Rows of an HD sensor, one every 2 us: eight runs of 32 pixels, half of them firing."""
+    """Returns rows of an HD sensor, one every 2 us: eight runs of 32 pixels, half firing."""
     rng, rows, runs, length = np.random.default_rng(0), 8_000, 8, 32
     row = np.repeat(np.arange(rows), runs * length)
     starts = np.sort(rng.integers(0, HD_WIDTH - length, (rows, runs)), axis=1)
@@ -97,7 +97,7 @@ def _dense_events() -> np.ndarray:
 
 
 def _split(encoding: str, events: np.ndarray, height: int, width: int, size: int) -> list[Packet]:
-    """Encodes events as packets of `size` events."""
+    """Encodes events as packets of `size` events each."""
     state = evt3_state()
     packets = []
     for seq, start in enumerate(range(0, len(events), size)):
@@ -118,7 +118,7 @@ def _decoding_row(
     peer: str | None = None,
     peer_job: Callable[[], Any] | None = None,
 ) -> dict[str, Any]:
-    """Decodes all payloads, one call each."""
+    """Measures decoding of all payloads, one call each."""
     first = packets[0]
     decoder = CODECS[first.encoding](first.height, first.width)
     work = [(packet.payload, packet.time_base_ns) for packet in packets]
@@ -137,11 +137,11 @@ def _decoding_row(
 
 
 def _peer_evt3(packets: Sequence[Packet]) -> Callable[[], Any] | None:
-    """The same payloads through PyPI's `evt3` (Rust), None if it is not installed."""
+    """Returns a job that decodes with PyPI's `evt3` (Rust), or None if it is not installed."""
     try:
         import evt3
     except ImportError:
-        log.info('evt3 is not installed (pip install evt3): no peer for the evt3 rows')
+        log.info('evt3 is not installed (pip install evt3): the evt3 rows have no peer')
         return None
     decoder = evt3.Decoder(packets[0].width, packets[0].height)
     payloads = [bytes(packet.payload) for packet in packets]
@@ -154,10 +154,10 @@ def _peer_evt3(packets: Sequence[Packet]) -> Callable[[], Any] | None:
 
 
 def _windows_row(name: str, packets: Sequence[Packet], rounds: int) -> dict[str, Any]:
-    """Decodes all payloads and cuts windows from them, as the node does by default.
+    """Measures decoding of all payloads and cutting windows, as the node does by default.
 
-    There is no way past the events: the node keeps the last ones for snapshots, and its windows
-    begin and end between the events of one packet. The peer is decoding alone.
+    Decoded events are always needed: the node keeps the latest ones for snapshots, and windows
+    begin and end within packets. The peer is decoding alone.
     """
     first, config = packets[0], SpikeConfig()
     pixels = pixel_map(first.height, first.width, config)
@@ -182,7 +182,7 @@ def _windows_row(name: str, packets: Sequence[Packet], rounds: int) -> dict[str,
 
 
 def _legacy_row(rounds: int) -> dict[str, Any]:
-    """A legacy EventArray from its CDR bytes, as it comes from a raw subscription or a bag."""
+    """Measures decoding of a legacy EventArray from CDR bytes, as in a raw subscription."""
     events = _dense_events()[:100_000]
     payload = np.frombuffer(encode_event_array(events), np.uint8)
     cdr = pack_event_array(Packet(0, 'made', HD_HEIGHT, HD_WIDTH, None, 0, 'event_array', payload))
@@ -195,15 +195,15 @@ def _legacy_row(rounds: int) -> dict[str, Any]:
 
         (peer_s,) = time_jobs([lambda: deserialise_event_array(cdr)], 1)
     except ImportError as error:
-        log.info('%s: no peer for the legacy row', error)
+        log.info('%s: the legacy row has no peer', error)
         return bench_row(name, rate, UNIT)
     return bench_row(name, rate, UNIT, 'rclpy message objects', len(events) / peer_s / 1e6)
 
 
 def _accumulate_rows(rounds: int) -> Iterator[dict[str, Any]]:
-    """A million events at random pixels, in the order of time, into a cleared tensor.
+    """Measures accumulation of a million events at random pixels, ordered in time.
 
-    Pixel by pixel, and by the table that bins them 2x2, as the node does.
+    One row writes pixel by pixel, another through the lookup table that bins 2x2, as in the node.
     """
     rng, count, steps, height, width = np.random.default_rng(0), 1_000_000, 8, 480, 640
     window_ns = 50_000_000

@@ -1,4 +1,4 @@
-"""`spike_depth bench node`: the node on a drive at rate 1.0, as a subscriber sees it."""
+"""`spike_depth bench node`: measures depth_node on a drive in real time."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ def node(
 ) -> None:
     """Measures latency, losses and load of depth_node while a drive plays in real time.
 
-    Both nodes are processes of their own, the subscriber is a third. Latency runs from the end
-    of a window to the arrival of its depth map at the subscriber.
+    Both nodes and the subscriber run as separate processes. Latency is the time from the end of a
+    window to the arrival of its depth map at the subscriber.
 
     Args:
         drive: any event source; empty: a synthetic drive, rendered once into `out`.
-        out: folder for that drive.
-        seconds: how much to play.
+        out: folder for the synthetic drive.
+        seconds: duration to play.
         seed: world of the synthetic drive.
         sensor: sensor of the synthetic drive.
-        params: parameters file of the nodes; empty: the one that comes with the package.
-        checkpoint: path of a checkpoint; empty: as the node chooses.
-        engine: what runs the network; empty: as the parameters file says.
+        params: parameters file of the nodes; empty: the file installed with the package.
+        checkpoint: path of a checkpoint; empty: the node chooses.
+        engine: engine that runs the network; empty: as set in the parameters file.
         json: print one JSON object instead of a table.
     """
     import contextlib
@@ -46,12 +46,12 @@ def node(
     nodes = Nodes(drive, parameters, checkpoint, engine=engine)
     nodes.check()
     folder.mkdir(parents=True, exist_ok=True)
-    with contextlib.redirect_stdout(sys.stderr):  # nothing but the result goes to stdout
+    with contextlib.redirect_stdout(sys.stderr):  # only the result goes to stdout
         if not drive:
             nodes = nodes._replace(drive=str(synthetic_drive(folder, sensor, seed, seconds)))
         recording = play(nodes, seconds)
         if not recording.depth_m:
-            raise OSError('the node published no depth; its log above says why')
+            raise OSError('the node published no depth; see its log above')
         start_s = first_map_s(nodes)
     figures = measure(recording)
     rows = [

@@ -1,4 +1,4 @@
-"""`spike_depth bench train`: how fast a training step is, next to spikingjelly's neurons."""
+"""`spike_depth bench train`: measures a training step, next to spikingjelly's neurons."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 GPU_FACTOR = 8
-"""A GPU gets so many times the batch of the CPU."""
+"""Batch size on a GPU as a multiple of that on the CPU."""
 
 
 def train(
@@ -19,21 +19,22 @@ def train(
     rounds: int = 5,
     threads: int = 1,
 ) -> None:
-    """Times forward, backward and optimiser step of one batch, in this very run's conditions.
+    """Times forward pass, backward pass and optimiser step of one batch.
 
-    The peer is the same network, weights, loss and optimiser with spikingjelly's own multi-step
-    neurons between torch's own layers; then the U-Net of equal size on the same events.
-    Where there is a GPU, the last row is its: with eight times the batch, or it would be idle.
+    The peers run in turns with it: the same network, weights, loss and optimiser with
+    spikingjelly's own multi-step neurons between torch's own layers, and the U-Net of equal size
+    on the same events. With a GPU, the last row is measured there with eight times the batch size,
+    which keeps it busy.
 
     Args:
         json: print one JSON object instead of a table.
         preset: spiking network to train.
         batch_size: windows per step.
-        height: of the window, a multiple of 8.
-        width: of the window, a multiple of 8.
+        height: image height, a multiple of 8.
+        width: image width, a multiple of 8.
         steps: time bins T.
-        rounds: number of steps; the median and its spread are printed.
-        threads: for arithmetic; two that spin beside a busy neighbour are slower than one.
+        rounds: number of steps; the table shows their median and spread.
+        threads: number of torch threads; one is the safest choice on a machine with other load.
     """
     import torch
 
@@ -47,7 +48,7 @@ def train(
 def step_rows(
     preset: str, shape: tuple[int, int, int, int, int], rounds: int
 ) -> Iterator[dict[str, Any]]:
-    """The rows of `train`, one after the other."""
+    """Yields the rows of `train`."""
     import torch
 
     from spike_depth_ros.cli.report import bench_row, time_jobs
@@ -73,7 +74,7 @@ def _size(spikes: Any) -> str:
 
 
 def _row(preset: str, bfloat16: bool, spikes: Any, rounds: int, where: str = '') -> dict[str, Any]:
-    """A step next to spikingjelly's, where the spikes (T, B, 2, H, W) are."""
+    """Compares a step to spikingjelly's on the device of the spikes (T, B, 2, H, W)."""
     from spike_depth_ros.cli.report import bench_row, time_jobs
 
     jobs = [_step(preset, backend, bfloat16, spikes) for backend in ('auto', 'spikingjelly')]
@@ -86,9 +87,9 @@ def _row(preset: str, bfloat16: bool, spikes: Any, rounds: int, where: str = '')
 
 
 def _step(name: str, backend: str, bfloat16: bool, spikes: Any) -> Callable[[], Any]:
-    """A function that trains the network by one step, and returns the loss before it.
+    """Returns a function that trains the network by one step and returns the loss before it.
 
-    It runs where the spikes are.
+    It runs on the device of the spikes.
     """
     import torch
 
@@ -117,6 +118,6 @@ def _step(name: str, backend: str, bfloat16: bool, spikes: Any) -> Callable[[], 
         loss = torch.stack(list(terms.values())).sum()
         loss.backward()
         optimizer.step()
-        return float(loss.detach())  # reading a number waits for a GPU
+        return float(loss.detach())  # reading a value synchronises with the GPU
 
     return step

@@ -1,4 +1,4 @@
-"""`spike_depth board`: a test on real events that needs no ground truth."""
+"""`spike_depth board`: a test on real events without ground truth."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from __future__ import annotations
 def board(
     checkpoint: str, recording: str, topic: str | None = None, json: bool = False, threads: int = 1
 ) -> None:
-    """Measures how flat a flat board is that fills the view of a recording.
+    """Measures the flatness of depth on a planar board that fills the view of a recording.
 
-    The spread is 1.4826 times the median of |ln depth - ln depth of the best plane|, and so is
-    the standard deviation of a normal distribution; 0 for a plane.
+    The spread is 1.4826 times the median of |ln depth - ln depth of the best plane|. It is 0 for a
+    plane and equals the standard deviation for a normal distribution.
 
     Args:
-        checkpoint: to test.
+        checkpoint: checkpoint to test.
         recording: any recording of events, see `spike_depth info`.
-        topic: of the events, where there are several.
-        json: one JSON object instead of a table.
-        threads: for inference.
+        topic: topic of the events, if there are several.
+        json: print one JSON object instead of a table.
+        threads: number of threads for inference.
     """
     import json as jsonlib
 

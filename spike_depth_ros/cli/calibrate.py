@@ -1,4 +1,4 @@
-"""`spike_depth calibrate`: fits the confidence of a checkpoint to how often it is right."""
+"""`spike_depth calibrate`: calibrates the confidence of a checkpoint."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ def calibrate(
     data: EvaluationData = EvaluationData(),
     out: Path = Path('out/calibrated.safetensors'),
 ) -> None:
-    """Writes a checkpoint whose confidence fits its hits on `data`; depth stays the same.
+    """Writes a checkpoint with confidence calibrated on `data`; its depth is unchanged.
 
-    `spike_depth calibrate CHECKPOINT --config config/evaluate/calibration.yaml`. The data should
-    be as new to the network as the places where it is to be used, and must not be the data of
+    `spike_depth calibrate CHECKPOINT --config config/evaluate/calibration.yaml`. Use data as
+    different from the training data as the places of deployment are, and never the data of
     published figures.
 
     Args:
-        checkpoint: to calibrate.
-        data: clips to fit on; all sets together.
+        checkpoint: checkpoint to calibrate.
+        data: clips to fit on; all sets are pooled.
         out: file to write.
     """
     import dataclasses

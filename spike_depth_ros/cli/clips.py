@@ -1,4 +1,4 @@
-"""`spike_depth clips`: makes the synthetic clips that a configuration asks for, ahead of time."""
+"""`spike_depth clips`: renders the synthetic clips of a configuration in advance."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Any
 
 
 def clips(config: Path, workers: int = 0) -> None:
-    """Makes all synthetic clips that a file of config/train or config/evaluate asks for.
+    """Renders all synthetic clips that a file of config/train or config/evaluate refers to.
 
-    Clips that are there already stay. Stop it whenever you like: the same command goes on where
-    it was stopped, and a training run may read the folders meanwhile. A world that fails is
-    reported at the end, the others are made.
+    Existing clips are kept. The command can be interrupted at any time and resumes when run again;
+    a training run may read the folders meanwhile. A world that fails is reported at the end and
+    does not stop the others.
 
     Args:
         config: YAML file of `train`, `evaluate` or `ablate` whose data set is `synthetic`.
-        workers: processes; 0 for one per core.
+        workers: number of processes; 0: one per core.
     """
     from spike_depth_ros.learning.datasets.sample import DatasetError
     from spike_depth_ros.learning.datasets.synthetic import generate
@@ -35,10 +35,10 @@ def clips(config: Path, workers: int = 0) -> None:
 
 
 def synthetic_configs(path: Path) -> list[tuple[str, Any]]:
-    """Name and `SyntheticConfig` of everything in a YAML file that has a folder for clips.
+    """Returns the name and `SyntheticConfig` of each entry in a YAML file that has a clip folder.
 
     Raises:
-        ConfigError: there is none, or a field is wrong.
+        ConfigError: there is no such entry, or a field is invalid.
         OSError: the file cannot be read.
     """
     import yaml
@@ -62,12 +62,12 @@ def synthetic_configs(path: Path) -> list[tuple[str, Any]]:
         for key, fields in _with_folder('data', data)
     ]
     if not found:
-        raise ConfigError(f'{path} names no folder for clips, such as data.train.folder')
+        raise ConfigError(f'{path} has no folder for clips, expected e.g. data.train.folder')
     return found
 
 
 def _with_folder(name: str, value: Any) -> list[tuple[str, dict[str, Any]]]:
-    """Every table with a `folder` within a value, and its name."""
+    """Yields the name and content of each table within a value that has the key `folder`."""
     if isinstance(value, dict):
         if 'folder' in value:
             return [(name, value)]

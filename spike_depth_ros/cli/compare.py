@@ -1,4 +1,4 @@
-"""`spike_depth compare`: one table of several checkpoints and trivial baselines."""
+"""`spike_depth compare`: tabulates several checkpoints and trivial baselines."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ def compare(
     device: str = 'auto',
     threads: int = 1,
 ) -> None:
-    """Measures checkpoints, the per-pixel mean map and a constant on the same clips.
+    """Measures checkpoints, the per-pixel mean depth map and a constant on the same clips.
 
     `spike_depth compare A.safetensors B.safetensors --config config/evaluate/synthetic.yaml`
     writes results.json, results.md and a page with pictures.
 
     Args:
-        checkpoints: to measure.
-        data: to measure on, one set or several.
+        checkpoints: checkpoints to measure.
+        data: evaluation data, one set or several.
         out: folder of the report.
-        streaming: the state is carried through all windows of a clip, as in the node; otherwise
+        streaming: carry the network state through all windows of a clip, as in the node; otherwise
             only the last window is used.
-        cap_m: truth beyond this does not count.
-        alignment: none for metres as predicted, median or lsq.
+        cap_m: ignore ground truth beyond this distance.
+        alignment: none (metres as predicted), median or lsq (least squares).
         engine: key of `ENGINES`.
         device: auto, cpu or cuda.
-        threads: for inference.
+        threads: number of threads for inference.
     """
     import logging
 

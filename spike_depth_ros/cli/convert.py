@@ -1,4 +1,4 @@
-"""`spike_depth convert`: one recording of events into another."""
+"""`spike_depth convert`: converts a recording of events."""
 
 from __future__ import annotations
 
@@ -18,24 +18,25 @@ def convert(
     time_unit: str = '',
     json: bool = False,
 ) -> None:
-    """Converts a recording to a rosbag2 folder, or to an events.h5 as DSEC has it.
+    """Converts a recording to a rosbag2 folder or to an events.h5 in the layout of DSEC.
 
-    Event times stay exact to the microsecond, and what the target cannot hold is reported.
-    Images, calibrations, depth, transforms and all other topics go into a rosbag2 folder too. If
-    no event is found, the exit status is 1 and there is no target.
+    Event times are exact to the microsecond, and anything that the target cannot hold is reported.
+    A rosbag2 folder also receives images, calibrations, depth, transforms and all other topics. If
+    no event is found, the exit status is 1 and no target is written.
 
     Args:
         source: ROS 1 or ROS 2 bag, DSEC folder, HDF5 file of events, Prophesee .raw or .dat, or
             .aedat4.
-        target: folder to write; a name that ends in .h5 for an events.h5.
-        storage: of a rosbag2 folder.
-        encoding: of its events: evt3 takes 2-5 bytes each, mono 8 bytes and keeps nanoseconds.
-        topic: topic of the events for an events.h5, where the source has several.
-        start: skip so many seconds.
-        duration: stop after so many seconds.
-        sensor: size of the sensor where the source does not state it: WIDTHxHEIGHT.
-        time_unit: s, ms, us or ns, where the times of an HDF5 file do not show it.
-        json: print what was done as JSON.
+        target: folder to write; a name that ends in .h5 selects an events.h5.
+        storage: storage format of a rosbag2 folder.
+        encoding: event encoding of a rosbag2 folder: evt3 takes 2-5 bytes per event, mono takes 8
+            bytes and keeps nanoseconds.
+        topic: topic of the events to write to events.h5, if the source has several.
+        start: number of seconds to skip.
+        duration: number of seconds to convert; all by default.
+        sensor: sensor size WIDTHxHEIGHT, if the source does not state it.
+        time_unit: s, ms, us or ns, if the unit of an HDF5 file cannot be inferred.
+        json: print a summary as JSON.
     """
     from spike_depth_ros.cli.progress import progress_bar
     from spike_depth_ros.events.config import require

@@ -1,4 +1,4 @@
-"""`spike_depth demo`: the whole graph on one drive, over real DDS, and a report of it."""
+"""`spike_depth demo`: runs the whole graph on one drive over real DDS and writes a report."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ def demo(
 ) -> None:
     """Runs replay_node and depth_node on a drive and writes a report folder.
 
-    The two nodes are processes of their own with the parameters of config/depth.yaml; a third
-    process subscribes to what they publish. The report holds pictures of events, depth,
-    confidence and cloud, a video, report.html and demo.json.
+    The two nodes run as separate processes with the parameters of config/depth.yaml; a third
+    process subscribes to their outputs. The report holds pictures of events, depth, confidence and
+    point cloud, a video, report.html and demo.json.
 
     Args:
-        source: a recording that `convert` takes; empty: a synthetic drive made for this.
+        source: any recording that `convert` reads; empty: a synthetic drive rendered for the demo.
         out: folder of the report.
-        seconds: how much of the drive to play.
-        seed: world of the synthetic drive; the default belongs to none of the ranges for
-            training, validation and test (0 to 2,099,999).
-        params: parameters file of the nodes; empty: the one that comes with the package.
-        checkpoint: path of a checkpoint; empty: as the node chooses.
-        calibration: calibration file of the camera; empty: the drive's camera_info topic.
+        seconds: duration of the drive to play.
+        seed: world of the synthetic drive; the default is outside the ranges for training,
+            validation and test (0 to 2,099,999).
+        params: parameters file of the nodes; empty: the file installed with the package.
+        checkpoint: path of a checkpoint; empty: the node chooses.
+        calibration: calibration file of the camera; empty: the camera_info topic of the drive.
         topic: event topic of a bag that has several.
     """
     from spike_depth_ros.events.config import shipped
@@ -48,7 +48,7 @@ def demo(
     recording = play(nodes, seconds)
     if not recording.depth_m:
         reasons = [status.get('message', '') for status in recording.diagnostics.values()]
-        raise OSError(f'the node published no depth; it says: {"; ".join(reasons) or "nothing"}')
+        raise OSError(f'the node published no depth; diagnostics: {"; ".join(reasons) or "none"}')
     from spike_depth_ros.cli.demo_report import write_report
 
     figures = write_report(folder, recording, nodes.drive, made=not source)
@@ -57,7 +57,7 @@ def demo(
 
 
 def synthetic_drive(folder: Path, sensor: str, seed: int, seconds: float) -> Path:
-    """Renders a street drive as a bag, once: a later call finds it."""
+    """Renders a street drive as a bag; an existing bag is reused."""
     from spike_depth_ros.cli.synth import synth
 
     drives = folder / f'drive-{sensor}-{seed}-{seconds:g}s'

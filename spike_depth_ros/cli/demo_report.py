@@ -1,4 +1,4 @@
-"""Report of a demo run: figures, pictures, a video and a page."""
+"""The report of a demo run: figures, pictures, a video and a page."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def write_report(folder: Path, recording: Recording, drive: str, made: bool) -> 
     """Writes the report of one run.
 
     Args:
-        folder: of the report; exists.
-        recording: the outputs of the nodes as a subscriber received them, at least one depth map.
+        folder: existing folder of the report.
+        recording: outputs of the nodes as received by a subscriber, at least one depth map.
         drive: path of the recording that was played.
         made: True if the package rendered the drive itself.
 
@@ -51,7 +51,7 @@ def write_report(folder: Path, recording: Recording, drive: str, made: bool) -> 
 
 
 def _write_video(folder: Path, recording: Recording, maps_per_s: float) -> str:
-    """Writes demo.webm; returns the reason if this OpenCV cannot encode it, else an empty text."""
+    """Writes demo.webm; returns the reason if OpenCV cannot encode it, else an empty string."""
     try:
         write_video(folder / 'demo.webm', _frames(recording), max(1.0, maps_per_s))
     except OSError as error:
@@ -91,13 +91,13 @@ def measure(recording: Recording) -> dict[str, Any]:
 
 
 def _status(recording: Recording, name: str) -> dict[str, str]:
-    """Returns the last diagnostics status with this name; empty if there was none."""
+    """Returns the last diagnostics status with this name, or an empty table."""
     found = [v for key, v in recording.diagnostics.items() if key.endswith(f': {name}')]
     return found[-1] if found else {}
 
 
 def _with_truth(recording: Recording) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Yields depth, confidence and truth of every map that has ground truth at its stamp."""
+    """Yields depth, confidence and ground truth of each map with ground truth at its stamp."""
     stamps = np.array(sorted(recording.truth_m), np.int64)
     for stamp, depth_m in sorted(recording.depth_m.items()):
         if not len(stamps):
@@ -112,7 +112,7 @@ def _with_truth(recording: Recording) -> Iterator[tuple[np.ndarray, np.ndarray, 
 
 
 def _pictures(recording: Recording, stamp: int) -> dict[str, np.ndarray]:
-    """Makes the pictures of one moment; topics without messages are left out."""
+    """Draws the pictures of one moment; topics without messages are left out."""
     depth_m = recording.depth_m[stamp]
     pictures = {'depth': depth_colors(depth_m, 'turbo', NEAR_M, FAR_M)}
     if recording.events:
@@ -135,7 +135,7 @@ def _nearest(store: dict[int, np.ndarray], stamp: int) -> np.ndarray:
 
 
 def _frames(recording: Recording) -> Iterator[np.ndarray]:
-    """Yields the frames of the video: events, depth and, if there is one, truth side by side."""
+    """Yields the frames of the video: events, depth and, if available, ground truth."""
     for stamp, depth_m in sorted(recording.depth_m.items()):
         parts = [depth_colors(depth_m, 'turbo', NEAR_M, FAR_M)]
         if recording.events:
@@ -150,15 +150,15 @@ OVERVIEW = ('events', 'depth', 'truth', 'confidence')
 ERRORS = {
     'abs_rel': 'Abs Rel',
     'rmse_log': 'RMSE log',
-    'delta1': 'share within a factor 1.25',
+    'delta1': 'share of pixels within a factor of 1.25',
     'mae_20m': 'mean absolute error up to 20 m [m]',
-    'false_obstacles': 'share of sky answered nearer than 40 m',
+    'false_obstacles': 'share of sky pixels with depth below 40 m',
 }
 CAPTIONS = {
-    'events': 'Events of one window: ON red, OFF blue.',
+    'events': 'Events of one window: ON is red, OFF is blue.',
     'depth': f'Depth, {NEAR_M:g} m (red) to {FAR_M:g} m (blue), logarithmic; grey: beyond range.',
-    'truth': 'True depth at that moment.',
-    'confidence': 'Confidence: the probability that depth is right within a factor 1.25.',
+    'truth': 'Ground-truth depth at that moment.',
+    'confidence': 'Confidence: the probability that depth is within a factor of 1.25.',
     'cloud': 'The point cloud, seen from above and behind the camera.',
 }
 
@@ -175,7 +175,9 @@ def _write_html(folder: Path, figures: dict[str, Any], shown: Iterable[str], mad
         ('dropped messages', figures['dropped_messages']),
     ]  # fmt: skip
     moment = Row([Figure(f'{name}.png', CAPTIONS[name]) for name in CAPTIONS if name in shown])
-    video: Figure | Paragraph = Figure('demo.webm', 'Events, depth and, if there is one, truth.')
+    video: Figure | Paragraph = Figure(
+        'demo.webm', 'Events, depth and ground truth, if available.'
+    )
     if figures['no_video_because']:
         video = Paragraph(f'No video: {figures["no_video_because"]}.')
     sections = [
@@ -184,7 +186,7 @@ def _write_html(folder: Path, figures: dict[str, Any], shown: Iterable[str], mad
         Section('Speed', [Table(('figure', 'value'), rates)]),
     ]
     if 'error' in figures:
-        note = f'{figures["truth_maps"]} maps against exact depth up to 80 m, metres, unaligned.'
+        note = f'{figures["truth_maps"]} maps against exact depth up to 80 m, not aligned.'
         errors = Table(('figure', 'value'), [(ERRORS[k], v) for k, v in figures['error'].items()])
         sections.append(Section('Error', [errors, Paragraph(note)]))
     says = Table(('part', 'status'), list(figures['node_says'].items()))
@@ -192,5 +194,5 @@ def _write_html(folder: Path, figures: dict[str, Any], shown: Iterable[str], mad
     here = figures['machine']
     facts = [(key, here[key]) for key in ('cpu', 'cores', 'memory_gb', 'gpu', 'system', 'python')]
     sections.append(Section('Machine', [Table(('', ''), [*facts, *here['packages'].items()])]))
-    played = 'a synthetic drive that the package rendered itself' if made else figures['drive']
+    played = 'a synthetic drive rendered by this package' if made else figures['drive']
     write_page(folder / 'report.html', 'Depth from events', f'Played: {played}.', sections)

@@ -1,4 +1,4 @@
-"""`spike_depth energy`: energy of a depth map, layer by layer."""
+"""`spike_depth energy`: estimates the energy of a depth map, layer by layer."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ def energy(
     data: EvaluationData = EvaluationData(clips=8),
     json: bool = False,
 ) -> None:
-    """Counts the operations of a checkpoint on its input, and their energy at 45 nm.
+    """Counts the operations of a checkpoint on its input and estimates their energy at 45 nm.
 
-    `spike_depth energy models/default.safetensors --config config/evaluate/synthetic.yaml`.
-    A layer counts as accumulations only if all its input was spikes.
+    `spike_depth energy models/default.safetensors --config config/evaluate/synthetic.yaml`. A
+    layer counts as accumulations only if all its inputs are spikes.
 
     Args:
-        checkpoint: to measure.
-        data: its input, on which firing rates and thus the energy depend.
+        checkpoint: checkpoint to measure.
+        data: input data, which determines the firing rates and so the energy.
         json: print one JSON object instead of tables.
     """
     import json as jsonlib

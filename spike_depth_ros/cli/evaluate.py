@@ -1,4 +1,4 @@
-"""`spike_depth evaluate`: measures one checkpoint."""
+"""`spike_depth evaluate`: measures the error of one checkpoint."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ def evaluate(
     device: str = 'auto',
     threads: int = 1,
 ) -> None:
-    """Measures one checkpoint through the node's own pipeline.
+    """Measures one checkpoint with the same processing as the node.
 
     `spike_depth evaluate models/default.safetensors --config config/evaluate/synthetic.yaml`
     writes results.json, results.md and a page with pictures.
 
     Args:
-        checkpoint: to measure.
-        data: to measure on, one set or several; never data of its training.
+        checkpoint: checkpoint to measure.
+        data: evaluation data, one set or several; never the training data.
         out: folder of the report.
-        streaming: the state is carried through all windows of a clip, as in the node; otherwise
+        streaming: carry the network state through all windows of a clip, as in the node; otherwise
             only the last window is used.
-        cap_m: truth beyond this does not count.
-        alignment: none for metres as predicted, median or lsq.
+        cap_m: ignore ground truth beyond this distance.
+        alignment: none (metres as predicted), median or lsq (least squares).
         engine: key of `ENGINES`.
         device: auto, cpu or cuda.
-        threads: for inference.
+        threads: number of threads for inference.
     """
     from spike_depth_ros.cli.compare import compare
 

@@ -1,4 +1,4 @@
-"""`spike_depth export`: writes a checkpoint as an ONNX graph, to be deployed elsewhere."""
+"""`spike_depth export`: writes a checkpoint as an ONNX graph for deployment elsewhere."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ def export(checkpoint: str, out: str = '', steps: int = 0) -> None:
         checkpoint: spiking transformer to export.
         out: path of the ONNX file; empty: the checkpoint's name with the suffix .onnx, in the
             current folder.
-        steps: time steps per call; 0: as the checkpoint was trained. Streaming in smaller
-            strides needs a graph with fewer steps.
+        steps: time steps per call; 0: as in training. Streaming with a shorter stride needs a
+            graph with fewer steps.
 
     Raises:
         ValueError: the network cannot be exported, or `steps` is out of range.

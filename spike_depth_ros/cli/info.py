@@ -1,4 +1,4 @@
-"""`spike_depth info`: what a recording or a checkpoint holds."""
+"""`spike_depth info`: describes a recording or a checkpoint."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ def info(
     time_unit: str = '',
     json: bool = False,
 ) -> None:
-    """Says what a bag, an event file, a DSEC sequence or a checkpoint holds.
+    """Describes a bag, an event file, a DSEC sequence or a checkpoint.
 
-    All of a recording is decoded once. Times of events are those of the sensor's clock. The exit
-    status is 1 if no event was found.
+    The whole recording is decoded once. Event times are those of the sensor clock. The exit status
+    is 1 if no event is found.
 
     Args:
         path: ROS 1 or ROS 2 bag, DSEC folder, HDF5 file of events, Prophesee .raw or .dat,
             .aedat4, or the .safetensors file of a checkpoint.
-        topic: topic of the events, where the recording has several.
-        start: skip so many seconds.
-        duration: stop after so many seconds.
-        sensor: size of the sensor where the recording does not state it: WIDTHxHEIGHT.
-        time_unit: s, ms, us or ns, where the times of an HDF5 file do not show it.
+        topic: topic of the events, if the recording has several.
+        start: number of seconds to skip.
+        duration: number of seconds to read; all by default.
+        sensor: sensor size WIDTHxHEIGHT, if the recording does not state it.
+        time_unit: s, ms, us or ns, if the unit of an HDF5 file cannot be inferred.
         json: print JSON.
     """
     if Path(path).suffix == '.safetensors':
@@ -43,7 +43,7 @@ def info(
 
 
 def _show(table: dict[str, Any], json: bool) -> None:
-    """Prints a table, as lines or as JSON."""
+    """Prints a table as lines or as JSON."""
     if json:
         print(json_text.dumps(table, indent=1))
         return
@@ -56,7 +56,7 @@ def _show(table: dict[str, Any], json: bool) -> None:
 def _recording(
     path: str, topic: str, start: float, duration: float | None, sensor: str, time_unit: str
 ) -> dict[str, Any]:
-    """The summary of a recording."""
+    """Returns the summary of a recording."""
     from spike_depth_ros.cli.progress import progress_bar
     from spike_depth_ros.events.config import require
     from spike_depth_ros.recordings import open_source, summarise
@@ -73,7 +73,7 @@ def _recording(
 
 
 def _checkpoint(path: str) -> dict[str, Any]:
-    """The header of a checkpoint, read without its weights and without torch."""
+    """Returns the header of a checkpoint, read without its weights and without torch."""
     from safetensors import SafetensorError, safe_open
 
     from spike_depth_ros.recordings import BagError
@@ -84,8 +84,8 @@ def _checkpoint(path: str) -> dict[str, Any]:
             shapes = [file.get_slice(name).get_shape() for name in file.keys()]  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise BagError(
-            f'cannot read the checkpoint {path}: {error}; expected a .safetensors file that '
-            '`spike_depth train` has written'
+            f'cannot read the checkpoint {path}: {error}; expected a .safetensors file '
+            'written by `spike_depth train`'
         ) from error
     parameters = 0
     for shape in shapes:
@@ -105,7 +105,7 @@ def _parsed(text: str) -> Any:
 
 
 def _lines(value: Any) -> list[str]:
-    """A value as lines of text: one per entry of a list or table."""
+    """Formats a value as lines of text, one per entry of a list or table."""
     if isinstance(value, dict):
         return [f'{k}: {v}' for k, v in value.items()] or ['none']
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""A progress bar for work on a recording, whose share is known and whose events are counted."""
+"""A progress bar for work on a recording, which shows progress and the number of events."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 @contextlib.contextmanager
 def progress_bar(name: str) -> Iterator[Callable[[float, int], None]]:
-    """Shows a bar on a terminal; gives the function to call with share and events so far."""
+    """Shows a bar on a terminal; yields the function to call with progress and event count."""
     from tqdm import tqdm
 
     layout = '{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}'

@@ -1,4 +1,4 @@
-"""`spike_depth replay`: plays any event source to a ROS 2 topic, without `ros2 run`."""
+"""`spike_depth replay`: publishes any event source on a ROS 2 topic, without `ros2 run`."""
 
 from __future__ import annotations
 
@@ -18,25 +18,26 @@ def replay(
     sensor: str = '',
     time_unit: str = '',
 ) -> None:
-    """Plays a bag, a DSEC folder or any event file that `convert` takes in real time.
+    """Plays a bag, a DSEC folder or any event file that `convert` reads in real time.
 
-    The calibration recorded beside the events goes to `camera_info` beside `to`, everything
-    else to the topic that it was recorded from. Says at the end whether the pace was kept.
+    The recorded calibration is published on `camera_info` next to the topic `to`, all other data
+    on the topics it was recorded from. At the end a summary states whether the playback rate was
+    kept.
 
     Args:
         path: the recording.
-        to: topic of the events.
+        to: topic to publish the events on.
         topic: event topic in a recording that has several.
-        rate: speed; 1 is real time.
+        rate: playback rate; 1 is real time.
         loop: start again at the end.
-        start_s: skip this much at the beginning.
-        duration_s: stop after this much of the recording; 0: at its end.
+        start_s: number of seconds to skip.
+        duration_s: number of seconds of the recording to play; 0: all.
         clock: publish /clock, for nodes with use_sim_time.
-        stamp: now, as from a live camera, or recorded.
-        wait_for_subscriber_s: wait at most this long for a subscriber before the first message.
-        reliability: QoS of the events: reliable, or best_effort as camera drivers use.
-        sensor: size of the sensor where the recording does not state it: WIDTHxHEIGHT.
-        time_unit: s, ms, us or ns, where the times of an HDF5 file do not show it.
+        stamp: now (as from a live camera) or recorded.
+        wait_for_subscriber_s: maximum time to wait for a subscriber before the first message.
+        reliability: QoS of the events: reliable, or best_effort as in camera drivers.
+        sensor: sensor size WIDTHxHEIGHT, if the recording does not state it.
+        time_unit: s, ms, us or ns, if the unit of an HDF5 file cannot be inferred.
     """
     from spike_depth_ros.ros.replay_node import play
 

@@ -1,4 +1,4 @@
-"""Benchmark results as data (machine, figure, spread, peer), and their printing."""
+"""Benchmark results as data (machine, figure, spread, peer) and their printing."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ PACKAGES = ('numpy', 'numba', 'torch', 'spikingjelly', 'ros-rclpy')
 
 
 def machine() -> dict[str, Any]:
-    """Describes the machine: processor, memory, system, package versions and load.
+    """Returns a description of the machine: processor, memory, system, package versions and load.
 
     Returns:
-        A JSON-ready table; `gpu` is None unless torch is already loaded and sees one.
+        A JSON-ready table; `gpu` is None unless torch is already loaded and finds one.
     """
     torch = sys.modules.get('torch')
     has_gpu = torch is not None and torch.cuda.is_available()
@@ -48,15 +48,15 @@ def bench_row(
     peer_values: Rounds = None,
     less_is_better: bool = False,
 ) -> dict[str, Any]:
-    """Makes one row of a benchmark: the median of several rounds and its spread.
+    """Builds one row of a benchmark: the median of several rounds and its spread.
 
     Args:
         name: what was measured.
         values: one figure per round, or a single figure; None if it could not be measured here.
         unit: unit of the figures.
-        peer: what it is compared with, measured in the same run.
-        peer_values: the figures of the peer in the same unit.
-        less_is_better: for times and sizes; `ratio` says how many times better ours is.
+        peer: name of the comparison, measured in the same run.
+        peer_values: figures of the peer in the same unit.
+        less_is_better: True for times and sizes; `ratio` is above 1 where ours is better.
 
     Returns:
         A JSON-ready row. `low` and `high` are the 10th and 90th percentile of the rounds.
@@ -79,7 +79,7 @@ def bench_row(
 
 
 def print_bench(rows: Sequence[dict[str, Any]], json: bool = False) -> None:
-    """Prints rows and machine, as one JSON object or as a table."""
+    """Prints rows and machine as one JSON object or as a table."""
     here = machine()
     if json:
         text = jsonlib.dumps({'machine': here, 'rows': list(rows)}, allow_nan=False)
@@ -91,7 +91,7 @@ def print_bench(rows: Sequence[dict[str, Any]], json: bool = False) -> None:
 
 def bench_table(rows: Sequence[dict[str, Any]]) -> str:
     """Formats rows as a Markdown table."""
-    cells = [('', 'median', '10 to 90 %', 'unit', 'peer', 'median of the peer', 'ratio')]
+    cells = [('', 'median', '10 to 90 %', 'unit', 'peer', 'peer median', 'ratio')]
     for row in rows:
         ratio = '' if row['ratio'] is None else f'{row["ratio"]:.2f}x'
         alone = row['low'] is None or row['low'] == row['high']
@@ -109,12 +109,12 @@ def bench_table(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def time_jobs(jobs: Sequence[Callable[[], Any]], rounds: int = 10) -> list[NDArray[np.float64]]:
-    """Times jobs in turns, so that peers meet the same conditions.
+    """Times jobs in turns, so that peers run under the same conditions.
 
     Each job runs once beforehand to compile and to warm caches.
 
     Returns:
-        For each job (rounds,) float64: the duration of each of its runs [s].
+        For each job (rounds,) float64: the duration of each run [s].
     """
     times_s: list[NDArray[np.float64]] = [np.empty(rounds) for _ in jobs]
     for job in jobs:
@@ -128,7 +128,7 @@ def time_jobs(jobs: Sequence[Callable[[], Any]], rounds: int = 10) -> list[NDArr
 
 
 def _median(values: Rounds) -> tuple[float | None, ...]:
-    """The median, 10th and 90th percentile of the rounds, all None without any."""
+    """Returns the median, 10th and 90th percentile of the rounds, all None if there are none."""
     if values is None or not np.size(values):
         return None, None, None
     low, median, high = np.percentile(values, (10, 50, 90))
@@ -149,7 +149,7 @@ def _version(name: str) -> str | None:
 
 
 def _cpu_name() -> str:
-    """Returns the name of the processor, which Linux gives in /proc/cpuinfo only."""
+    """Returns the name of the processor, which Linux states in /proc/cpuinfo only."""
     path = Path('/proc/cpuinfo')
     text = path.read_text(encoding='utf-8') if path.exists() else ''
     names = [line.split(':', 1)[1].strip() for line in text.splitlines() if 'model name' in line]

@@ -1,4 +1,4 @@
-"""`spike_depth synth`: synthetic drives with exact depth, in the layouts of real data sets."""
+"""`spike_depth synth`: renders synthetic drives with exact depth in the layouts of data sets."""
 
 from __future__ import annotations
 
@@ -34,34 +34,34 @@ def synth(
 ) -> None:
     """Renders synthetic drives with exact depth.
 
-    Writes OUT/SCENE_SEED for each seed from SEED on. Stop it whenever you like: the same command
-    goes on where it was stopped, and a folder has its name only once it is complete.
+    Writes OUT/SCENE_SEED for each seed from SEED on. The command can be interrupted at any time
+    and resumes when run again; a folder gets its final name only when it is complete.
 
     Args:
         out: Folder to write to.
         scene: Kind of world: street, indoor, flight, board, desk, solids, warehouse, highway,
             forest, field or stairs.
-        seed: First seed; a seed decides everything about a drive. Networks train on seeds below
-            1,000,000 (the default is one of them): to measure, take 2,000,000 to 2,099,999, as
+        seed: First seed; a seed determines everything about a drive. Networks train on seeds below
+            1,000,000, which include the default. For evaluation use 2,000,000 to 2,099,999, as
             published figures do.
-        sequences: How many drives.
-        seconds: Length of each.
-        sensor: Event sensor: WIDTHxHEIGHT, davis346, vga or hd. By default what the layout has.
+        sequences: Number of drives.
+        seconds: Length of each drive.
+        sensor: Event sensor: WIDTHxHEIGHT, davis346, vga or hd; by default that of the layout.
         layout: dsec, dense, dense_spike (spike camera instead of events) or bag (rosbag2, mcap).
-        max_step_px: Greatest motion between two rendered frames; 0.5 for finer events.
-        processes: How many to use; all cores by default.
-        motion: How the camera moves: own (as the scene has it), driving, stop_and_go, walking,
-            hand_held, sideways, rotation or hovering.
-        height: Height of the camera above ground [m]; the scene's own by default, like the next
-            three. What touches something is refused.
+        max_step_px: Maximum motion between two rendered frames; 0.5 for more accurate event times.
+        processes: Number of processes; all cores by default.
+        motion: Camera motion: own (that of the scene), driving, stop_and_go, walking, hand_held,
+            sideways, rotation or hovering.
+        height: Camera height above ground [m]; as for the next three options, the default is that
+            of the scene. A camera that would touch something is rejected.
         pitch: Pitch [degrees]; positive looks down.
         roll: Roll [degrees]; positive lifts the left side.
-        yaw: Turn [degrees] to the left of where the scene's own camera looks.
-        field_of_view: Horizontal field of view [degrees], 10 to 150, through a lens drawn for it;
-            the sensor's own lens by default.
-        sensor_model: preset, or random, slow or crowded: a sensor drawn as a whole.
-        static_part: What stands in view: bonnet, arm, dirt or rim; nothing by default.
-        flicker: Rate [Hz] at which lamps flicker, such as 100 or 120; they are steady by default.
+        yaw: Yaw [degrees] to the left of the scene's own viewing direction.
+        field_of_view: Horizontal field of view [degrees], 10 to 150, with a lens drawn at random
+            for it; the sensor's own lens by default.
+        sensor_model: preset, or random, slow or crowded: all sensor properties drawn at random.
+        static_part: Part of the robot in view: bonnet, arm, dirt or rim; none by default.
+        flicker: Frequency [Hz] at which lamps flicker, such as 100 or 120; steady by default.
     """
     from spike_depth_ros.events.config import require
     from spike_depth_ros.sim.layouts import LAYOUTS
@@ -80,18 +80,18 @@ def synth(
     try:
         count = _record(todo, processes)
     except KeyboardInterrupt:
-        print('stopped; the same command goes on from here')
+        print('interrupted; run the same command again to resume')
         raise SystemExit(130) from None
     noun = 'spikes' if LAYOUTS[layout].spikes else 'events'
     print(f'{len(todo)} drives written, {sequences - len(todo)} were there; {count:,} new {noun}')
 
 
 def _record(todo: dict[Plan, Path], processes: int | None) -> int:
-    """Records drives on several processes, and completes each as soon as it is whole.
+    """Records drives in several processes and finishes each as soon as it is complete.
 
     Args:
         todo: plan -> working folder.
-        processes: how many; None for all cores.
+        processes: number of processes; None for all cores.
 
     Returns:
         The number of new events.
@@ -113,12 +113,12 @@ def _record(todo: dict[Plan, Path], processes: int | None) -> int:
             bar.set_postfix_str(f'{total / 1e6:.1f} M')
             bar.update()
     for plan in (plan for plan, segments in missing.items() if not segments):
-        print(finish(todo[plan], plan))  # stopped after its last segment
+        print(finish(todo[plan], plan))  # interrupted after its last segment
     return total
 
 
 def _results(jobs: list[Job], processes: int | None) -> Iterator[tuple[Plan, int]]:
-    """Runs all jobs, on several processes if there are several; results in any order."""
+    """Runs all jobs, in several processes if there are several; yields results in any order."""
     import multiprocessing
     import os
     import signal
@@ -129,7 +129,7 @@ def _results(jobs: list[Job], processes: int | None) -> Iterator[tuple[Plan, int
         yield from map(_segment, jobs)
         return
     context = multiprocessing.get_context('spawn')  # numba and its threads do not survive a fork
-    # the workers leave Ctrl-C to the parent, which ends them
+    # Workers ignore Ctrl-C; the parent terminates them.
     with context.Pool(workers, signal.signal, (signal.SIGINT, signal.SIG_IGN)) as pool:
         yield from pool.imap_unordered(_segment, jobs)
 

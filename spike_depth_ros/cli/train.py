@@ -31,19 +31,19 @@ def train(
 ) -> None:
     """Trains a network: `spike_depth train config/train/NAME.yaml [--key value]`.
 
-    The same command resumes an interrupted run. The folder of the run receives
-    best.safetensors and last.safetensors, which the node can load, and a TensorBoard log.
+    The same command resumes an interrupted run. The run folder receives best.safetensors and
+    last.safetensors, which the node can load, and a TensorBoard log.
 
     Args:
         out: folder of the run.
         model: the network.
         data: training and validation data.
-        spikes: how events become the input.
-        depth_range: the range of its depth.
+        spikes: how events become the input tensor.
+        depth_range: depth range of the output.
         loss: weights of the losses.
-        teacher: the teacher whose features it imitates.
+        teacher: the teacher whose features are distilled.
         optimizer: the optimiser.
-        schedule: length, batches and validation.
+        schedule: duration, batches and validation.
         machine: devices and precision.
     """
     from spike_depth_ros.learning.run import train as run
