@@ -22,6 +22,7 @@ from typing import NamedTuple
 
 import numpy as np
 import yaml
+from fuzz_files import KALIBR, OPENCV, dat_seeds, ecf_seeds, hdf5_seeds, raw_seeds
 from recordings import H, W, events_of, write_bag, write_ros1
 from untrained import untrained_checkpoint
 
@@ -47,6 +48,7 @@ from spike_depth_ros.events.wire import (
 )
 from spike_depth_ros.network.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from spike_depth_ros.recordings import BagError, EventsH5Writer, open_source
+from spike_depth_ros.recordings.ecf import EcfError, decode_ecf
 
 LIMIT_S = 60
 """No case may take longer."""
@@ -258,12 +260,9 @@ def _bag_seeds(name: str, folder: Path) -> list[bytes]:
     return [path.read_bytes()]
 
 
-def _raw_seeds(folder: Path) -> list[bytes]:
-    size = f'{W}x{H}'
-    return [
-        f'% evt {version}\n% geometry {size}\n% end\n'.encode() + _payload_seeds(name, folder)[0]
-        for version, name in (('2.0', 'evt2'), ('2.1', 'evt21'), ('3.0', 'evt3'))
-    ]
+def _run_ecf(data: bytes, folder: Path) -> None:
+    events = decode_ecf(data)
+    assert len(events) == int.from_bytes(data[:4], 'little') >> 2
 
 
 def _run_recording(name: str, data: bytes, folder: Path) -> None:
@@ -294,14 +293,20 @@ TARGETS: dict[str, Target] = {
     'times': Target(lambda _: [np.arange(0, 10**9, 10**7).tobytes()], _run_times),
     'checkpoint': Target(_checkpoint_seeds, _run_checkpoint, CheckpointError, is_file=True),
     'calibration': Target(
-        lambda _: [CALIBRATION.encode()], _run_calibration, CalibrationError, is_file=True
+        lambda _: [CALIBRATION.encode(), KALIBR, OPENCV],
+        _run_calibration,
+        CalibrationError,
+        is_file=True,
     ),
     'parameters': Target(_parameter_seeds, _run_parameters, _NotParametersError, is_file=True),
     'recording/mcap': _recording_target('drive.mcap'),
     'recording/db3': _recording_target('drive.db3'),
     'recording/ros1': _recording_target('drive.bag'),
     'recording/events.h5': _recording_target('events.h5'),
-    'recording/raw': _recording_target('drive.raw', _raw_seeds),
+    'recording/raw': _recording_target('drive.raw', raw_seeds),
+    'recording/dat': _recording_target('drive.dat', dat_seeds),
+    'recording/columns.h5': _recording_target('columns.h5', hdf5_seeds),
+    'recording/ecf': Target(ecf_seeds, _run_ecf, EcfError),
 }
 """Name -> target."""
 

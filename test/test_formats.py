@@ -547,3 +547,39 @@ def test_m3ed_without_calibration_may_be_given_a_size(tmp_path):
         assert source.geometry == (720, 1280)
     with open_source(tmp_path / 'a_data.h5', sensor=SIZE) as source:
         assert source.geometry == (H, W)
+
+
+@pytest.mark.parametrize('name', ['a.raw', 'a.dat', 'a.h5'])
+def test_events_of_an_earlier_run_are_dropped_and_counted(tmp_path, name):
+    """What a camera had in its buffer, by a clock that was higher; stamps must go on after it."""
+    events = young(some_events(20_000))
+    stale = young(some_events(30, seed=1)).copy()
+    stale['t_ns'] += 500_000_000_000
+    both = np.concatenate([stale, events])
+    if name == 'a.raw':
+        write_raw(tmp_path / name, ['evt 2.0', f'geometry {SIZE}'], evt2_words(both))
+    elif name == 'a.dat':
+        write_dat(tmp_path / name, both)
+    else:
+        write_columns(tmp_path / name, both)
+    np.testing.assert_array_equal(events_in(tmp_path / name), events)
+    with open_source(tmp_path / name) as source:
+        stamps = [message.stamp_ns for message in source.messages()]
+        done = convert_to(source, tmp_path / 'bag')
+    assert stamps[-1] - stamps[0] > 50_000_000
+    assert done.dropped == {'events of an earlier run': 30}
+    with open_source(tmp_path / name) as source:
+        late = convert_to(source, tmp_path / 'late.h5', start_ns=20_000_000)
+    assert 0 < late.events < 20_000
+
+
+@pytest.mark.parametrize('name', ['a.raw', 'a.dat'])
+def test_one_wrong_time_is_no_earlier_run(tmp_path, name):
+    events = young(some_events(3000)).copy()
+    events['t_ns'][0] += 5_000_000_000
+    events['t_ns'][3] += 6_000_000_000
+    if name == 'a.raw':
+        write_raw(tmp_path / name, ['evt 2.0', f'geometry {SIZE}'], evt2_words(events))
+    else:
+        write_dat(tmp_path / name, events)
+    assert len(events_in(tmp_path / name)) >= 2999

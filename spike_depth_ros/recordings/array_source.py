@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -20,7 +21,7 @@ from spike_depth_ros.recordings.messages import (
     quaternion,
     transform_cdr,
 )
-from spike_depth_ros.recordings.packets import Packetiser
+from spike_depth_ros.recordings.packets import Packetiser, stale_head
 from spike_depth_ros.recordings.source import (
     EVENT_PACKET,
     EVENTS_TOPIC,
@@ -32,6 +33,8 @@ from spike_depth_ros.recordings.source import (
 )
 
 READ_EVENTS = 1 << 19
+HEAD_EVENTS = 1 << 16
+"""Events among which left-overs of an earlier run are looked for."""
 INFO_PERIOD_NS = 100_000_000
 MOST_INFOS = 1 << 20
 
@@ -109,8 +112,13 @@ class ArraySource(EventSource):
         self.topics = (own, *(Topic(s.topic, s.type, len(s.stamps_ns)) for s in series))
         self.event_topic = choose_event_topic(self.topics, topic, path)
         self.resources.callback(events.close)
+        self._first = 0
         if events.count:
-            self.start_ns = events.time_ns(0)
+            head = events.read(0, min(HEAD_EVENTS, events.count))
+            self._first = stale_head(head['t_ns'])
+            if self._first:
+                self.dropped = Counter({'events of an earlier run': self._first})
+            self.start_ns = events.time_ns(self._first)
             self.end_ns = events.time_ns(events.count - 1)
 
     def messages(
@@ -133,7 +141,7 @@ class ArraySource(EventSource):
     def slices(self, start_ns: int = 0, duration_ns: int | None = None) -> Iterator[NDArray[Any]]:
         """The events themselves, a slice of the file at a time."""
         begin_ns = (self.start_ns or 0) + start_ns
-        first = self.events.first_at(begin_ns) if start_ns else 0
+        first = max(self.events.first_at(begin_ns) if start_ns else 0, self._first)
         last = self.events.count
         if duration_ns is not None:
             last = self.events.first_at(begin_ns + duration_ns)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -141,7 +142,7 @@ def _open_raw(path: Path, options: _Options) -> EventSource:
 def _open_dat(path: Path, options: _Options) -> EventSource:
     events = DatEvents(path, options.sensor)
     source = ArraySource(path, events, options.topic, options.encoding)
-    source.dropped = events.dropped
+    source.dropped = events.dropped + Counter(source.dropped)
     return source
 
 

@@ -33,6 +33,12 @@ JUMP_NS = 60_000_000_000
 """Events of one message that lie farther apart are of a clock that jumped: one stamp for all."""
 
 
+STALE_NS = 1_000_000_000
+"""Events of an earlier run of the camera are shorter than this, and time falls by more after."""
+SETTLED = 1000
+"""How many times after such a fall must lie before it."""
+
+
 class StampedPacket(NamedTuple):
     """A packed EventPacket and the time of its first event."""
 
@@ -117,6 +123,21 @@ class Packetiser:
             raise BagError(f'events at {stamp_ns} ns cannot be written: {error}') from error
         self._seq += 1
         return StampedPacket(stamp_ns, cdr)
+
+
+def stale_head(t_ns: NDArray[np.int64]) -> int:
+    """How many of the first times of a recording are left over from an earlier run of the camera.
+
+    They are those before a fall of the clock by more than `STALE_NS`, if they are short themselves
+    and the next times stay before them: a single wrong time is no earlier run.
+    """
+    falls = np.flatnonzero(np.diff(t_ns) < -STALE_NS)
+    if not len(falls):
+        return 0
+    first = int(falls[0]) + 1
+    before, after = t_ns[:first], t_ns[first : first + SETTLED]
+    is_short = int(before.max()) - int(before.min()) <= STALE_NS
+    return first if is_short and len(after) > 1 and after.max() < before.min() else 0
 
 
 @compiled()

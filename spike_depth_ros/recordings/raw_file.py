@@ -10,7 +10,9 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from spike_depth_ros.events.codecs import CODECS
 from spike_depth_ros.events.wire import Packet, pack_event_packet
+from spike_depth_ros.recordings.packets import stale_head
 from spike_depth_ros.recordings.raw_header import RawFormat, read_header
 from spike_depth_ros.recordings.source import (
     EVENT_PACKET,
@@ -53,6 +55,8 @@ class RawFileSource(EventSource):
             self.geometry = self._header.geometry
             self.topics = (Topic(EVENTS_TOPIC, EVENT_PACKET, None),)
             self.event_topic = choose_event_topic(self.topics, topic, self.path)
+            self._begin = self._header.length
+            self._skip_earlier_run()
             self.start_ns = next((stamp_ns for stamp_ns, _, _ in self._chunks()), None)
         except BaseException:
             self.close()
@@ -114,16 +118,37 @@ class RawFileSource(EventSource):
                     yield slot_us * 1000, epoch_us * 1000, words[first:last]
                     first = last
 
+    def _skip_earlier_run(self) -> None:
+        """Sets the start of the words behind events that an earlier run of the camera left."""
+        self._stale: Counter[str] = Counter()
+        form = self._header.format
+        words = next(self._blocks(), None)
+        if words is None:
+            return
+        slots = _SlotClock(form).slots(words)
+        # the times of the slots, each once for the words in it
+        starts = np.flatnonzero(np.diff(slots, prepend=slots[0] - 1))
+        stale = stale_head(slots[starts] * 1000)
+        if stale:
+            end = int(starts[stale])
+            decoder = CODECS[form.encoding](*self._header.geometry)
+            decoder.decode(words[:end].tobytes())
+            self._begin += end * words.itemsize
+            self._stale['events of an earlier run'] = decoder.counts.events
+            self.dropped = self._stale
+
     def _blocks(self) -> Iterator[NDArray[Any]]:
         form = self._header.format
-        self._offset = self._header.length
+        self._offset = self._begin
         size = np.dtype(form.word).itemsize
         while True:
             self._file.seek(self._offset)
             data = self._file.read(READ_BYTES)
             words = np.frombuffer(data, form.word, len(data) // size)
             if not len(words):
-                self.dropped = Counter({'truncated bytes': len(data)} if data else {})
+                self.dropped = Counter(self._stale)
+                if data:
+                    self.dropped['truncated bytes'] = len(data)
                 self._offset += len(data)
                 return
             if self._header.swapped:

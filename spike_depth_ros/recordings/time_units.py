@@ -37,21 +37,25 @@ def find_time_unit(path: Path, sample: NDArray[Any], count: int, last: NDArray[A
     Raises:
         BagError: several units are possible; the sentence says how to state one.
     """
-    first, end = float(sample[0]), float(last[0])
+    # from the middle of the sample on: what a file begins with may be of an earlier run
+    first, end = float(np.median(sample)), float(last[0])
+    count_after = count - len(sample) // 2
     whole = sample.dtype.kind != 'f' or bool(np.array_equal(sample, np.rint(sample)))
     for name in ('s', 'ms', 'us', 'ns'):
         since_1970 = YEAR_2001_S <= first * UNITS_NS[name] / 1e9 < 4 * YEAR_2001_S
         if since_1970 and (name in ('us', 'ns') or not whole):
             return UNITS_NS[name]
     rates_hz = {
-        name: count / (end - first) * 1e9 / unit_ns if end > first else np.inf
+        name: count_after / (end - first) * 1e9 / unit_ns if end > first else np.inf
         for name, unit_ns in UNITS_NS.items()
     }
     possible = [n for n in UNITS_NS if LEAST_RATE_HZ <= rates_hz[n] <= MOST_RATE_HZ]
     if whole:
         likely = _of_whole_numbers(sample, rates_hz)
     else:
-        thousandths = bool(np.allclose(sample * 1e3, np.rint(sample * 1e3), rtol=0, atol=1e-4))
+        with np.errstate(over='ignore', invalid='ignore'):
+            parts = sample * 1e3
+            thousandths = bool(np.allclose(parts, np.rint(parts), rtol=0, atol=1e-4))
         likely = ['ms'] if thousandths else ['s']
         if rates_hz[likely[0]] < USUAL_RATE_HZ and thousandths:
             likely = ['ms', 'us']
