@@ -244,6 +244,7 @@ def test_bag_holds_events_pictures_truth_and_motion(tmp_path):
         '/ground_truth/depth': 6,
         '/ground_truth/camera_info': 6,
         '/tf': 26,
+        '/odom': 13,
     }
     stream, times = EventStream('event_camera_msgs/msg/EventPacket'), []
     for _, cdr in seen['/event_camera/events']:
@@ -277,6 +278,15 @@ def test_bag_holds_events_pictures_truth_and_motion(tmp_path):
     vector = np.array([q.x, q.y, q.z])
     turned = point + 2 * np.cross(vector, np.cross(vector, point) + q.w * point)
     np.testing.assert_allclose(turned, pose[:3, :3] @ point, atol=1e-9)
+    moved = seen['/odom'][5][1]
+    assert (moved.header.frame_id, moved.child_frame_id) == ('map', 'event_camera_optical_frame')
+    assert moved.header.stamp.nanosec == transform.header.stamp.nanosec - 50_000_000
+    linear, angular = world.twist(START_S + 0.1)
+    read = moved.twist.twist
+    np.testing.assert_allclose([read.linear.x, read.linear.y, read.linear.z], linear)
+    np.testing.assert_allclose([read.angular.x, read.angular.y, read.angular.z], angular)
+    place = moved.pose.pose.position
+    np.testing.assert_allclose([place.x, place.y, place.z], world.pose(START_S + 0.1)[:3, 3])
     order = [stamp for topic in seen for stamp, _ in seen[topic]]
     assert max(order) - min(order) < 310_000_000
 

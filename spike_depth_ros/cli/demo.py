@@ -44,7 +44,8 @@ def demo(
     nodes.check()
     folder.mkdir(parents=True, exist_ok=True)
     if not source:
-        nodes = nodes._replace(drive=str(synthetic_drive(folder, DRIVE_SENSOR, seed, seconds)))
+        drive = str(synthetic_drive(folder, DRIVE_SENSOR, seed, seconds))
+        nodes = nodes._replace(drive=drive, odometry='/odom')
     recording = play(nodes, seconds)
     if not recording.depth_m:
         reasons = [status.get('message', '') for status in recording.diagnostics.values()]

@@ -14,10 +14,12 @@ from spike_depth_ros.events.wire import Packet
 from spike_depth_ros.recordings.messages import (
     CAMERA_INFO,
     IMAGE,
+    ODOMETRY,
     TF,
     camera_info_cdr,
     image_cdr,
     new_typestore,
+    odometry_cdr,
     transform_cdr,
 )
 from spike_depth_ros.recordings.packets import Packetiser
@@ -145,6 +147,20 @@ class BagWriter(Target):
         topic = '/tf_static' if static else '/tf'
         self.add_raw(topic, TF, stamp_ns, transform_cdr(stamp_ns, parent, child, translation_m,
                                                         rotation))  # fmt: skip
+
+    def add_odometry(
+        self,
+        topic: str,
+        stamp_ns: int,
+        parent: str,
+        child: str,
+        translation_m: NDArray[Any],
+        rotation: NDArray[Any],
+        twist: tuple[NDArray[Any], NDArray[Any]],
+    ) -> None:
+        """Appends where frame `child` is in `parent`, and its twist in its own axes."""
+        cdr = odometry_cdr(stamp_ns, parent, child, translation_m, rotation, twist)
+        self.add_raw(topic, ODOMETRY, stamp_ns, cdr)
 
     def add_raw(
         self,

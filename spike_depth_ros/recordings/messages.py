@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 IMAGE = 'sensor_msgs/msg/Image'
 CAMERA_INFO = 'sensor_msgs/msg/CameraInfo'
 TF = 'tf2_msgs/msg/TFMessage'
+ODOMETRY = 'nav_msgs/msg/Odometry'
 
 _HEADER = 'std_msgs/Header header\nuint32 height\nuint32 width\n'
 _PACKET = (
@@ -137,6 +138,50 @@ def transform_cdr(
         ),
     )
     return _pack(TF, transforms=[transform])
+
+
+def odometry_cdr(
+    stamp_ns: int,
+    parent: str,
+    child: str,
+    translation_m: NDArray[Any],
+    rotation: NDArray[Any],
+    twist: tuple[NDArray[Any], NDArray[Any]],
+) -> memoryview:
+    """Packs where the frame `child` is in the frame `parent`, and how it moves in its own axes.
+
+    Args:
+        stamp_ns: time [ns].
+        parent: frame_id of the parent.
+        child: frame_id of the child.
+        translation_m: (3,) origin of the child in the parent [m].
+        rotation: (4,) unit quaternion x, y, z, w.
+        twist: (3,) velocity [m/s] and (3,) turning rate [rad/s] along the axes of the child.
+    """
+
+    def vector(name: str, values: NDArray[Any]) -> Any:
+        return _new(
+            f'geometry_msgs/msg/{name}', **dict(zip('xyzw', map(float, values), strict=False))
+        )
+
+    pose = _new(
+        'geometry_msgs/msg/Pose',
+        position=vector('Point', translation_m),
+        orientation=vector('Quaternion', rotation),
+    )
+    moving = _new(
+        'geometry_msgs/msg/Twist',
+        linear=vector('Vector3', twist[0]),
+        angular=vector('Vector3', twist[1]),
+    )
+    exact = np.diag(np.full(6, 1e-6)).ravel()
+    return _pack(
+        ODOMETRY,
+        header=_header(stamp_ns, parent),
+        child_frame_id=child,
+        pose=_new('geometry_msgs/msg/PoseWithCovariance', pose=pose, covariance=exact),
+        twist=_new('geometry_msgs/msg/TwistWithCovariance', twist=moving, covariance=exact),
+    )
 
 
 def quaternion(rotation: NDArray[Any]) -> NDArray[Any]:

@@ -35,6 +35,7 @@ class Nodes(NamedTuple):
         calibration: calibration file; empty: the drive's camera_info topic.
         topic: event topic of a bag that has several.
         engine: what runs the network.
+        odometry: topic with the twist of the camera, for the scale of depth.
     """
 
     drive: str
@@ -43,6 +44,7 @@ class Nodes(NamedTuple):
     calibration: str = ''
     topic: str = ''
     engine: str = ''
+    odometry: str = ''
 
     def check(self) -> None:
         """Looks at all files now, before anything is rendered or started.
@@ -69,7 +71,8 @@ class Nodes(NamedTuple):
     def depth_arguments(self) -> list[str]:
         """Command line of depth_node."""
         return _ros_args(self.params, checkpoint=self.checkpoint, engine=self.engine,
-                         camera_info_url=self.calibration, depth_encoding='32FC1')  # fmt: skip
+                         camera_info_url=self.calibration, depth_encoding='32FC1',
+                         odometry=self.odometry)  # fmt: skip
 
     def replay_arguments(self, **more: Any) -> list[str]:
         """Command line of replay_node."""

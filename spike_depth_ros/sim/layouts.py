@@ -66,6 +66,7 @@ class Recording(NamedTuple):
     image_ns: np.ndarray  # stamps of the images
     events: Callable[[], Iterator[np.ndarray]]  # in pieces, times from the start
     pose: Callable[[float], np.ndarray]  # (4, 4) sensor to world at a time in s
+    twist: Callable[[float], tuple[np.ndarray, np.ndarray]]  # of the sensor, see `World.twist`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -339,6 +340,7 @@ def _bag_notes(recording: Recording) -> list[tuple[int, Callable, int]]:
     tf_ns = np.arange(0, recording.depth_ns[-1] + 1, 1_000_000_000 // TF_HZ)
     kinds = (
         (tf_ns, _note_pose),
+        (tf_ns[::2], _note_odometry),
         (recording.image_ns, _note_image),
         (recording.depth_ns, _note_depth),
     )
@@ -349,6 +351,13 @@ def _bag_notes(recording: Recording) -> list[tuple[int, Callable, int]]:
 def _note_pose(bag: BagWriter, recording: Recording, index: int, t_ns: int) -> None:
     pose, stamp_ns = recording.pose(t_ns * 1e-9), t_ns + EPOCH_NS['bag']
     bag.add_tf(stamp_ns, 'map', FRAME_ID, pose[:3, 3], quaternion(pose[:3, :3]))
+
+
+def _note_odometry(bag: BagWriter, recording: Recording, index: int, t_ns: int) -> None:
+    """At 50 Hz, with the twist of the camera itself: its optical frame is the child frame."""
+    pose, twist = recording.pose(t_ns * 1e-9), recording.twist(t_ns * 1e-9)
+    turn = quaternion(pose[:3, :3])
+    bag.add_odometry('/odom', t_ns + EPOCH_NS['bag'], 'map', FRAME_ID, pose[:3, 3], turn, twist)
 
 
 def _note_image(bag: BagWriter, recording: Recording, index: int, t_ns: int) -> None:

@@ -257,6 +257,7 @@ def finish(work: Path, plan: Plan) -> Path:
         plan.stamps_ns(layout.image_hz),
         functools.partial(_read_events, work, plan),
         lambda time_s: world.pose(START_NS * 1e-9 + time_s),
+        lambda time_s: world.twist(START_NS * 1e-9 + time_s),
     )
     layout.finish(recording)
     (folder / NOTE).write_text(_text(work / NOTE), 'utf-8')
