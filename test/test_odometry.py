@@ -88,8 +88,8 @@ class Robot:
             self.now_ms += 5
             if self.now_ms % 20 == 0:  # as many windows as maps, so that none is left out
                 done = max(0, self.now_ms // 20 - 2)
-                self.graph.spin_until(lambda: len(self.depth) >= done, 1.0)  # noqa: B023
-                self.graph.spin_until(self.has_looked, 0.5)
+                self.graph.spin_until(lambda: len(self.depth) >= done, 20.0)  # noqa: B023
+                self.graph.spin_until(self.has_looked, 20.0)
 
     def has_looked(self):
         """Whether the newest map has been looked at."""

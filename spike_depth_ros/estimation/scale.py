@@ -28,6 +28,9 @@ COARSE = 4
 NEAR = 6
 """How far from the scale that is known the others are tried, in steps."""
 
+NARROW = (-6, -4, -2, -1, 0, 1, 2, 4, 6)
+"""Which of them, from the one that is known."""
+
 WIDE_EVERY = 10
 """Every so many-th window looks at all scales, though one is known."""
 
@@ -198,7 +201,8 @@ def _likelihood(
         return contrast(*warped, np.exp(-LN_SCALES[chosen]), grid) / deviation
 
     best = int(np.abs(LN_SCALES - near).argmin())
-    tried = np.arange(0, len(LN_SCALES), COARSE) if wide else _around(best, NEAR)
+    tried = np.arange(0, len(LN_SCALES), COARSE) if wide else best + np.array(NARROW)
+    tried = tried[(tried >= 0) & (tried < len(LN_SCALES))]
     found = contrast_at(tried)
     if wide:
         best = int(tried[_votes(found).sum(axis=1).argmax()])
