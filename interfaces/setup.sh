@@ -94,7 +94,8 @@ step "installing torch and the tools (a few minutes on a slow line)"
 # pip cannot leave out the requirements of one requirement: spikingjelly asks for torchvision and
 # torchaudio, which its neurons do not use and which break beside a torch that they do not match
 "$venv/bin/python" "$here/requirements.py" "$root/setup.py" "${extras[@]}" > "$venv/requirements.txt"
-[ -n "$sourced" ] || echo 'cv-bridge==1.13.0.post0' >> "$venv/requirements.txt"
+# by the colcon of this environment the nodes get its Python; cv_bridge comes with a sourced ROS 2
+echo "$([ -n "$sourced" ] && echo colcon-common-extensions || echo cv-bridge==1.13.0.post0)" >> "$venv/requirements.txt"
 install -r "$venv/requirements.txt"
 pip install --quiet --no-deps -c "$constraints" spikingjelly
 step "installing spike_depth_ros"

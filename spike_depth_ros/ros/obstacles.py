@@ -97,4 +97,5 @@ def _decimated(points: np.ndarray, voxel_m: float) -> np.ndarray:
     span = cells.max(axis=0) + 1
     index = (cells[:, 0] * span[1] + cells[:, 1]) * span[2] + cells[:, 2]
     _, first = np.unique(index, return_index=True)
-    return points[order[np.sort(first)]]
+    kept: np.ndarray = points[order[np.sort(first)]]
+    return kept

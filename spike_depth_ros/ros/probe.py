@@ -36,7 +36,7 @@ class Recording:
 def stamp_ns(message: Any) -> int:
     """The header's stamp in ns."""
     stamp = message.header.stamp
-    return stamp.sec * 1_000_000_000 + stamp.nanosec
+    return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
 
 
 class Probe(Node):
@@ -93,4 +93,4 @@ class Probe(Node):
 
 
 def _pixels(message: Image) -> np.ndarray:
-    return BRIDGE.imgmsg_to_cv2(message, desired_encoding='passthrough').copy()
+    return np.array(BRIDGE.imgmsg_to_cv2(message, desired_encoding='passthrough'))

@@ -321,7 +321,7 @@ def play(arguments: list[str] | None = None, values: dict[str, Any] | None = Non
         arguments,
         done=lambda node: node.finished.is_set(),
     )
-    return node.failure
+    return str(node.failure)
 
 
 def main(arguments: list[str] | None = None) -> None:
