@@ -216,7 +216,7 @@ def test_dense_spike_frames_count_light(tmp_path):
 
 
 def test_dense_is_for_one_sensor_only(tmp_path):
-    with pytest.raises(ConfigError, match='346x260, as DENSE has it'):
+    with pytest.raises(ConfigError, match='346x260, the size of DENSE'):
         make(tmp_path, 'dense', 0.2, '640x480')
 
 

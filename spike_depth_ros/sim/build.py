@@ -1,4 +1,4 @@
-"""Collects solids part by part, in the frame of the thing that they belong to."""
+"""Collects solids part by part, in the frame of the object that they belong to."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ NONE3 = (0.0, 0.0, 0.0)
 
 
 class Place(NamedTuple):
-    """A frame that parts are laid out in: x forward, y left, z up.
+    """A frame for the parts of an object: x forward, y left, z up.
 
     Attributes:
         x_m: position of the origin.
         y_m: position of the origin.
         z_m: position of the origin.
         heading_rad: direction of its x axis.
-        slope_x: terrain gradient that the thing is sheared along.
+        slope_x: terrain gradient along which the object is sheared.
         slope_y: as `slope_x`.
         actor: row of `Motion.course` that moves the frame, -1 for the world.
     """
@@ -37,7 +37,7 @@ class Place(NamedTuple):
 
 
 class SolidList:
-    """Grows part by part; `solids` turns it into arrays."""
+    """A growing list of solids; `solids` converts it to arrays."""
 
     def __init__(self) -> None:
         self.rows: list[tuple] = []
@@ -67,7 +67,7 @@ class SolidList:
         )  # fmt: skip
 
     def solids(self) -> Solids:
-        """All parts in the frames that they are fixed to: the world or an actor."""
+        """Returns all parts in the frames that they are fixed to: the world or an actor."""
         rows = np.array(self.rows, np.float64).reshape(-1, 35)
         count = len(rows)
         cy, sy = np.cos(rows[:, 16]), np.sin(rows[:, 16])
@@ -97,7 +97,7 @@ class SolidList:
             detail=rows[:, 22:26],
             colour=rows[:, 26:35].reshape(count, 3, 3),
         )
-        # laid out as `World.only` gives them: for another layout all kernels are compiled again
+        # Same memory layout as from `World.only`; another one would compile all kernels again.
         return Solids(*map(np.ascontiguousarray, columns))
 
 

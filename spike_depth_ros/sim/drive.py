@@ -1,8 +1,8 @@
-"""A drive as sensors see it: events, pictures and depth.
+"""Simulates what sensors record on a drive: events, images and depth.
 
-Events are made from rendered frames, between which no edge may move by more than about a pixel
-(Gehrig et al., "Video to Events", CVPR 2020). Each tile of the image therefore has a frame rate
-of its own, which follows from its motion: the road below the camera is rendered a thousand times
+Events are computed from rendered frames. Between two frames no edge may move by more than about a
+pixel (Gehrig et al., "Video to Events", CVPR 2020). Each tile of the image therefore has its own
+frame rate, which follows from its motion: the road below the camera is rendered a thousand times
 per second, the sky two hundred times.
 """
 
@@ -35,14 +35,15 @@ CHUNK_NS = 20_000_000
 """Interval at which the motion of the tiles is measured."""
 
 UNHURRIED = 98.0
-"""Per cent of the pixels that move by at most one step between two frames. The fastest pixels, of
-things within arm's length, would cost as much as all others together."""
+"""Percentage of the pixels that move by at most one step between two frames. The fastest pixels,
+on objects within arm's length, would cost as much as all others together.
+"""
 
 SLOWEST_HZ = 200.0
-"""Least frame rate of a tile; below it, the times of events become inaccurate."""
+"""Minimum frame rate of a tile; below it, event times become inaccurate."""
 
 RAIN_HZ = 250.0
-"""Least frame rate of a tile in rain, which moves fast whatever the scene does."""
+"""Minimum frame rate of a tile in rain, which moves fast in any scene."""
 
 WARMUP_NS = 5_000_000
 """Simulated time before the first event, in which the pixels settle."""
@@ -60,27 +61,27 @@ class Picture(NamedTuple):
 
 
 class WindowSample(NamedTuple):
-    """A window of events, and the truth at its end."""
+    """A window of events and the ground truth at its end."""
 
     events: np.ndarray  # (N,) EVENT_DTYPE, times within [t0_ns, t1_ns)
     t0_ns: int
     t1_ns: int
     depth_m: np.ndarray  # (H, W) float32 z-depth at t1_ns, +inf for the sky
     rgb: np.ndarray  # (H, W, 3) uint8 at t1_ns
-    camera: Camera  # of the events
-    view: Camera  # of depth and image
+    camera: Camera  # camera of the events
+    view: Camera  # camera of depth and image
 
 
 class Drive:
-    """A drive through a world, seen by one event sensor; time only goes forward.
+    """A drive through a world, recorded by one event sensor; time only moves forward.
 
     Args:
-        world: the world, with its own motion of the camera.
+        world: the world, including the motion of the camera.
         sensor: the event sensor and its lens.
-        seed: which sensor of its kind, see `EventCamera`.
-        start_ns: time of the first event; the pixels have settled by then.
-        run: number of the recording with that sensor; decides its noise.
-        max_step_px: greatest motion between two frames of a tile.
+        seed: selects the individual sensor, see `EventCamera`.
+        start_ns: time of the first event, by which the pixels have settled.
+        run: number of the recording with that sensor; determines its noise.
+        max_step_px: maximum motion between two frames of a tile.
     """
 
     def __init__(
@@ -111,11 +112,11 @@ class Drive:
             t_ns: the time, not before that of the previous call.
 
         Returns:
-            (N,) read-only `EVENT_DTYPE` in order of time: the events from the previous call, or
+            (N,) read-only `EVENT_DTYPE` ordered in time: the events from the previous call, or
             from `start_ns`, to just before `t_ns`.
         """
         if t_ns < max(self.now_ns, self._start_ns):
-            raise ValueError(f'the drive is at {self.now_ns} ns, it cannot go back to {t_ns}')
+            raise ValueError(f'the drive is at {self.now_ns} ns and cannot go back to {t_ns}')
         parts = [empty_events()]
         while self.now_ns < t_ns:
             events = self._chunk(min(self.now_ns + CHUNK_NS, t_ns))
@@ -136,7 +137,7 @@ class Drive:
         return self._sensor.take(end_ns)
 
     def _looks(self, time_s: float, span_s: float) -> np.ndarray:
-        """(tiles,) number of frames of each tile in a span of time."""
+        """Returns the (tiles,) number of frames of each tile in a time span."""
         flow = image_flow(self.world, self.camera, time_s, FLOW_STRIDE_PX)
         speed = np.nan_to_num(np.hypot(flow[..., 0], flow[..., 1]))
         speed = np.minimum(speed, np.percentile(speed, UNHURRIED))
@@ -145,14 +146,14 @@ class Drive:
         return np.ceil(np.maximum(moved / self._max_step_px, max(least, 1))).astype(np.int64)
 
     def _look(self, world: World, tiles: np.ndarray, t_ns: int) -> None:
-        """Renders some tiles and shows them to the sensor."""
+        """Renders some tiles and advances the sensor's pixels with them."""
         due = tiles.astype(np.int32)
         render_luminance(world, self.camera, t_ns * 1e-9, tiles=due, out=self._light)
         pixels = np.concatenate([self._tiles[tile] for tile in tiles])
         self._sensor.advance(pixels, self._covered(pixels), t_ns)
 
     def _covered(self, pixels: np.ndarray | slice) -> np.ndarray:
-        """The light of some pixels behind what moves with the camera."""
+        """Returns the light of some pixels including the parts that move with the camera."""
         light = self._light.ravel()[pixels]
         if self._cover is None:
             return light
@@ -160,7 +161,7 @@ class Drive:
         return light * keep.ravel()[pixels] + own.ravel()[pixels]
 
     def _light_lamps(self) -> None:
-        """Tells the sensor which of its pixels see light that flickers."""
+        """Sets the share of flickering light of each pixel of the sensor."""
         flicker = self.world.light.flicker
         if flicker.depth > 0:
             share = lamp_share(self.world, self.camera, self.now_ns * 1e-9)
@@ -168,10 +169,10 @@ class Drive:
 
 
 class SpikeDrive:
-    """A drive seen by a spike camera, see `SpikeCamera`; goes forward only.
+    """A drive recorded by a spike camera, see `SpikeCamera`; time only moves forward.
 
-    The sensor's gain is such that the average pixel, in terms of the logarithm, fires in every
-    fourth frame at the world's beginning.
+    The gain is such that a pixel at the mean log luminance fires in every fourth frame at the
+    start of the world.
     """
 
     def __init__(self, world: World, camera: Camera, seed: int, max_step_px: float = 1.0) -> None:
@@ -182,12 +183,12 @@ class SpikeDrive:
         self._sensor = SpikeCamera(camera.height, camera.width, seed, full)
 
     def frames(self, t0_ns: int, t1_ns: int, count: int) -> np.ndarray:
-        """The spikes of a window.
+        """Returns the spikes of a window.
 
         Args:
-            t0_ns: its start.
-            t1_ns: its end.
-            count: frames, equally long.
+            t0_ns: start of the window.
+            t1_ns: end of the window.
+            count: number of frames of equal duration.
 
         Returns:
             (count, H, W) uint8 in {0, 1}.
@@ -217,14 +218,14 @@ class SpikeDrive:
 def picture(
     world: World, camera: Camera, time_s: float, from_sensor: np.ndarray | None = None
 ) -> Picture:
-    """The image and the depth of a camera that rides with the event sensor.
+    """Renders the image and the depth of a camera mounted with the event sensor.
 
     Args:
         world: the world.
         camera: the camera.
         time_s: time within the world.
-        from_sensor: (4, 4) takes points of the event sensor to this camera; None if they share
-            one lens.
+        from_sensor: (4, 4) transform of points from the event sensor to this camera; None if they
+            share one lens.
     """
     pose = world.pose(time_s)
     if from_sensor is not None:
@@ -238,7 +239,7 @@ def picture(
 
 
 def _covering(world: World, camera: Camera, luminance: np.ndarray) -> Cover | None:
-    """What moves with the camera, its own light in terms of the mean of what it is seen with."""
+    """Returns the parts that move with the camera, their radiance relative to the scene's mean."""
     if world.ego.part is None:
         return None
     keep, own = cover(world.ego.part, camera)
@@ -246,7 +247,7 @@ def _covering(world: World, camera: Camera, luminance: np.ndarray) -> Cover | No
 
 
 def exposed(radiance: np.ndarray) -> np.ndarray:
-    """Develops radiance as a camera with automatic exposure does.
+    """Tone-maps radiance like a camera with automatic exposure.
 
     The log average becomes middle grey, highlights are compressed, and the result is sRGB
     (Reinhard et al., SIGGRAPH 2002, eq. 2 and 4; IEC 61966-2-1).
@@ -265,7 +266,7 @@ def exposed(radiance: np.ndarray) -> np.ndarray:
 
 
 def log_average(luminance: np.ndarray) -> float:
-    """Geometric mean of luminances, at least 1e-4 (Reinhard et al., SIGGRAPH 2002, eq. 1)."""
+    """Returns the geometric mean of luminances >= 1e-4 (Reinhard et al., SIGGRAPH 2002, eq. 1)."""
     return float(np.exp(np.log(np.maximum(luminance, 1e-4)).mean()))
 
 
@@ -278,19 +279,19 @@ def clip(
     view: Camera | None = None,
     max_step_px: float = 1.0,
 ) -> list[WindowSample]:
-    """Consecutive windows of a drive, each with the truth at its end.
+    """Simulates consecutive windows of a drive, each with the ground truth at its end.
 
     Args:
-        world: the world; its seed also decides the mismatch and noise of the sensor.
+        world: the world; its seed also determines the mismatch and noise of the sensor.
         start_s: time within the world at which the first window starts, at least 5 ms.
-        windows: how many.
-        window_ms: length of each.
+        windows: number of windows.
+        window_ms: duration of each window.
         sensor: a sensor or its name or size, see `sensors.sensor_config`.
-        view: camera of depth and image, in the place of the sensor; its own lens if None.
-        max_step_px: greatest motion between two frames of a tile.
+        view: camera of depth and image at the sensor's position; the sensor's own lens if None.
+        max_step_px: maximum motion between two frames of a tile.
 
     Raises:
-        ConfigError: there is no such sensor, or the times make no sense.
+        ConfigError: the sensor does not exist, or a time is out of range.
     """
     require(start_s * 1e9 >= WARMUP_NS, 'start_s', start_s, f'at least {WARMUP_NS * 1e-9}')
     require(windows >= 1, 'windows', windows, '1 or more')
@@ -309,13 +310,13 @@ def clip(
 
 @functools.lru_cache(maxsize=4)
 def world_of(scene: str, seed: int, duration_s: float = 60.0) -> World:
-    """Builds a world and keeps it: clips and segments of one drive follow each other."""
+    """Builds a world and caches it, because clips and segments of one drive follow each other."""
     return build_world(scene, seed, duration_s)
 
 
 @functools.lru_cache(maxsize=8)
 def _tile_pixels(height: int, width: int) -> list[np.ndarray]:
-    """Flat indices of the pixels of each tile, tiles in rows."""
+    """Returns the flat indices of the pixels of each tile, tiles row by row."""
     index = np.arange(height * width, dtype=np.int32).reshape(height, width)
     return [
         np.ascontiguousarray(index[top : top + TILE_PX, left : left + TILE_PX].ravel())
@@ -325,7 +326,7 @@ def _tile_pixels(height: int, width: int) -> list[np.ndarray]:
 
 
 def _tile_greatest(values: np.ndarray, samples: int) -> np.ndarray:
-    """Greatest value of each block of `samples` x `samples` and half a block around it."""
+    """Returns the maximum over each block of `samples` x `samples` and half a block around it."""
     rows, columns = (-(-n // samples) for n in values.shape)
     half = samples // 2
     margin = [(half, rows * samples - values.shape[0] + half),

@@ -1,10 +1,10 @@
-"""The event camera: turns luminance into events, pixel by pixel, with the faults of real pixels.
+"""The event camera: converts luminance to events, pixel by pixel, with the noise of real pixels.
 
-A pixel low-passes the logarithm of its photocurrent, compares it with the level at its last
-event, and fires ON or OFF when the contrast passes its own threshold (Lichtsteiner, Posch and
-Delbruck, IEEE JSSC 2008). Noise follows v2e (Hu, Liu and Delbruck, CVPRW 2021): thresholds
-differ from pixel to pixel, the reference leaks, shot noise fires more often in the dark, the
-photoreceptor is slower in the dark, a few pixels are hot.
+A pixel low-passes the logarithm of its photocurrent, compares it with the level at its last event,
+and fires ON or OFF when the contrast passes its own threshold (Lichtsteiner, Posch and Delbruck,
+IEEE JSSC 2008). Noise follows v2e (Hu, Liu and Delbruck, CVPRW 2021): thresholds differ from pixel
+to pixel, the reference leaks, shot noise is more frequent in the dark, the photoreceptor is slower
+in the dark, a few pixels are hot.
 """
 
 from __future__ import annotations
@@ -23,44 +23,44 @@ SHOT_NOISE_AT_WHITE = 0.25
 """Shot noise rate at luminance 1 as a share of the rate in the dark (v2e)."""
 
 SLOWEST = 0.05
-"""The photoreceptor's corner frequency never falls below this share of `cutoff_hz`."""
+"""Minimum corner frequency of the photoreceptor as a share of `cutoff_hz`."""
 
 PIECES_PER_PERIOD = 12
-"""A pixel under lamps follows them in this many straight pieces per period."""
+"""Number of straight segments per period that approximate flickering light."""
 
 PIXEL_DTYPE = np.dtype(
     [
         ('level', '<f8'),  # low-passed log photocurrent
-        ('contrast', '<f8'),  # level minus the level remembered at the last event
-        ('time_ns', '<i8'),  # until when this pixel has been simulated
+        ('contrast', '<f8'),  # level minus the level stored at the last event
+        ('time_ns', '<i8'),  # time up to which this pixel has been simulated
         ('reset_until_ns', '<i8'),  # end of the refractory period
         ('input', '<f4'),  # log photocurrent before the low-pass
         ('noise_left', '<f4'),  # unit-rate time to the next noise event
         ('threshold_on', '<f4'),
         ('threshold_off', '<f4'),
         ('leak_per_ns', '<f4'),  # drift of the contrast
-        ('hot_hz', '<f4'),  # noise beyond shot noise
+        ('hot_hz', '<f4'),  # rate of noise in addition to shot noise
         ('random', '<u4'),  # state of the pixel's own xorshift generator
     ],
     align=True,
 )
-"""The state of one pixel: one cache line."""
+"""The state of one pixel, in one cache line."""
 
 
 class EventCamera:
     """One simulated sensor with the state of every pixel.
 
     Pixels may be advanced to different times, so that slow parts of the image need fewer frames.
-    Between two luminances of a pixel the logarithm is linear in time.
+    Between two luminances of a pixel, their logarithm is interpolated linearly in time.
     """
 
     def __init__(self, config: EventCameraConfig, seed: int, run: int = 0) -> None:
         """Builds a sensor.
 
         Args:
-            config: its settings.
-            seed: decides the mismatch of its pixels.
-            run: number of the recording: decides the noise and the initial state.
+            config: settings of the sensor.
+            seed: determines the mismatch of its pixels.
+            run: number of the recording; determines the noise and the initial state.
         """
         self.config = config
         self._pixels = _new_pixels(config, seed, run)
@@ -74,34 +74,34 @@ class EventCamera:
 
     @property
     def pixels(self) -> np.ndarray:
-        """(H, W) `PIXEL_DTYPE`: the state of the pixels."""
+        """Returns the state of the pixels, (H, W) `PIXEL_DTYPE`."""
         camera = self.config.camera
         return self._pixels.reshape(camera.height, camera.width)
 
     def step(self, luminance: np.ndarray, t_ns: int) -> np.ndarray:
-        """Advances all pixels to a luminance at a time, and takes their events.
+        """Advances all pixels to a luminance at a time and returns their events.
 
         The first step only sets the levels.
 
         Args:
             luminance: (H, W) relative luminance, 0 or more.
-            t_ns: its time, not before that of the previous step.
+            t_ns: time of the luminance, not before that of the previous step.
 
         Returns:
-            (N,) read-only `EVENT_DTYPE` in order of time, from the previous step to just before
+            (N,) read-only `EVENT_DTYPE` ordered in time, from the previous step to just before
             `t_ns`.
         """
         self.advance(self._all, luminance, t_ns)
         return self.take(t_ns)
 
     def advance(self, pixels: np.ndarray, luminance: np.ndarray, t_ns: int) -> None:
-        """Advances some pixels; their events wait for `take`.
+        """Advances some pixels; their events are queued for `take`.
 
         Args:
             pixels: flat indices (row * W + column) of any shape, each once.
-            luminance: the relative luminance of each, 0 or more; its mean over a period where
-                lamps flicker.
-            t_ns: its time, not before that of the pixel's previous step.
+            luminance: relative luminance of each pixel, 0 or more; its mean over a period if lamps
+                flicker.
+            t_ns: time of the luminance, not before the pixel's previous step.
 
         Raises:
             ValueError: the sizes differ, or time runs backwards.
@@ -128,11 +128,11 @@ class EventCamera:
                 self._buffer = np.concatenate([self._buffer, np.empty_like(self._buffer)])
 
     def under_lamps(self, flicker: Flicker, share: np.ndarray) -> None:
-        """Lets some of the light flicker from now on, between the luminances that are given too.
+        """Makes part of the light flicker from now on, including between the given luminances.
 
         Args:
-            flicker: how.
-            share: (H, W) share of each pixel's light that does, 0 to 1.
+            flicker: frequency, depth and phase.
+            share: (H, W) share of each pixel's light that flickers, 0 to 1.
         """
         self._flicker = (flicker.rate_hz * 2e-9 * math.pi, flicker.depth, flicker.phase_rad)
         self._lamp_share = np.ascontiguousarray(share, np.float32).ravel()
@@ -141,18 +141,18 @@ class EventCamera:
         """Returns the events that have been read out before a time.
 
         Args:
-            until_ns: all pixels have been advanced to this time. What is still in the queue of a
-                sensor with jitter or a limited readout comes with the next call.
+            until_ns: time that all pixels have been advanced to. Events still queued in a sensor
+                with jitter or limited readout are returned by the next call.
 
         Returns:
-            (N,) read-only `EVENT_DTYPE` in order of time.
+            (N,) read-only `EVENT_DTYPE` ordered in time.
         """
         waiting, self._count = self._buffer[: self._count], 0
         return self._readout.read(waiting, until_ns)
 
     @property
     def lost(self) -> int:
-        """Events that the readout has lost so far."""
+        """Returns the number of events lost in the readout so far."""
         return self._readout.lost
 
 
@@ -180,7 +180,7 @@ def _new_pixels(config: EventCameraConfig, seed: int, run: int) -> np.ndarray:
 
 @compiled(inline='always')
 def _uniform(pixel):
-    """Next number in (0, 1) of the pixel's generator (Marsaglia, xorshift32)."""
+    """Returns the next number in (0, 1) of the pixel's generator (Marsaglia, xorshift32)."""
     state = np.uint32(pixel.random)
     state ^= np.uint32(state << np.uint32(13))
     state ^= np.uint32(state >> np.uint32(17))
@@ -191,7 +191,7 @@ def _uniform(pixel):
 
 @compiled(inline='always')
 def _low_pass(pixel, dt, target, omega):
-    """Level after `dt` ns of an input that went linearly to `target`; omega = 2 pi f per ns."""
+    """Returns the level after `dt` ns of input going linearly to `target`; omega = 2 pi f / ns."""
     if omega == 0.0:
         return target
     turns = omega * dt
@@ -201,7 +201,7 @@ def _low_pass(pixel, dt, target, omega):
 
 @compiled(inline='always')
 def _crossing(contrast, drift, on, off):
-    """Time until a contrast that drifts leaves (-off, on), and the polarity then."""
+    """Returns the time until a drifting contrast leaves (-off, on), and the polarity then."""
     if contrast >= on:
         return 0.0, 1
     if contrast <= -off:
@@ -215,7 +215,7 @@ def _crossing(contrast, drift, on, off):
 
 @compiled(inline='always')
 def _lamp(flicker, share, t_ns):
-    """Logarithm of the light at a time over its mean, where a share of it flickers."""
+    """Returns the log of the light at a time relative to its mean, if a share of it flickers."""
     omega, depth, phase = flicker
     return math.log(1.0 + share * depth * math.sin(omega * np.float64(t_ns) + phase))
 
@@ -227,9 +227,9 @@ def _advance(
     """Advances the chosen pixels from `begin` on to `t_ns`, writing events to `out`.
 
     Returns:
-        How many pixels are done (fewer than all if `out` is full, -1 if time ran backwards)
-        and how many events `out` holds. A pixel that is not done is where it was, or at some
-        time in between: it is advanced again.
+        The number of finished pixels (fewer than all if `out` is full, -1 if time ran backwards)
+        and the number of events in `out`. An unfinished pixel is at its old time or in between,
+        and must be advanced again.
     """
     dark, omega_white = parameters[:2]
     flickers = flicker[1] > 0.0
@@ -237,7 +237,7 @@ def _advance(
     for k in range(begin, len(chosen)):
         index = chosen[k]
         pixel = pixels[index]
-        light = np.float64(luminance[k]) if luminance[k] > 0.0 else 0.0  # NaN is dark too
+        light = np.float64(luminance[k]) if luminance[k] > 0.0 else 0.0  # NaN counts as dark
         target = math.log(light + dark)
         share = np.float64(shares[index]) if flickers else 0.0
         if not started[index]:
@@ -277,7 +277,7 @@ def _advance(
 
 @compiled(inline='always')
 def _follow(pixel, index, width, target, t_ns, omega, light, parameters, out, count):
-    """Lets a pixel follow its input to `target` at `t_ns`; the count of events, -1 if full."""
+    """Advances a pixel to `target` at `t_ns`; returns the event count, -1 if `out` is full."""
     dt = np.float64(t_ns - pixel.time_ns)
     level = _low_pass(pixel, dt, target, omega)
     share = 1.0 - (1.0 - SHOT_NOISE_AT_WHITE) * min(light, 1.0)
@@ -300,10 +300,10 @@ def _follow(pixel, index, width, target, t_ns, omega, light, parameters, out, co
 
 @compiled()
 def _fire(pixel, index, width, dt, drift, noise_per_ns, refractory, out, count):
-    """Writes the events of one pixel over `dt`; returns their new count, or -1 if `out` is full.
+    """Writes the events of one pixel over `dt`; returns the event count, or -1 if `out` is full.
 
-    Signal crossings and noise events compete; each event sets the contrast to zero and holds
-    the pixel in reset for the refractory period.
+    Signal crossings and noise events compete; each event sets the contrast to zero and holds the
+    pixel in reset for the refractory period.
     """
     start, random, reset_until = pixel.time_ns, pixel.random, pixel.reset_until_ns
     contrast = pixel.contrast
@@ -313,7 +313,7 @@ def _fire(pixel, index, width, dt, drift, noise_per_ns, refractory, out, count):
     noise_at = pixel.noise_left / noise_per_ns if noise_per_ns > 0.0 else math.inf
     while now < dt:
         wait, polarity = _crossing(contrast, drift, pixel.threshold_on, pixel.threshold_off)
-        while noise_at < now:  # fell into the refractory period
+        while noise_at < now:  # within the refractory period
             noise_at -= math.log(_uniform(pixel)) / noise_per_ns
         event_at = min(now + wait, noise_at)
         if event_at >= dt:

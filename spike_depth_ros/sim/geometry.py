@@ -1,8 +1,8 @@
-"""The world as plain arrays: solids, terrain, light maps, weather and the motion of the camera.
+"""The world as plain arrays: solids, terrain, light maps, weather and camera motion.
 
-A solid is a unit shape (cube, sphere, cone, or a bilinear patch of ground) under an affine map:
-p = centre + axes @ q with |q| <= 1. Positions of solids, terrain, paths and speeds are quantised
-to 2^-12 m, so that a seed gives the same bits on any machine, whatever its libm.
+A solid is a unit shape (cube, sphere, cone, or a bilinear patch of ground) under an affine map: p
+= centre + axes @ q with |q| <= 1. Positions of solids, terrain, paths and speeds are quantised to
+2^-12 m, so that a seed gives the same bits on any machine, whatever its libm.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ BOX, BALL, CONE, PATCH = range(4)
 
 (GROUND, PLAIN, FACADE, PAINT, GLASS, FOLIAGE, BARK, GLOW, WHEEL, SIGN, BRICK, ROOF, CLOTH, STRIPE,
  FLOOR, PANEL, SHELF, FRACTAL, PRINT, TAG, CHECKER, GRATING, WOOD) = range(23)  # fmt: skip
-"""Materials: which pattern of `textures.py`, from FRACTAL on of `finishes.py`, a surface has."""
+"""Materials: the pattern of a surface, in `textures.py`, and from FRACTAL on in `finishes.py`."""
 
 TWIST_STEP_S = 1e-5
-"""Half the time between the two poses whose difference is a twist."""
+"""Half the time between the two poses whose difference gives a twist."""
 
 QUANTUM = 1 / 4096
 WHITE_LUMINANCE = np.array([0.2126, 0.7152, 0.0722])
-"""Luminance of linear RGB (ITU-R BT.709, section 3.2)."""
+"""Luminance weights of linear RGB (ITU-R BT.709, section 3.2)."""
 
 
 class Solids(NamedTuple):
-    """N solids, structure of arrays.
+    """N solids as a structure of arrays.
 
     Attributes:
         shape: (N,) BOX, BALL, CONE or PATCH.
@@ -41,8 +41,8 @@ class Solids(NamedTuple):
         actor: (N,) row of the moving frame that the solid is fixed to, -1 for the world.
         centre_m: (N, 3) centre, in the frame of its actor.
         axes_m: (N, 3, 3) columns are the half axes of the solid.
-        taper: (N, 3) BOX: how much of the half width x, y is lost at the top; CONE: of the
-            radius, first entry; PATCH: bilinear coefficients of x, y, xy.
+        taper: (N, 3) BOX: share of the half width x, y lost at the top; CONE: share of the radius,
+            first entry; PATCH: bilinear coefficients of x, y, xy.
         detail: (N, 4) parameters of the material's pattern.
         colour: (N, 3, 3) main, second and emitted colour, linear RGB.
     """
@@ -80,10 +80,10 @@ class Ground(NamedTuple):
 
 
 class Flicker(NamedTuple):
-    """How lamps change: their light is 1 + depth sin(2 pi rate_hz t + phase_rad) of its mean.
+    """Flicker of lamps: their light is 1 + depth sin(2 pi rate_hz t + phase_rad) of its mean.
 
-    Lamps on mains of 50 and 60 Hz flicker at 100 and 120 Hz: incandescent ones by a depth of
-    0.03 to 0.15, fluorescent ones and LEDs by up to 0.9 (IEEE Std 1789-2015, annex A).
+    Lamps on mains of 50 and 60 Hz flicker at 100 and 120 Hz: incandescent lamps with a depth of
+    0.03 to 0.15, fluorescent lamps and LEDs of up to 0.9 (IEEE Std 1789-2015, annex A).
     """
 
     rate_hz: float
@@ -100,15 +100,15 @@ class Light(NamedTuple):
     Attributes:
         sun: (3,) unit vector to the sun.
         table: (6, 3) linear RGB of sun, ambient, zenith, horizon, lamps, headlights.
-        fog_per_m: extinction of the air.
+        fog_per_m: extinction coefficient of the air.
         rain: density of rain streaks in [0, 1].
-        clouds: cover in [0, 1].
-        glare: strength of the veil around the sun.
-        night: 1 if lamps and windows shine, else 0; between at dusk.
+        clouds: cloud cover in [0, 1].
+        glare: strength of the glare around the sun.
+        night: 1 if lamps and windows are lit, 0 if not; between at dusk.
         grid: x [m], y [m] of the corner, and cell size [m] of `maps`.
         maps: (2, ny, nx) uint8: sun visibility and lamp light on the ground, 255 = full.
-        artificial: share of sun, ambient, zenith and horizon that is lamplight, as in rooms.
-        flicker: how that light changes, and that of lamps and windows at night.
+        artificial: share of lamplight in sun, ambient, zenith and horizon, as indoors.
+        flicker: flicker of that light, and of lamps and windows at night.
     """
 
     sun: np.ndarray
@@ -135,11 +135,11 @@ class Ego(NamedTuple):
         follow: share of the terrain's slope that the pitch follows.
         shake: (M, 4) axis (0 x, 1 y, 2 z in m; 3 roll, 4 pitch, 5 yaw in rad), amplitude,
             frequency [Hz], phase [rad].
-        yaw_rad: how far to the left of the path the camera looks; pi / 2 moves it sideways.
+        yaw_rad: viewing direction to the left of the path; at pi / 2 the camera moves sideways.
         roll_rad: constant roll of the mount; positive lifts the left side.
         idle: factor on `shake` at a standstill.
-        lively: added to that factor as the speed v grows, times v^2 / (v^2 + 20).
-        part: part of the robot, or dirt, that stands in view.
+        lively: added to that factor with speed v, times v^2 / (v^2 + 20).
+        part: part of the robot, or dirt, in view.
     """
 
     offset_m: float
@@ -156,14 +156,14 @@ class Ego(NamedTuple):
 
 
 class Free(NamedTuple):
-    """The space along the way that nothing fixed reaches into, so that a camera fits anywhere.
+    """The space along the path free of static solids, in which a camera can be mounted.
 
     Attributes:
-        low_m: least height above the smooth terrain.
-        high_m: greatest height.
-        side_m: greatest distance to the left or right of where the scene's own camera rides.
-        turn_rad: how far the camera may look away from where the scene's own camera looks, to
-            either side; pi where there is something to see all around.
+        low_m: minimum height above the smooth terrain.
+        high_m: maximum height.
+        side_m: maximum distance to the left or right of the scene's own camera.
+        turn_rad: maximum yaw to either side of the scene's own viewing direction; pi if the scene
+            is complete all around.
     """
 
     low_m: float = 0.1
@@ -181,15 +181,15 @@ class World:
 
     Attributes:
         scene: a key of `world.SCENES`.
-        seed: the one integer that everything was drawn from.
-        duration_s: greatest time for `pose`.
+        seed: the one integer that everything is drawn from.
+        duration_s: maximum time for `pose`.
         condition: weather and light in words, such as 'night rain'.
         solids: static and moving shapes.
         motion: paths, speeds, terrain.
         ground: pattern of the ground.
         light: weather and light.
         ego: mount of the camera.
-        free: where else the camera could be mounted.
+        free: space in which the camera could be mounted instead.
     """
 
     scene: str
@@ -204,19 +204,19 @@ class World:
     free: Free = ANYWHERE
 
     def only(self, chosen: np.ndarray) -> World:
-        """The world with the solids of an (N,) mask only."""
+        """Returns the world with only the solids of an (N,) mask."""
         solids = Solids(*(column[chosen] for column in self.solids))
         return dataclasses.replace(self, solids=solids)
 
     def speed(self, time_s: float) -> float:
-        """Speed of the camera along its path [m/s]."""
+        """Returns the speed of the camera along its path [m/s]."""
         return float(mo.travelled(self.motion.speed, float(time_s))[1])
 
     def pose(self, time_s: float) -> np.ndarray:
-        """The optical frame at a time: x right, y down, z forward; C1 in time.
+        """Returns the optical frame at a time: x right, y down, z forward; C1 in time.
 
         Returns:
-            (4, 4) float64: takes points in the camera to the world [m].
+            (4, 4) float64 transform of points from the camera to the world [m].
         """
         motion, ego = self.motion, self.ego
         s, speed = mo.travelled(motion.speed, float(time_s))
@@ -244,9 +244,9 @@ class World:
         return pose
 
     def twist(self, time_s: float) -> tuple[np.ndarray, np.ndarray]:
-        """Velocity of the camera relative to the world, in its optical frame.
+        """Returns the velocity of the camera relative to the world, in its optical frame.
 
-        By a central difference of `pose` over 20 us: within 1e-6 of the derivative.
+        It is a central difference of `pose` over 20 us, within 1e-6 of the derivative.
 
         Returns:
             (3,) linear velocity [m/s] and (3,) angular velocity [rad/s], along x, y, z.
@@ -254,13 +254,13 @@ class World:
         before, after = self.pose(time_s - TWIST_STEP_S), self.pose(time_s + TWIST_STEP_S)
         turn = self.pose(time_s)[:3, :3]
         linear = turn.T @ (after[:3, 3] - before[:3, 3]) / (2 * TWIST_STEP_S)
-        spin = before[:3, :3].T @ after[:3, :3]  # I + [angle]x for an angle as small as this
+        spin = before[:3, :3].T @ after[:3, :3]  # I + [angle]x for small angles
         skew = (spin - spin.T) / (4 * TWIST_STEP_S)
         return linear, np.array([skew[2, 1], skew[0, 2], skew[1, 0]])
 
 
 def orientation(heading_rad: float, pitch_rad: float, roll_rad: float) -> np.ndarray:
-    """(3, 3) rotation from the optical frame to the world.
+    """Returns the (3, 3) rotation from the optical frame to the world.
 
     Args:
         heading_rad: counter-clockwise from world x.
@@ -278,5 +278,5 @@ def orientation(heading_rad: float, pitch_rad: float, roll_rad: float) -> np.nda
 
 
 def quantised(values: Sequence | np.ndarray) -> np.ndarray:
-    """float64 on multiples of 2^-12: the last bits of a libm do not reach the geometry."""
+    """Rounds to multiples of 2^-12 in float64, which hides differences between libm versions."""
     return np.round(np.asarray(values, np.float64) / QUANTUM) * QUANTUM

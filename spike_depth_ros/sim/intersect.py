@@ -1,8 +1,8 @@
-"""Rays meet unit solids: branchless loops over many rays, which the compiler turns into SIMD.
+"""Intersects rays with unit solids, in branchless loops over many rays that vectorise well.
 
-Each function takes a solid in the terms of the camera: `origin`, the camera in unit space, and
-`turn`, which takes rays (x, y, 1) to unit space. Where the solid is nearer than `depth`, it
-writes the depth and its number `n` into `winner`. The ray parameter is the z-depth.
+Each function takes a solid in camera coordinates: `origin` is the camera in unit space, and `turn`
+transforms rays (x, y, 1) to unit space. Where the solid is nearer than `depth`, the function
+writes its depth to `depth` and its number `n` to `winner`. The ray parameter is the z-depth.
 """
 
 from __future__ import annotations
@@ -14,23 +14,24 @@ import numpy as np
 from spike_depth_ros.events.compiled import compiled
 
 NEAR_M = 0.05
-"""Nothing nearer is drawn."""
+"""Near plane: nothing closer is drawn."""
 
 FAST: dict[str, Any] = {
     'error_model': 'numpy',
     'fastmath': {'contract', 'reassoc', 'nsz', 'arcp'},
     'forceinline': True,
 }
-"""Fast arithmetic that still respects NaN and infinity.
+"""Compiler options for fast arithmetic that still respects NaN and infinity.
 
-It rounds as it is optimised. Inlined, there is one copy of it; of a function that is called, the
-one that runs when kernels have just been compiled is not the one that is loaded later.
+Rounding depends on optimisation. Functions are inlined, so there is only one version of the
+machine code. A called function could run in another version after compilation than after loading
+from the cache.
 """
 
 
 @compiled(**FAST)
 def meet_box(origin, turn, taper, n, x, y, depth, winner):
-    """Cube |q| <= 1 whose half widths shrink linearly by `taper` from bottom to top."""
+    """Intersects the cube |q| <= 1 whose half widths shrink linearly by `taper` to the top."""
     f = np.float32
     ox, oy, oz = f(origin[0]), f(origin[1]), f(origin[2])
     m00, m01, m02 = f(turn[0, 0]), f(turn[0, 1]), f(turn[0, 2])
@@ -69,9 +70,10 @@ def meet_box(origin, turn, taper, n, x, y, depth, winner):
 
 @compiled(**FAST)
 def meet_round(is_cone, origin, turn, taper, n, x, y, depth, winner):
-    """Unit ball, or the cone x^2 + y^2 <= r(z)^2, |z| <= 1, r from 1 down to 1 - taper.
+    """Intersects the unit ball or cone x^2 + y^2 <= r(z)^2, |z| <= 1, r from 1 to 1 - taper.
 
-    The ray starts anew at its point nearest to the centre, or thin far poles lose all digits.
+    The ray parameter is measured from the point nearest to the centre; otherwise thin, distant
+    poles would lose all digits.
     """
     f = np.float32
     ox, oy, oz = f(origin[0]), f(origin[1]), f(origin[2])
@@ -97,8 +99,8 @@ def meet_round(is_cone, origin, turn, taper, n, x, y, depth, winner):
         enter, leave = (-b - root) / a, (-b + root) / a
         t4, t5 = (one - pz) / dz, (-one - pz) / dz
         if is_cone:
-            # Steeper than the flanks, a ray is inside up to one root or from the other root on;
-            # the nappe that it meets there lies beyond the tip, if not where the radius grows.
+            # A ray steeper than the flanks is inside up to one root or from the other root on. The
+            # nappe that it hits there lies beyond the tip, unless it is where the radius grows.
             steep, widens = a < zero, r1 > zero
             enter = (enter if widens else f(-np.inf)) if steep else enter
             leave = (f(np.inf) if widens else leave) if steep else leave
@@ -112,7 +114,7 @@ def meet_round(is_cone, origin, turn, taper, n, x, y, depth, winner):
 
 @compiled(**FAST)
 def meet_patch(origin, turn, taper, n, x, y, depth, winner):
-    """Ground z = a x + b y + c x y over |x|, |y| <= 1: a quadratic, solved without loss."""
+    """Intersects ground z = a x + b y + c x y over |x|, |y| <= 1, by a stable quadratic."""
     f = np.float32
     ox, oy, oz = f(origin[0]), f(origin[1]), f(origin[2])
     m00, m01, m02 = f(turn[0, 0]), f(turn[0, 1]), f(turn[0, 2])
@@ -143,7 +145,7 @@ def meet_patch(origin, turn, taper, n, x, y, depth, winner):
 
 @compiled(fastmath={'nnan', 'nsz', 'reassoc'}, forceinline=True)
 def greatest(depth):
-    """The greatest of some depths; `depth.max()` looks for NaN and so does without SIMD."""
+    """Returns the maximum depth; `depth.max()` checks for NaN and so does not vectorise."""
     most = depth[0]
     for i in range(1, depth.shape[0]):
         most = depth[i] if depth[i] > most else most

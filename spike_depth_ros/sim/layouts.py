@@ -1,7 +1,7 @@
 """Layouts of a drive on disk: DSEC, DENSE, DENSE-spike, or a rosbag2.
 
-A layout says which cameras there are, at which rates they record, where their pictures go, and how
-the folder is completed once all of its segments are there. Formats: section "Data format" of
+A layout defines the cameras, their rates, where their images are stored, and how the folder is
+completed when all of its segments are recorded. Formats: section "Data format" of
 https://dsec.ifi.uzh.ch; Hidalgo-Carrio et al., 3DV 2020 (DENSE); Zhang et al., ECCV 2022
 (DENSE-spike); rosbag2 for the bag.
 """
@@ -31,7 +31,7 @@ multiple of evt3's wrap of 2^24 us and of 50 ms: windows of 50 ms end where ther
 
 EVENT_BASELINE_M = 0.6
 COLOUR_BASELINE_M = 0.51
-"""Distances of the stereo pairs of DSEC, which give disparity its meaning."""
+"""Baselines of the stereo pairs of DSEC, which determine its disparity."""
 
 SKY_M = 1000.0
 """Depth of the sky in DENSE: CARLA's far plane."""
@@ -43,10 +43,10 @@ TF_HZ = 100
 
 
 class View(NamedTuple):
-    """A camera that rides with the event sensor."""
+    """A camera mounted with the event sensor."""
 
     camera: Camera
-    from_sensor: np.ndarray  # (4, 4): takes points of the event sensor to this camera
+    from_sensor: np.ndarray  # (4, 4) transform of points from the event sensor to this camera
 
 
 class Rig(NamedTuple):
@@ -60,7 +60,7 @@ class Rig(NamedTuple):
 class Recording(NamedTuple):
     """The parts from which a folder is completed."""
 
-    folder: Path  # the pictures are in it already
+    folder: Path  # already holds the images
     rig: Rig
     depth_ns: np.ndarray  # stamps of the depth maps, from the start of the recording
     image_ns: np.ndarray  # stamps of the images
@@ -71,17 +71,17 @@ class Recording(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """One way to lay out a recording.
+    """A layout of a recording on disk.
 
     Attributes:
-        sensor: the sensor that this layout usually has.
-        rig: the cameras, given the event sensor.
-        depth_hz: rate of the depth maps: each comes with an image.
+        sensor: default sensor of this layout.
+        rig: returns the cameras for an event sensor.
+        depth_hz: rate of the depth maps; each comes with an image.
         image_hz: rate of the colour images.
         write_depth: writes map `index`, (H, W) metres with +inf for the sky.
-        write_image: writes image `index`, (H, W, 3) uint8 RGB, and its depth where that is asked.
+        write_image: writes image `index`, (H, W, 3) uint8 RGB, and its depth if the layout has it.
         finish: completes the folder.
-        spikes: whether the sensor is a spike camera.
+        spikes: True if the sensor is a spike camera.
     """
 
     sensor: str
@@ -95,7 +95,7 @@ class Layout:
 
 
 def one_camera(sensor: EventCameraConfig) -> Rig:
-    """Events, depth and colour through the same lens, as a DAVIS or a beam splitter gives."""
+    """Returns events, depth and colour through one lens, as in a DAVIS or with a beam splitter."""
     view = View(sensor.camera, np.eye(4))
     return Rig(sensor, view, view)
 
@@ -104,14 +104,14 @@ def one_camera(sensor: EventCameraConfig) -> Rig:
 
 
 def dsec_rig(sensor: EventCameraConfig) -> Rig:
-    """DSEC's left pair: truth in the rectified event view, a colour camera 4.5 cm aside.
+    """Returns DSEC's left pair: truth in the rectified event view, a colour camera 4.5 cm away.
 
-    The colour camera has half of DSEC's 1440x1080 pixels and the same field of view;
-    `cam_to_cam.yaml` says so.
+    The colour camera has half of DSEC's 1440x1080 pixels along each axis and the same field of
+    view, as stated in `cam_to_cam.yaml`.
     """
     lens = sensor.camera
     require(lens.distortion_model == 'plumb_bob', 'the lens', lens.distortion_model,
-            "'plumb_bob' for DSEC: ask for a field of view of at most 75 degrees")  # fmt: skip
+            "'plumb_bob' for DSEC: use a field of view of at most 75 degrees")  # fmt: skip
     scale = lens.width / 640
     rectified = Camera(
         lens.width, lens.height, lens.fx, lens.fx, (lens.width - 1) / 2, (lens.height - 1) / 2
@@ -134,15 +134,16 @@ def _dsec_image(
     folder: Path, index: int, image: np.ndarray, depth_m: np.ndarray, rig: Rig
 ) -> None:
     _write_png(folder / 'images' / 'left' / 'rectified' / f'{index:06d}.png', image)
-    if index % 2 == 0:  # every second image has a disparity map, of the same number
+    if index % 2 == 0:  # every second image has a disparity map of the same index
         disparity = disparity_code(depth_m, rig.colour.camera.fx * COLOUR_BASELINE_M)
         _write_png(folder / 'disparity' / 'image' / f'{index:06d}.png', disparity)
 
 
 def disparity_code(depth_m: np.ndarray, focal_baseline: float) -> np.ndarray:
-    """Depth to DSEC's disparity: uint16 of 1/256 px, 0 where it is unknown, sky or too large.
+    """Encodes depth as DSEC's disparity: uint16 of 1/256 px, 0 if unknown, sky or too large.
 
-    The step of 1/256 px limits the truth: by depth / (512 focal_baseline), 0.06 % at 100 m.
+    The step of 1/256 px limits the accuracy of the ground truth to depth / (512 focal_baseline),
+    0.06 % at 100 m.
     """
     with np.errstate(divide='ignore', invalid='ignore'):
         code = np.round(256.0 * focal_baseline / np.asarray(depth_m, np.float64))
@@ -156,7 +157,7 @@ def _finish_dsec(recording: Recording) -> None:
     folder, rig, epoch_ns = recording.folder, recording.rig, EPOCH_NS['dsec']
     events_folder = folder / 'events' / 'left'
     camera = rig.sensor.camera
-    (events_folder / 'events.h5').unlink(missing_ok=True)  # of a run that was stopped here
+    (events_folder / 'events.h5').unlink(missing_ok=True)  # left over from an interrupted run
     with EventsH5Writer(events_folder / 'events.h5', camera.height, camera.width) as writer:
         for events in recording.events():
             writer.add(_shifted(events, epoch_ns))
@@ -170,7 +171,7 @@ def _finish_dsec(recording: Recording) -> None:
 
 
 def rectify_map(rig: Rig) -> np.ndarray:
-    """(H, W, 2) float32: where each raw pixel of the event sensor lies in the rectified view."""
+    """Returns (H, W, 2) float32: the position of each raw event pixel in the rectified view."""
     rays = rig.sensor.camera.rays().astype(np.float64) @ rig.truth.from_sensor[:3, :3].T
     camera = rig.truth.camera
     xy = rays[..., :2] / rays[..., 2:] * (camera.fx, camera.fy) + (camera.cx, camera.cy)
@@ -178,7 +179,7 @@ def rectify_map(rig: Rig) -> np.ndarray:
 
 
 def dsec_calibration(rig: Rig) -> str:
-    """The text of `cam_to_cam.yaml`: the right cameras 2 and 3 stand there, but see nothing."""
+    """Returns the text of `cam_to_cam.yaml`; its right cameras 2 and 3 have no recorded data."""
     import yaml
 
     lens, event, colour = rig.sensor.camera, rig.truth.camera, rig.colour.camera
@@ -223,7 +224,7 @@ def _intrinsics(camera: Camera) -> dict:
 
 
 def _reprojection(camera: Camera, baseline_m: float) -> list[list[float]]:
-    """(4, 4) matrix Q: takes (x, y, disparity, 1) to homogeneous points."""
+    """Returns the (4, 4) matrix Q from (x, y, disparity, 1) to homogeneous points."""
     return [
         [1.0, 0.0, 0.0, -float(camera.cx)],
         [0.0, 1.0, 0.0, -float(camera.cy)],
@@ -236,9 +237,9 @@ def _reprojection(camera: Camera, baseline_m: float) -> list[list[float]]:
 
 
 def dense_rig(sensor: EventCameraConfig) -> Rig:
-    """CARLA's camera: 346x260, 83 degrees wide, no distortion."""
+    """Returns CARLA's camera: 346x260, 83 degrees wide, no distortion."""
     size = (sensor.camera.width, sensor.camera.height)
-    require(size == (346, 260), 'sensor', f'{size[0]}x{size[1]}', '346x260, as DENSE has it')
+    require(size == (346, 260), 'sensor', f'{size[0]}x{size[1]}', '346x260, the size of DENSE')
     focal_px = 346 / 2 / math.tan(math.radians(83) / 2)
     camera = Camera(346, 260, focal_px, focal_px, 172.5, 129.5)
     return one_camera(dataclasses.replace(sensor, camera=camera))
@@ -257,14 +258,14 @@ def _dense_image(
 
 
 def write_spikes(folder: Path, index: int, frames: np.ndarray) -> None:
-    """Writes (128, H, W) uint8 of {0, 1}: the spike camera before depth map `index`."""
+    """Writes (128, H, W) uint8 of {0, 1}: the spike frames before depth map `index`."""
     path = folder / 'spike' / 'r128' / f'spike_{index:010d}.npy'
     path.parent.mkdir(parents=True, exist_ok=True)
     np.save(path, frames)
 
 
 def _finish_dense(recording: Recording) -> None:
-    """Cuts the events at the stamps: file k holds those between map k - 1 and map k."""
+    """Splits the events at the stamps: file k holds those between map k - 1 and map k."""
     data = recording.folder / 'events' / 'data'
     data.mkdir(parents=True, exist_ok=True)
     stamps_ns = recording.depth_ns
@@ -281,7 +282,7 @@ def _finish_dense(recording: Recording) -> None:
 
 
 def _cut_dense(data: Path, index: int, stamps_ns: np.ndarray, table: np.ndarray) -> np.ndarray:
-    """Writes the rows before stamp `index` as a file and returns the rest."""
+    """Writes the rows before stamp `index` to a file and returns the rest."""
     cut = int(np.searchsorted(table[:, 0], stamps_ns[index]))
     np.save(data / f'events_{index:010d}.npy', table[:cut])
     return table[cut:]
@@ -301,7 +302,7 @@ def _dense_stamps(recording: Recording, places: Iterable[str]) -> None:
 
 
 def bag_rig(sensor: EventCameraConfig) -> Rig:
-    """One lens for events and colour; truth of the ideal pinhole, as depth images are in ROS."""
+    """Returns one lens for events and colour; ground truth of the ideal pinhole, as in ROS."""
     size = (sensor.camera.width, sensor.camera.height)
     require(max(size) <= EVT3_MAX_PX, 'sensor', f'{size[0]}x{size[1]}',
             f'at most {EVT3_MAX_PX} px each way, where the evt3 of a bag ends')  # fmt: skip
@@ -319,7 +320,7 @@ def _bag_image(folder: Path, index: int, image: np.ndarray, depth_m: np.ndarray,
 
 def _finish_bag(recording: Recording) -> None:
     epoch_ns, camera = EPOCH_NS['bag'], recording.rig.sensor.camera
-    shutil.rmtree(recording.folder, ignore_errors=True)  # of a run that was stopped here
+    shutil.rmtree(recording.folder, ignore_errors=True)  # left over from an interrupted run
     with BagWriter(recording.folder, 'mcap', 'evt3') as bag:
         notes = _bag_notes(recording)
         for events in recording.events():
@@ -336,7 +337,7 @@ def _finish_bag(recording: Recording) -> None:
 
 
 def _bag_notes(recording: Recording) -> list[tuple[int, Callable, int]]:
-    """All messages but events: stamp, what writes it, index; latest first."""
+    """Returns all messages except events: stamp, writer, index; latest first."""
     tf_ns = np.arange(0, recording.depth_ns[-1] + 1, 1_000_000_000 // TF_HZ)
     kinds = (
         (tf_ns, _note_pose),
@@ -376,14 +377,14 @@ def _note_depth(bag: BagWriter, recording: Recording, index: int, t_ns: int) -> 
 
 
 def _shifted(events: np.ndarray, offset_ns: int) -> np.ndarray:
-    """Events on a clock that is ahead by `offset_ns`."""
+    """Returns the events on a clock that is ahead by `offset_ns`."""
     moved = events.copy()
     moved['t_ns'] += offset_ns
     return moved
 
 
 def rotation(x_rad: float, y_rad: float, z_rad: float) -> np.ndarray:
-    """(3, 3) rotation by a vector of angle and axis."""
+    """Returns the (3, 3) rotation of a rotation vector."""
     import cv2
 
     return cv2.Rodrigues(np.array([x_rad, y_rad, z_rad], np.float64))[0]
@@ -411,4 +412,4 @@ LAYOUTS: dict[str, Layout] = {
     ),
     'bag': Layout('640x480', bag_rig, 20, 20, _bag_depth, _bag_image, _finish_bag),
 }
-"""Name -> layout: the only list of them."""
+"""Name -> layout: the only registry of layouts."""

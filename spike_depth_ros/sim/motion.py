@@ -1,4 +1,4 @@
-"""How things move: smooth paths, speed profiles, terrain, and the poses of moving objects.
+"""Motion: smooth paths, speed profiles, terrain, and the poses of moving objects.
 
 World axes are x east, y north, z up (REP 103). A pose at any `time_s` follows from the tables
 alone, so frames may be rendered in any order.
@@ -13,14 +13,14 @@ import numpy as np
 from spike_depth_ros.events.compiled import compiled
 
 FOLLOW, LEAD, SHUTTLE = range(3)
-"""How an actor moves: constant speed along the path; ahead of the camera; to and fro."""
+"""Motion of an actor: constant speed along the path; ahead of the camera; back and forth."""
 
 HIDDEN_M = -1e6
-"""Height of an actor that is out of the world."""
+"""Height of an actor that is outside the world."""
 
 
 class Motion(NamedTuple):
-    """The tables that decide all positions.
+    """The tables that determine all positions.
 
     Attributes:
         path: (S, 6) x [m], y [m], heading [rad], curvature [1/m], cosine and sine of the heading
@@ -32,9 +32,9 @@ class Motion(NamedTuple):
         terrain: x [m], y [m] of the corner [0, 0], and cell size [m].
         waves: (M, 4) direction kx, ky [rad/m], phase [rad], amplitude [m]: the smooth terrain.
         mode: (A,) FOLLOW, LEAD or SHUTTLE.
-        course: (A, 8) float64. FOLLOW: start [m], speed [m/s], offset to the left [m].
-            LEAD: gap [m], lead time [s], offset. SHUTTLE: x0, y0, x1, y1 [m], time from end to
-            end [s], phase in [0, 2). Last two: half length and width of its shadow [m], or 0.
+        course: (A, 8) float64. FOLLOW: start [m], speed [m/s], offset to the left [m]. LEAD: gap
+            [m], lead time [s], offset. SHUTTLE: x0, y0, x1, y1 [m], time from end to end [s],
+            phase in [0, 2). Last two: half length and width of its shadow [m], or 0.
     """
 
     path: np.ndarray
@@ -49,9 +49,9 @@ class Motion(NamedTuple):
 
 @compiled()
 def along(path, step_m, s_m):
-    """The pose on a path at arc length `s_m`: x, y, heading, curvature; straight past its ends.
+    """Returns the pose on a path at arc length `s_m`: x, y, heading, curvature.
 
-    Cubic Hermite in position and heading: both are C1.
+    Position and heading are cubic Hermite curves, both C1. Beyond its ends the path is straight.
     """
     last = path.shape[0] - 1
     s_in = min(max(s_m, 0.0), last * step_m)
@@ -71,7 +71,7 @@ def along(path, step_m, s_m):
 
 @compiled()
 def travelled(speed, time_s):
-    """Distance [m] and speed [m/s] at a time: the exact integral of smoothstep speed blends."""
+    """Returns distance [m] and speed [m/s] at a time: the exact integral of smoothstep blends."""
     last = speed.shape[0] - 1
     if time_s <= speed[0, 0]:
         return speed[0, 1] + (time_s - speed[0, 0]) * speed[0, 2], speed[0, 2]
@@ -87,7 +87,7 @@ def travelled(speed, time_s):
 
 @compiled()
 def smooth_height(waves, x_m, y_m):
-    """Height [m] and gradient of the smooth terrain that the ego motion rides on."""
+    """Returns height [m] and gradient of the smooth terrain that the camera's motion follows."""
     z = gx = gy = 0.0
     for k in range(waves.shape[0]):
         angle = waves[k, 0] * x_m + waves[k, 1] * y_m + waves[k, 2]
@@ -100,7 +100,7 @@ def smooth_height(waves, x_m, y_m):
 
 @compiled()
 def mesh_height(heights_m, terrain, x_m, y_m):
-    """Height [m] and gradient of the terrain as it is drawn: bilinear within each cell."""
+    """Returns height [m] and gradient of the terrain as rendered: bilinear within each cell."""
     ny, nx = heights_m.shape
     u = min(max((x_m - terrain[0]) / terrain[2], 0.0), nx - 1.001)
     v = min(max((y_m - terrain[1]) / terrain[2], 0.0), ny - 1.001)
@@ -115,7 +115,7 @@ def mesh_height(heights_m, terrain, x_m, y_m):
 
 @compiled()
 def actor_poses(motion, time_s):
-    """Poses of all actors at a time.
+    """Returns the poses of all actors at a time.
 
     Returns:
         (A, 7) float64: x, y, z [m], cosine and sine of the heading, terrain gradient x and y.

@@ -1,4 +1,4 @@
-"""The pattern of the ground: roads with their marks, pavements, meadows, junctions."""
+"""The pattern of the ground: roads with markings, pavements, meadows, junctions."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ from spike_depth_ros.events.compiled import compiled
 from spike_depth_ros.sim.textures import INLINE, JIT, chance, noise, pulse, pulses, seen
 
 ASPHALT, PAINT, PAVING, GREEN, SOIL = range(5)
-"""Entries of `Ground.colour`."""
+"""Rows of `Ground.colour`."""
 
 PARCEL_M = (38.0, 55.0)
-"""Fields of open country."""
+"""Size of the parcels of open country."""
 
 ROW_M = 1.1
-"""Distance of the rows that crops are planted in."""
+"""Distance between the rows of crops."""
 
 DASH_M = 9.0
 CROSSING_M = (2.0, 5.0)
-"""A crosswalk lies this far from the edge of the junction, along the road."""
+"""Distance of a crosswalk from the edge of the junction, along the road."""
 
 
 @compiled(**INLINE)
 def road_coordinates(ground, path, step_m, x_m, y_m):
-    """Where a point lies relative to the main road and to the nearest side street.
+    """Returns the position of a point relative to the main road and the nearest side street.
 
     Returns:
         Arc length, offset to the left, heading cosine and sine on the main road; distance along
-        and offset from the side street, and its row. Offsets are 1e6 and rows -1 where far.
+        and offset from the side street, and its row. Offsets are 1e6 and rows -1 if far away.
     """
     i = int((x_m - ground.grid[0]) / ground.grid[2])
     j = int((y_m - ground.grid[1]) / ground.grid[2])
@@ -60,7 +60,7 @@ def road_coordinates(ground, path, step_m, x_m, y_m):
 
 @compiled(**JIT)
 def _marks(layout, s, d, fs, fd, gap, half):
-    """Share of paint of one road; `gap` is the distance to the nearest junction's edge."""
+    """Returns the share of paint of one road; `gap` is the distance to the next junction edge."""
     clear = pulse(gap, 0.0, 1e6, fs)
     centre = pulse(d, -0.07, 0.07, fd) * pulses(s / DASH_M, 0.35, fs / DASH_M)
     lane = layout[1]
@@ -83,7 +83,7 @@ def _marks(layout, s, d, fs, fd, gap, half):
 
 @compiled(**INLINE)
 def _meadow(levels, x, y, longest, middle, coarse, fine, lush):
-    """Open country: parcels of their own tone and crop, tracks between them, bare spots."""
+    """Returns the pattern of open country: parcels with their own crop, tracks, bare spots."""
     blade = noise(levels, x * 9.0, y * 9.0 + 50, middle * 9.0)
     u, v = 0.87 * x + 0.5 * y, 0.87 * y - 0.5 * x
     i = int(np.floor(u / PARCEL_M[0]))
@@ -103,7 +103,7 @@ def _meadow(levels, x, y, longest, middle, coarse, fine, lush):
 
 @compiled(**INLINE)
 def _asphalt(levels, layout, x, y, s, d, fd, middle, longest, fine, coarse):
-    """Brightness of asphalt: grain, mended patches, wheel tracks, cracks."""
+    """Returns the brightness of asphalt: grain, mended patches, wheel tracks, cracks."""
     age = layout[6]
     patch = chance(int(np.floor(s / 7.0)), int(np.floor((d + 20.0) / 2.6)), 5)
     mend = seen(longest / 4.0) * (0.35 if patch < 0.13 * age else 0.0)
@@ -117,7 +117,7 @@ def _asphalt(levels, layout, x, y, s, d, fd, middle, longest, fine, coarse):
 
 @compiled(**INLINE)
 def _slabs(s, d, fs, fd, longest):
-    """Brightness of a paved walk: slabs of 0.6 m and their joints."""
+    """Returns the brightness of a pavement: slabs of 0.6 m and their joints."""
     near = seen(longest / 0.6)
     joint = pulses(s / 0.6, 0.05, fs / 0.6) + pulses(d / 0.6, 0.05, fd / 0.6)
     tone = chance(int(np.floor(s / 0.6)), int(np.floor(d / 0.6)), 11)
@@ -126,10 +126,10 @@ def _slabs(s, d, fs, fd, longest):
 
 @compiled(**INLINE)
 def ground_pattern(levels, ground, path, step_m, x, y, dx, dy, cos_in, fp):
-    """Shares of the ground's colours at a point.
+    """Returns the shares of the ground's colours at a point.
 
     Args:
-        levels: `textures.noise_levels()`.
+        levels: result of `textures.noise_levels()`.
         ground: `geometry.Ground`.
         path: `Motion.path`.
         step_m: `Motion.step_m`.
@@ -166,7 +166,7 @@ def ground_pattern(levels, ground, path, step_m, x, y, dx, dy, cos_in, fp):
     if abs(d) <= half + fd:
         paint = max(paint, main * _marks(ground.layout, s, d, fs, fd, gap, half))
     road = max(main, cross)
-    # The kerb: a bright stone with a dark foot, wherever the nearer road ends.
+    # The kerb is a bright stone with a dark foot, at the edge of the nearer road.
     beyond = min(abs(d) - half, gap)
     kerb = pulse(beyond, 0.0, 0.18, fd)
     foot = pulse(beyond, -0.1, 0.0, fd)

@@ -1,9 +1,9 @@
-"""Records drives in segments, on several cores, and resumes interrupted runs.
+"""Records drives in segments on several cores and resumes interrupted runs.
 
-A recording consists of segments of half a second. Each segment is simulated on its own, after a
-short warm-up of the pixels, and writes its pictures and then its events to a hidden working
-folder; its events mark it as complete. When all segments are there the layout completes the
-folder, which gets its name only then: an incomplete recording is never visible.
+A recording consists of segments of half a second. Each segment is simulated independently, after a
+short warm-up of the pixels, and writes its images and then its events to a hidden working folder;
+the event file marks the segment as complete. When all segments exist, the layout completes the
+folder and only then renames it, so an incomplete recording is never visible.
 """
 
 from __future__ import annotations
@@ -45,30 +45,30 @@ from spike_depth_ros.sim.world import SCENES, World
 
 SEGMENT_NS = 500_000_000
 START_NS = 1_000_000_000
-"""Time in the world at which a recording starts; the warm-up lies before it."""
+"""Time in the world at which a recording starts, after the warm-up."""
 
 NOTE = 'synthetic.json'
-"""File in a folder that says what it was made from."""
+"""File in a folder that records what it was made from."""
 
 
 class RecordError(ValueError):
-    """A folder is in the way of a recording."""
+    """An existing folder conflicts with a recording."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Shot:
-    """How a scene is seen, where that differs from how it comes.
+    """Overrides of the camera and its mount in a scene.
 
     Attributes:
         motion: a key of `ego.MOTIONS`.
-        height_m: of the camera above ground; None for the scene's own, as in the next four.
+        height_m: camera height above ground; None for that of the scene, as in the next four.
         pitch_deg: positive looks down.
         roll_deg: positive lifts the left side.
-        yaw_deg: to the left of where the scene's own camera looks.
-        field_of_view_deg: horizontal; the lens is drawn for it.
+        yaw_deg: to the left of the scene's own viewing direction.
+        field_of_view_deg: horizontal; a lens is drawn for it.
         sensor_model: `preset`, or a key of `sensors.SENSOR_MODELS`.
         static_part: a key of `static_parts.STATIC_PARTS`, or '' for none.
-        flicker_hz: of lamps, where the scene has some; 0 for none.
+        flicker_hz: flicker of the lamps of the scene, if any; 0 for none.
     """
 
     motion: str = 'own'
@@ -93,12 +93,12 @@ class Shot:
 
     @property
     def mounts(self) -> Mounts:
-        """The mount as ranges."""
+        """Returns the mount as ranges."""
         values = (self.height_m, self.pitch_deg, self.roll_deg, self.yaw_deg)
         return Mounts(*(() if value is None else (value, value) for value in values))
 
     def sensor(self, name: str, seed: int) -> EventCameraConfig:
-        """The sensor of a name or size, with the lens and of the model that were asked for."""
+        """Returns the sensor of a name or size, with the requested lens and sensor model."""
         preset, rng = sensor_config(name), np.random.default_rng((seed, 0xE6))
         camera = preset.camera
         if self.field_of_view_deg is not None:
@@ -110,16 +110,16 @@ class Shot:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """One recording: everything in it follows from this.
+    """One recording, which is fully determined by these values.
 
     Attributes:
         layout: a key of `layouts.LAYOUTS`.
         scene: a key of `world.SCENES`.
-        seed: decides the world and the sensor.
-        seconds: length.
-        sensor: a sensor's name or size, see `sensors.sensor_config`.
-        max_step_px: greatest motion between two frames that events are made from.
-        shot: how the scene is seen.
+        seed: determines the world and the sensor.
+        seconds: duration.
+        sensor: name or size of a sensor, see `sensors.sensor_config`.
+        max_step_px: maximum motion between two frames that events are computed from.
+        shot: overrides of the camera and its mount.
     """
 
     layout: str
@@ -139,43 +139,43 @@ class Plan:
         free_lens = self.shot.field_of_view_deg is None or not self.layout.startswith('dense')
         require(free_lens, 'field_of_view_deg', self.shot.field_of_view_deg,
                 f'None: {self.layout} has a lens of its own')  # fmt: skip
-        self.rig  # noqa: B018 - a sensor that does not exist or fit fails now
+        self.rig  # noqa: B018 - an unknown or unsuitable sensor fails here
 
     @property
     def name(self) -> str:
-        """Name of the folder."""
+        """Returns the name of the folder."""
         return f'{self.scene}_{self.seed:06d}'
 
     @property
     def segments(self) -> int:
-        """Number of segments."""
+        """Returns the number of segments."""
         return math.ceil(round(self.seconds * 1e9) / SEGMENT_NS)
 
     @property
     def rig(self) -> Rig:
-        """The cameras."""
+        """Returns the cameras."""
         return LAYOUTS[self.layout].rig(self.shot.sensor(self.sensor, self.seed))
 
     @property
     def world(self) -> World:
-        """The world, large enough for the drive, seen as the shot says."""
+        """Returns the world, large enough for the drive, with the overrides of the shot."""
         return _seen_world(self)
 
     @property
     def note(self) -> str:
-        """JSON of what the folder was made from; a shot as the scene comes is not named."""
+        """Returns JSON of what the folder is made from; a default shot is omitted."""
         values = dataclasses.asdict(self)
         if self.shot == Shot():
             del values['shot']
         return json.dumps(values, indent=2) + '\n'
 
     def span_ns(self, segment: int) -> tuple[int, int]:
-        """Start and end of a segment, from the start of the recording."""
+        """Returns start and end of a segment, relative to the start of the recording."""
         end_ns = round(self.seconds * 1e9)
         return segment * SEGMENT_NS, min((segment + 1) * SEGMENT_NS, end_ns)
 
     def stamps_ns(self, rate_hz: int) -> np.ndarray:
-        """All times of a camera of that rate, from the start of the recording."""
+        """Returns all times of a camera of that rate, relative to the start of the recording."""
         count = math.ceil(round(self.seconds * 1e9) * rate_hz / 1e9)
         return np.arange(count, dtype=np.int64) * 1_000_000_000 // rate_hz
 
@@ -196,10 +196,10 @@ def _seen_world(plan: Plan) -> World:
 
 
 def open_work(out: Path, plan: Plan) -> Path | None:
-    """Prepares the working folder of a recording, keeping what an interrupted run left in it.
+    """Prepares the working folder of a recording and keeps the segments of an interrupted run.
 
     Returns:
-        The working folder, or None if the recording is there already.
+        The working folder, or None if the recording is already complete.
 
     Raises:
         RecordError: a folder of that name exists that was not made from this plan.
@@ -208,12 +208,14 @@ def open_work(out: Path, plan: Plan) -> Path | None:
     text = plan.note
     if final.exists():
         if _text(final / NOTE) == text:
-            shutil.rmtree(work, ignore_errors=True)  # of a run that was stopped while tidying up
+            shutil.rmtree(
+                work, ignore_errors=True
+            )  # left over from a run interrupted during clean-up
             return None
         raise RecordError(
-            f'{final} exists and was made otherwise: remove it, or choose another folder or seed'
+            f'{final} exists and holds another recording: remove it or change folder or seed'
         )
-    if _text(work / NOTE) != text:  # another plan's, or cut off before its first segment
+    if _text(work / NOTE) != text:  # of another plan, or interrupted before the first segment
         shutil.rmtree(work, ignore_errors=True)
         (work / plan.name).mkdir(parents=True)
         (work / NOTE).write_text(text, 'utf-8')
@@ -221,7 +223,7 @@ def open_work(out: Path, plan: Plan) -> Path | None:
 
 
 def missing_segments(work: Path, plan: Plan) -> list[int]:
-    """The segments that are still to be recorded."""
+    """Returns the segments that are still to be recorded."""
     return [k for k in range(plan.segments) if not _events_path(work, k).exists()]
 
 
@@ -229,7 +231,7 @@ def record_segment(work: Path, plan: Plan, segment: int) -> int:
     """Simulates one segment into the working folder.
 
     Returns:
-        The number of its events, or of its spikes.
+        The number of events or of spikes in the segment.
     """
     _record_pictures(work / plan.name, plan, segment)
     if LAYOUTS[plan.layout].spikes:
@@ -243,7 +245,7 @@ def record_segment(work: Path, plan: Plan, segment: int) -> int:
 
 
 def finish(work: Path, plan: Plan) -> Path:
-    """Completes a recording whose segments are all there, and gives it its name.
+    """Completes and renames a recording whose segments all exist.
 
     Returns:
         The folder of the recording.
@@ -267,7 +269,7 @@ def finish(work: Path, plan: Plan) -> Path:
 
 
 def _record_pictures(folder: Path, plan: Plan, segment: int) -> None:
-    """The images of a segment, and the depth maps at those of their stamps that have one."""
+    """Records the images of a segment and the depth maps at those stamps that have one."""
     world, rig, layout = plan.world, plan.rig, LAYOUTS[plan.layout]
     images_ns = plan.stamps_ns(layout.image_hz)
     with_depth = {int(stamp): k for k, stamp in enumerate(plan.stamps_ns(layout.depth_hz))}
@@ -282,7 +284,7 @@ def _record_pictures(folder: Path, plan: Plan, segment: int) -> None:
 
 
 def _record_spikes(work: Path, plan: Plan, segment: int) -> int:
-    """The spike camera's frames before each depth map of a segment."""
+    """Records the spike camera's frames before each depth map of a segment."""
     world, rig, layout = plan.world, plan.rig, LAYOUTS[plan.layout]
     stamps_ns = plan.stamps_ns(layout.depth_hz)
     drive = SpikeDrive(world, rig.sensor.camera, plan.seed, plan.max_step_px)
@@ -297,12 +299,12 @@ def _record_spikes(work: Path, plan: Plan, segment: int) -> int:
 
 
 def _at(view: View, stamp_ns: int) -> tuple[Camera, float, np.ndarray]:
-    """What `picture` asks for a camera that looks at a stamp."""
+    """Returns the arguments of `picture` for a camera at a stamp."""
     return view.camera, (START_NS + stamp_ns) * 1e-9, view.from_sensor
 
 
 def _within(stamps_ns: np.ndarray, start_ns: int, end_ns: int) -> range:
-    """The indices of the stamps in [start, end)."""
+    """Returns the indices of the stamps in [start, end)."""
     first, last = np.searchsorted(stamps_ns, (start_ns, end_ns))
     return range(int(first), int(last))
 
@@ -317,7 +319,7 @@ def _events_path(work: Path, segment: int) -> Path:
 
 
 def _save(path: Path, array: np.ndarray) -> None:
-    """Writes an array under its name only when it is complete."""
+    """Saves an array under its final name only when it is complete."""
     with partial_path(path) as partial, partial.open('wb') as file:
         np.save(file, array)
 

@@ -1,6 +1,6 @@
 """Renders a world: radiance, exact depth and image flow for any camera at any time.
 
-A numba ray-caster on one core: `visibility.py` finds the surface of each ray, `shading.py` its
+A numba ray caster on one core: `visibility.py` finds the surface of each ray, `shading.py` its
 colour. Worker processes use further cores.
 """
 
@@ -32,9 +32,9 @@ class Frame(NamedTuple):
     """One rendered image.
 
     Attributes:
-        radiance: (H, W, 3) float32 linear RGB, unbounded (HDR), a sunlit white wall is about 1.
-        depth_m: (H, W) float32 z-depth along the optical axis, +inf for the sky, NaN where
-            the lens model has no ray.
+        radiance: (H, W, 3) float32 linear RGB, unbounded (HDR); a sunlit white wall is about 1.
+        depth_m: (H, W) float32 z-depth along the optical axis, +inf for the sky, NaN where the
+            lens model has no ray.
     """
 
     radiance: np.ndarray
@@ -59,8 +59,8 @@ def render(world: World, camera: Camera, time_s: float, pose: np.ndarray | None 
     Args:
         world: the world.
         camera: intrinsics with lens distortion.
-        time_s: time within the world; moving things stand where they are then.
-        pose: (4, 4) camera to world; the world's own drive by default.
+        time_s: time within the world, which determines the poses of moving objects.
+        pose: (4, 4) camera to world; that of the world's own drive by default.
     """
     radiance, depth_m = _image(world, camera, time_s, pose, 3)
     return Frame(radiance, depth_m)
@@ -80,17 +80,17 @@ def render_luminance(
         world: the world.
         camera: intrinsics with lens distortion.
         time_s: time within the world.
-        pose: (4, 4) camera to world; the world's own drive by default.
-        tiles: (K,) int32, row-major numbers of the `TILE_PX` x `TILE_PX` tiles to render; all
-            by default. Depth is NaN elsewhere.
-        out: (H, W) float32 to write the luminance of those tiles into; the rest is not touched.
+        pose: (4, 4) camera to world; that of the world's own drive by default.
+        tiles: (K,) int32, row-major numbers of the `TILE_PX` x `TILE_PX` tiles to render; all by
+            default. Depth is NaN elsewhere.
+        out: (H, W) float32 that receives the luminance of those tiles; the rest is unchanged.
     """
     luminance, depth_m = _image(world, camera, time_s, pose, 1, tiles, out)
     return Gray(luminance[..., 0], depth_m)
 
 
 def lamp_share(world: World, camera: Camera, time_s: float) -> np.ndarray:
-    """Share of each pixel's light that comes from lamps: what `Light.flicker` changes.
+    """Returns the share of each pixel's light that comes from lamps and so may flicker.
 
     Returns:
         (H, W) float32 from 0 to 1.
@@ -104,7 +104,7 @@ def lamp_share(world: World, camera: Camera, time_s: float) -> np.ndarray:
 
 @functools.lru_cache(maxsize=4)
 def _without_lamps(world: World) -> World:
-    """The world in the light that does not flicker; headlights do not."""
+    """Returns the world lit only by light that does not flicker; headlights do not flicker."""
     table = world.light.table.copy()
     table[: shading.LAMPS] *= 1 - world.light.artificial
     table[shading.LAMPS] = 0.0
@@ -120,13 +120,13 @@ def _without_lamps(world: World) -> World:
 def image_flow(
     world: World, camera: Camera, time_s: float, stride: int = 4, step_s: float = 1e-3
 ) -> np.ndarray:
-    """Motion of the image at every `stride`-th pixel, due to the camera and to moving things.
+    """Computes the image motion at every `stride`-th pixel, due to the camera and moving objects.
 
     Args:
         world: the world.
-        camera: intrinsics; the flow is that of the undistorted image of the same focal length,
-            but for a fisheye, which shrinks its border, that of the image itself.
-        time_s: the time.
+        camera: intrinsics. The flow is that of the undistorted image of the same focal length; for
+            a fisheye, which shrinks the border of its image, that of the image itself.
+        time_s: time within the world.
         stride: pixels per sample, along both axes.
         step_s: time between the two poses that are compared.
 
@@ -149,15 +149,15 @@ def image_flow(
     moved = seen[..., :2] / np.maximum(seen[..., 2:], 1e-3) - rays.xy
     flow = moved * (camera.fx / step_s, camera.fy / step_s)
     if camera.distortion_model == 'equidistant' and camera.is_distorted:
-        # tan(angle) grows by 1 / cos^2(angle) where the image grows by 1
+        # The derivative of tan(angle) is 1 / cos^2(angle), that of the fisheye image is 1.
         flow /= 1.0 + (rays.xy**2).sum(-1, keepdims=True)
     return flow.astype(np.float32)
 
 
 def in_sight(world: World, camera: Camera, time_s: float) -> np.ndarray:
-    """(N,) bool: which solids are visible in some pixel at a time.
+    """Returns an (N,) bool mask of the solids visible in some pixel at a time.
 
-    The others may be left out (`World.only`) within a few milliseconds of that time.
+    The others may be omitted (`World.only`) within a few milliseconds of that time.
     """
     rays = ray_table(camera)
     everywhere = np.arange(len(rays.columns) * len(rays.rows), dtype=np.int32)
@@ -171,7 +171,7 @@ def in_sight(world: World, camera: Camera, time_s: float) -> np.ndarray:
 def _carried(
     points: np.ndarray, actor: np.ndarray, before: np.ndarray, after: np.ndarray
 ) -> np.ndarray:
-    """World points (H, W, 3) after the actors that they belong to have moved on."""
+    """Moves world points (H, W, 3) along with the actors that they belong to."""
     a, b = before[actor], after[actor]
     dx, dy = points[..., 0] - a[..., 0], points[..., 1] - a[..., 1]
     cos = a[..., 3] * b[..., 3] + a[..., 4] * b[..., 4]
@@ -184,7 +184,7 @@ def _carried(
 
 @functools.lru_cache(maxsize=8)
 def _palettes(world: World, channels: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Colours of the solids, the ground and the light, in 3 channels or as luminance."""
+    """Returns the colours of the solids, ground and light, in 3 channels or as luminance."""
     to_channels = np.eye(3) if channels == 3 else WHITE_LUMINANCE[:, None]
     solids, floor, table = world.solids.colour, world.ground.colour, world.light.table
     return solids @ to_channels, floor @ to_channels, table @ to_channels
@@ -216,7 +216,7 @@ def _image(
 def _traced(
     world: World, rays: RayTable, time_s: float, pose: np.ndarray, tiles: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, Scope, np.ndarray]:
-    """Depth (H, W), row in the scope (H, W) with -1 for the sky, the scope, the rotation."""
+    """Returns depth (H, W), scope row (H, W) (-1 for the sky), the scope, and the rotation."""
     depth = np.full(rays.xy.shape[:2], np.nan, np.float32)
     row = np.full(rays.xy.shape[:2], -1, np.int32)
     eye, turn = np.ascontiguousarray(pose[:3, 3]), np.ascontiguousarray(pose[:3, :3])

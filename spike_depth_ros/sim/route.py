@@ -1,4 +1,4 @@
-"""Route of a drive and the ground around it: the beginning of every scene."""
+"""The route of a drive and the ground around it, from which every scene starts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from spike_depth_ros.sim.geometry import quantised
 
 STEP_M = 1.0
 GRIP = 2.2
-"""Greatest lateral acceleration of a drive [m/s^2]."""
+"""Maximum lateral acceleration of a drive [m/s^2]."""
 
 
 def curvature_profile(
@@ -22,10 +22,10 @@ def curvature_profile(
     turns: list[tuple[float, float, float]],
     winding: float = 1.0,
 ) -> np.ndarray:
-    """(S,) curvature every `STEP_M`: gentle bends and the given turns, without jumps.
+    """Returns the (S,) curvature every `STEP_M`: gentle bends and the given turns, continuous.
 
     Args:
-        rng: source of the gentle bends.
+        rng: random generator of the gentle bends.
         length_m: length of the path.
         turns: start [m], radius [m] and signed angle [rad] of each sharp turn.
         winding: factor on the gentle bends.
@@ -48,14 +48,14 @@ def curvature_profile(
 def speed_profile(
     rng: np.random.Generator, path: np.ndarray, duration_s: float, fast_m_s: float, stops: float
 ) -> np.ndarray:
-    """(K, 3) knots of `Motion.speed`: random speeds, limited by curves and stops.
+    """Draws (K, 3) knots of `Motion.speed`: random speeds, limited by curves and stops.
 
     Args:
-        rng: source of the speeds.
+        rng: random generator.
         path: (S, 6) `Motion.path`.
         duration_s: time to cover.
-        fast_m_s: the fastest speed to draw.
-        stops: chance that a knot is a halt.
+        fast_m_s: maximum speed to draw.
+        stops: probability that a knot is a stop.
     """
     knots = [(0.0, 15.0, float(rng.uniform(0.4, 1.0)) * fast_m_s)]
     while knots[-1][0] < duration_s + 10.0:
@@ -72,7 +72,7 @@ def speed_profile(
 
 
 def terrain_waves(rng: np.random.Generator, steepness: float, shortest_m: float) -> np.ndarray:
-    """(4, 4) `Motion.waves` whose slopes add up to at most `steepness`."""
+    """Draws (4, 4) `Motion.waves` whose slopes add up to at most `steepness`."""
     waves = np.zeros((4, 4))
     for k in range(4):
         wave_m = shortest_m * (1.0 + 0.9 * k) * rng.uniform(0.9, 1.2)
@@ -89,8 +89,8 @@ def terrain_mesh(
     """Samples the smooth terrain on a grid around points.
 
     Returns:
-        (ny + 1, nx + 1) heights, (3,) corner x, y and cell size, and (ny, nx) bool: which
-        cells lie within `reach_m` of a point.
+        (ny + 1, nx + 1) heights, (3,) corner x, y and cell size, and (ny, nx) bool: the cells
+        within `reach_m` of a point.
     """
     low = np.floor((xy_m.min(axis=0) - reach_m) / cell_m) * cell_m
     nx, ny = np.ceil((xy_m.max(axis=0) + reach_m - low) / cell_m).astype(int)
@@ -119,7 +119,7 @@ def _stamp(keep, xy_m, low, cell_m, reach_m):
 
 @compiled()
 def nearest_roads(path, side, grid, ny, nx, reach_m):
-    """(2, ny, nx) int16: `Ground.nearest`, by stamping path samples and side streets."""
+    """Returns (2, ny, nx) int16 `Ground.nearest`, by stamping path samples and side streets."""
     nearest = np.full((2, ny, nx), -1, np.int16)
     best = np.full((2, ny, nx), reach_m * reach_m, np.float32)
     span = int(reach_m / grid[2]) + 1
@@ -146,13 +146,13 @@ def _claim(nearest, best, grid, span, x, y, label):
 
 
 def plain_ground(row: np.ndarray, colour: np.ndarray) -> geo.Ground:
-    """A ground without roads; `row` is `Ground.layout`, `colour` is `Ground.colour`."""
+    """Returns a ground without roads; `row` is `Ground.layout`, `colour` is `Ground.colour`."""
     nowhere = np.full((2, 1, 1), -1, np.int16)
     return geo.Ground(0, np.array([0.0, 0.0, 1.0]), nowhere, np.zeros((0, 8)), row, colour)
 
 
 def no_actors() -> tuple[np.ndarray, np.ndarray]:
-    """Empty `Motion.mode` and `Motion.course`."""
+    """Returns empty `Motion.mode` and `Motion.course`."""
     return np.zeros(0, np.int32), np.zeros((0, 8))
 
 

@@ -13,7 +13,7 @@ from spike_depth_ros.events.config import require
 
 @dataclasses.dataclass(frozen=True)
 class EventCameraConfig:
-    """An event sensor behind a lens.
+    """Configuration of an event sensor behind a lens.
 
     Luminance is relative: 1 is a white wall in daylight.
 
@@ -22,20 +22,21 @@ class EventCameraConfig:
         threshold_on: contrast in natural log units at which a pixel fires ON.
         threshold_off: the same for OFF, as a positive number.
         threshold_sigma: standard deviation of both thresholds from pixel to pixel.
-        refractory_us: time after an event in which a pixel is held in reset; the contrast that
-            passes meanwhile is lost.
+        refractory_us: time after an event in which a pixel is held in reset; contrast that changes
+            meanwhile is lost.
         leak_hz: rate of ON events of a pixel that sees a constant scene.
         shot_noise_hz: rate of noise events of a pixel in the dark, both polarities together.
-        hot_fraction: share of the pixels that are hot.
+        hot_fraction: share of hot pixels.
         hot_hz: median rate of noise events of a hot pixel.
-        cutoff_hz: corner of the photoreceptor's low-pass at luminance 1; 0 for no low-pass.
-        dark_luminance: luminance that the dark current is worth.
-        residual: share of the thresholds over which the contrast of the pixels is spread before
-            the first frame; 0 starts all pixels from their first level.
-        jitter_us: events are late by up to this, evenly distributed.
-        readout_mev_s: millions of events that are read out per second; 0 for no limit.
+        cutoff_hz: corner frequency of the photoreceptor's low-pass at luminance 1; 0 for no
+            low-pass.
+        dark_luminance: luminance equivalent of the dark current.
+        residual: share of the thresholds over which the initial contrast of the pixels is spread;
+            0 starts all pixels from their first level.
+        jitter_us: maximum random delay of an event, uniformly distributed.
+        readout_mev_s: maximum readout rate in millions of events per second; 0 for no limit.
         readout_delay_us: an event that would wait longer for its readout is lost.
-        row_silence_us: time for which a row is lost after one of its events was.
+        row_silence_us: time during which a row loses all events after it lost one.
     """
 
     camera: Camera
@@ -70,7 +71,7 @@ class EventCameraConfig:
         require(self.dark_luminance > 0, 'dark_luminance', self.dark_luminance, 'above 0')
 
     def ideal(self) -> EventCameraConfig:
-        """The same thresholds and lens without noise, delay or mismatch."""
+        """Returns the same thresholds and lens without noise, delay or mismatch."""
         return dataclasses.replace(
             self,
             threshold_sigma=0.0,
@@ -134,7 +135,7 @@ SENSOR_MODELS: dict[str, dict[str, tuple[float, float]]] = {
         'readout_delay_us': (50.0, 3000.0),
         'row_silence_us': (1.0, 1000.0),
     },
-    # dim light or a low bias current: slow pixels that stay in reset for long
+    # dim light or a low bias current: slow pixels with a long reset
     'slow': {
         'imbalance': (-0.3, 0.3),
         'mismatch': (0.05, 0.2),
@@ -167,11 +168,11 @@ SENSOR_MODELS: dict[str, dict[str, tuple[float, float]]] = {
         'row_silence_us': (50.0, 1000.0),
     },
 }
-"""Kinds of sensors to draw from: name -> setting -> range, drawn evenly in its logarithm.
+"""Kinds of sensors to draw from: name -> setting -> range, log-uniformly distributed.
 
-`imbalance` is the range of ln(threshold_off / threshold_on); `mismatch` that of threshold_sigma
-as a share of threshold_on; `readout_mev_s` is that of a sensor of 346x260, others scale with
-their number of pixels.
+`imbalance` is the range of ln(threshold_off / threshold_on); `mismatch` that of threshold_sigma as
+a share of threshold_on; `readout_mev_s` is that of a sensor of 346x260 and is scaled with the
+number of pixels for others.
 """
 
 
@@ -181,10 +182,10 @@ def draw_sensor(
     """Draws a sensor of a kind.
 
     Args:
-        rng: decides everything.
+        rng: random generator.
         model: a key of `SENSOR_MODELS`.
         camera: size and lens.
-        threshold_on: its ON threshold; the OFF threshold is kept within 0.1 to 0.6.
+        threshold_on: its ON threshold; the OFF threshold is clipped to 0.1 to 0.6.
     """
     require(model in SENSOR_MODELS, 'sensor model', model, f'one of {sorted(SENSOR_MODELS)}')
     ranges = dict(SENSOR_MODELS[model])
@@ -204,27 +205,27 @@ def draw_sensor(
 
 
 FISHEYE_FROM_DEG = 75.0
-"""Lenses with a wider field of view may be fisheyes; beyond `FISHEYE_BEYOND_DEG` all are."""
+"""Field of view above which lenses may be fisheyes; above `FISHEYE_BEYOND_DEG` all are."""
 
 FISHEYE_BEYOND_DEG = 100.0
 
 
 MOST_BARREL = 0.45
-"""Greatest edge of the image as a share of the radius at which its distortion turns back."""
+"""Maximum image edge as a share of the radius at which the distortion folds over."""
 
 
 def draw_lens(rng: np.random.Generator, camera: Camera, field_of_view_deg: float) -> Camera:
-    """Another lens before a sensor: a field of view, and a distortion that goes with it.
+    """Draws another lens for a sensor: a field of view and a matching distortion.
 
     Args:
-        rng: decides principal point and distortion.
-        camera: gives the size.
+        rng: random generator of principal point and distortion.
+        camera: gives the image size.
         field_of_view_deg: horizontal, between the outer edges of the outermost pixels in the row
-            of the principal point, were that in the middle; 10 to 150.
+            of a centred principal point; 10 to 150.
 
     Returns:
-        A `plumb_bob` lens with barrel distortion that leaves every pixel a ray, or an
-        `equidistant` one.
+        A `plumb_bob` lens with barrel distortion in which every pixel has a ray, or an
+        `equidistant` lens.
     """
     require(10 <= field_of_view_deg <= 150, 'field_of_view_deg', field_of_view_deg, '10 to 150')
     half = math.radians(field_of_view_deg) / 2
@@ -237,7 +238,7 @@ def draw_lens(rng: np.random.Generator, camera: Camera, field_of_view_deg: float
         k1 = 0.1 * (strength - 0.5)
         model, distortion, reach = 'equidistant', (k1, 0.0, 0.0, 0.0), half * (1 + k1 * half**2)
     else:
-        # r (1 + k1 r^2) turns back at r = 1 / sqrt(-3 k1); the corner stays well before that
+        # r (1 + k1 r^2) folds over at r = 1 / sqrt(-3 k1); the corner must stay well below that.
         edge = math.tan(half)
         k1 = -((MOST_BARREL * strength) ** 2) / (3 * edge**2)
         model, distortion, reach = 'plumb_bob', (k1, 0.0, 0.0, 0.0), edge * (1 + k1 * edge**2)
@@ -246,14 +247,14 @@ def draw_lens(rng: np.random.Generator, camera: Camera, field_of_view_deg: float
 
 
 def field_of_view_deg(camera: Camera) -> float:
-    """Horizontal field of view through the principal point, between the edges of the image."""
+    """Returns the horizontal field of view through the principal point, edge to edge."""
     ends = np.array([[-0.5, camera.cy], [camera.width - 0.5, camera.cy]])
     left, right = np.arctan(camera.undistort(ends)[:, 0])
     return float(np.degrees(right - left))
 
 
 def sensor_config(size: str) -> EventCameraConfig:
-    """The sensor of a given name or size.
+    """Returns the sensor of a given name or size.
 
     A size without a preset uses the preset with the nearest number of columns and scales its lens
     to the width.
@@ -262,7 +263,7 @@ def sensor_config(size: str) -> EventCameraConfig:
         size: a key of `SENSORS`, or columns x rows such as '640x480'.
 
     Raises:
-        ConfigError: not a sensor and not a size of at least 16x16.
+        ConfigError: neither a sensor nor a size of at least 16x16.
     """
     if size in SENSORS:
         return SENSORS[size]

@@ -1,7 +1,7 @@
 """The colour of a ray: materials, light, shadows, lamps, sky, fog and rain.
 
-Colours have C channels: 3 (linear RGB) or 1 (luminance). Patterns are scalars, so that one code
-serves both, and luminance costs no colour arithmetic.
+Colours have C channels: 3 (linear RGB) or 1 (luminance). Patterns are scalars, so the same code
+serves both cases, and luminance needs no colour arithmetic.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from spike_depth_ros.sim.textures import INLINE, JIT, chance, noise, pattern
 from spike_depth_ros.sim.visibility import Scope
 
 SUN, AMBIENT, ZENITH, HORIZON, LAMPS, HEADLIGHTS = range(6)
-"""Entries of `Light.table`."""
+"""Rows of `Light.table`."""
 
 
 class Env(NamedTuple):
-    """All that a pixel may ask: the scene, its colours in C channels, and the camera."""
+    """Input of the shading of all pixels: the scene, its colours in C channels, and the camera."""
 
     scope: Scope
     solids: geo.Solids
@@ -44,7 +44,7 @@ STREAK_LAYERS = ((0.0035, 26.0), (0.008, 15.0))
 
 @compiled(**INLINE)
 def map_value(light, layer, x_m, y_m):
-    """Bilinear value in [0, 1] of a light map; full sun and no lamp outside of it."""
+    """Returns the bilinear value in [0, 1] of a light map; outside it, full sun and no lamps."""
     ny, nx = light.maps.shape[1:]
     u = (x_m - light.grid[0]) / light.grid[2] - 0.5
     v = (y_m - light.grid[1]) / light.grid[2] - 0.5
@@ -81,7 +81,7 @@ def sky(env, wx, wy, wz, time_s, out):
 
 @compiled(**INLINE)
 def normal_of(shape, q, half, taper):
-    """Unit normal in the solid's metric frame, and the face: axis 0, 1 or 2."""
+    """Returns the unit normal in the solid's metric frame, and the face: axis 0, 1 or 2."""
     if shape == geo.BALL:
         nx, ny, nz, face = q[0] / half[0], q[1] / half[1], q[2] / half[2], 1
     elif shape == geo.PATCH:
@@ -113,7 +113,7 @@ def normal_of(shape, q, half, taper):
 
 @compiled(**INLINE)
 def _surface_coordinates(shape, face, q, half, d, fp, facing):
-    """Position on the surface (u, height v above the foot) [m] and the footprint along both."""
+    """Returns the surface position (u, height v above the foot) [m] and its footprint."""
     if shape == geo.BALL:
         spread = fp / facing
         return q[0] * half[0] + 0.6 * q[1] * half[1], (q[2] + 1) * half[2], spread, spread
@@ -133,7 +133,7 @@ def _surface_coordinates(shape, face, q, half, d, fp, facing):
 
 @compiled(**INLINE)
 def surface(env, n, x, y, t, wx, wy, wz, norm, out):
-    """Sets `out` (C,) to the light that a surface sends back along a ray, before the air."""
+    """Sets `out` (C,) to the radiance of a surface towards the camera, before haze and rain."""
     scope, solids, motion, ground, light = env.scope, env.solids, env.motion, env.ground, env.light
     colours, floor, table, levels = env.colours, env.floor, env.table, env.levels
     eye, pixel_rad = env.eye, env.pixel_rad
@@ -202,14 +202,14 @@ def surface(env, n, x, y, t, wx, wy, wz, norm, out):
 
 @compiled(**INLINE)
 def headlight(x, below, facing, distance):
-    """What the camera's own headlights send on a surface: a low beam with a soft upper edge."""
+    """Returns the light of the camera's own headlights: a low beam with a soft upper edge."""
     low = min(max(0.5 + 9.0 * below, 0.12), 1.0)
     return low * facing / ((1 + (2 * x) ** 4) * (1.0 + distance * distance / 60.0))
 
 
 @compiled(**INLINE)
 def blob_shadow(blobs, x_m, y_m):
-    """Light that is left under and beside moving things; `blobs` (K, 7), see `shadow_blobs`."""
+    """Returns the share of light left near moving objects; `blobs` (K, 7) of `shadow_blobs`."""
     left = 1.0
     for k in range(blobs.shape[0]):
         b = blobs[k]
@@ -223,7 +223,7 @@ def blob_shadow(blobs, x_m, y_m):
 
 @compiled(**INLINE)
 def rain_streak(density, elevation, azimuth, time_s):
-    """Brightness that falling drops add in a direction."""
+    """Returns the brightness that falling drops add in a direction."""
     total = 0.0
     for layer in range(len(STREAK_LAYERS)):
         width, speed = STREAK_LAYERS[layer]
@@ -241,7 +241,7 @@ def rain_streak(density, elevation, azimuth, time_s):
 
 @compiled(**INLINE)
 def through_air(light, table, distance, cos_sun, sun_seen, streak, out):
-    """Applies haze, the sun's veil and rain to the radiance `out` (C,) of a ray."""
+    """Applies haze, sun glare and rain to the radiance `out` (C,) of a ray."""
     clear = np.exp(-light.fog_per_m * distance) if distance < 1e5 else 1.0
     if distance >= 1e5 and light.fog_per_m > 0.004:
         clear = np.exp(-light.fog_per_m * 250.0)
@@ -254,7 +254,7 @@ def through_air(light, table, distance, cos_sun, sun_seen, streak, out):
 
 @compiled(**JIT)
 def shade(env, turn, time_s, rays, tiles, tile_px, depth, row, out):
-    """Sets `out` (H, W, C) in some tiles, from what `visibility.trace` found."""
+    """Sets `out` (H, W, C) in the given tiles, from the result of `visibility.trace`."""
     across = rays.columns.shape[0]
     sun = env.light.sun
     sun_seen = map_value(env.light, 0, env.eye[0], env.eye[1])

@@ -1,6 +1,6 @@
 """The spike camera of DENSE-spike: every pixel integrates light and fires when it is full.
 
-Unlike an event camera it answers light itself, not its change: the spike rate of a pixel is
+Unlike an event camera it responds to light itself, not to its change: the spike rate of a pixel is
 proportional to its luminance (Zhang et al., "Spike Transformer: Monocular Depth Estimation for
 Spiking Camera", ECCV 2022, section 3).
 """
@@ -11,7 +11,7 @@ import numpy as np
 
 
 class SpikeCamera:
-    """One simulated integrate-and-fire sensor; remembers the charge of every pixel."""
+    """One simulated integrate-and-fire sensor, which stores the charge of every pixel."""
 
     def __init__(self, height: int, width: int, seed: int, full_luminance: float = 1.0) -> None:
         """Starts all pixels at charges drawn from `seed`, so that they do not fire in step.
@@ -19,11 +19,11 @@ class SpikeCamera:
         Args:
             height: rows [px].
             width: columns [px].
-            seed: decides the first charges.
+            seed: determines the initial charges.
             full_luminance: luminance that fires in every frame; the sensor's gain.
 
         Raises:
-            ValueError: `full_luminance` is not above zero.
+            ValueError: `full_luminance` is not positive.
         """
         if not full_luminance > 0:
             raise ValueError(f'full_luminance is {full_luminance}, expected above 0')
@@ -32,14 +32,14 @@ class SpikeCamera:
         self._gain = 1.0 / full_luminance
 
     def expose(self, luminance: np.ndarray) -> np.ndarray:
-        """Integrates one frame's light and reads the pixels that are full.
+        """Integrates the light of one frame and reads out the pixels that are full.
 
         Args:
             luminance: (H, W) mean relative luminance over the frame, 0 or more.
 
         Returns:
-            (H, W) uint8 in {0, 1}. A spike takes one unit of charge; what is left stays, up to
-            one unit: brighter than `full_luminance` is no faster.
+            (H, W) uint8 in {0, 1}. A spike takes one unit of charge. The remainder is kept up to
+            one unit, so luminance above `full_luminance` does not fire faster.
         """
         charge = self._charge
         charge += np.minimum(luminance * self._gain, 1.0)

@@ -1,9 +1,9 @@
-"""Surface patterns, band-limited: what a pixel cannot resolve fades to its mean.
+"""Band-limited surface patterns: detail finer than a pixel fades to its mean.
 
-Aliasing would become false events, so lines and windows are box-filtered exactly over the
-pixel's footprint, and noise comes from a mip chain read at the footprint's level.
-A pattern returns (mix, gain, gloss, glow): share of the main colour (the rest is the second
-colour), factor on it, share of mirrored sky, and emitted light.
+Aliasing would cause false events. Lines and windows are therefore box-filtered exactly over the
+pixel's footprint, and noise comes from a mip chain sampled at the footprint's level.
+A pattern returns (mix, gain, gloss, glow): the share of the main colour (the rest is the second
+colour), a factor on it, the share of mirrored sky, and the emitted light.
 """
 
 from __future__ import annotations
@@ -20,21 +20,23 @@ NOISE_SIZE = 256
 JIT: dict[str, Any] = {
     'error_model': 'numpy',
     'fastmath': {'contract', 'nsz', 'arcp', 'reassoc'},
-    # Reference counts of every array that a pixel reads would cost five times the shading.
+    # Reference counting of all arrays that a pixel reads would cost five times the shading.
     '_nrt': False,
 }
-"""How all shading code is compiled: it owns no arrays."""
+"""Compiler options of all shading code, which owns no arrays."""
 
 INLINE: dict[str, Any] = JIT | {'forceinline': True}
-"""For what is given the scene: a call would push some hundred array fields, for every pixel."""
+"""Options for functions that receive the scene: a call would copy some hundred array fields for
+every pixel.
+"""
 
 
 @functools.cache
 def noise_levels() -> np.ndarray:
-    """Mip chain of one tileable fractal noise of mean 0 and deviation about 1.
+    """Returns the mip chain of one tileable fractal noise of mean 0 and deviation about 1.
 
     Returns:
-        float32, the levels 256^2, 128^2, ... 1 one after the other.
+        float32, the concatenated levels 256^2, 128^2, ... 1.
     """
     rng = np.random.Generator(np.random.PCG64(20240917))
     image = np.zeros((NOISE_SIZE, NOISE_SIZE))
@@ -61,7 +63,7 @@ def noise_levels() -> np.ndarray:
 
 @compiled(**JIT)
 def noise(levels, u, v, footprint):
-    """Trilinear noise at (u, v) in texels of the finest level; `footprint` in texels."""
+    """Returns trilinear noise at (u, v) in texels of the finest level; `footprint` in texels."""
     start, size, scale = 0, NOISE_SIZE, 1.0
     while footprint > 2.0 and size > 1:
         start += size * size
@@ -73,7 +75,7 @@ def noise(levels, u, v, footprint):
     fine = _bilinear(levels, start, size, u * scale, v * scale)
     if footprint <= 1.5:
         return fine
-    # Blending over half an octave only: as smooth to the eye, and most points need one level.
+    # Blending over half an octave is smooth enough, and most points then need one level only.
     coarse = _bilinear(levels, start + size * size, size >> 1, u * scale * 0.5, v * scale * 0.5)
     return fine + (2.0 * footprint - 3.0) * (coarse - fine)
 
@@ -92,7 +94,7 @@ def _bilinear(levels, start, size, u, v):
 
 @compiled(**JIT)
 def chance(i, j, seed):
-    """A number in [0, 1) that is fixed for a pair of integers and a seed."""
+    """Returns a number in [0, 1) that is fixed for a pair of integers and a seed."""
     h = np.uint32(np.uint32(i) * np.uint32(0x9E3779B1)) ^ np.uint32(j) * np.uint32(0x85EBCA77)
     h = np.uint32(h ^ np.uint32(seed) * np.uint32(0xC2B2AE3D))
     h = np.uint32((h ^ (h >> np.uint32(15))) * np.uint32(0x2C1B3C6D))
@@ -103,7 +105,7 @@ def chance(i, j, seed):
 
 @compiled(**JIT)
 def pulse(x, low, high, width):
-    """Share of the footprint [x - width/2, x + width/2] that lies in [low, high]."""
+    """Returns the share of the footprint [x - width/2, x + width/2] that lies in [low, high]."""
     width = max(width, 1e-4)
     covered = min(x + width / 2, high) - max(x - width / 2, low)
     return min(max(covered / width, 0.0), 1.0)
@@ -111,7 +113,7 @@ def pulse(x, low, high, width):
 
 @compiled(**JIT)
 def pulses(x, duty, width):
-    """As `pulse`, for the intervals [k, k + duty] of all integers k."""
+    """Returns the same as `pulse` for the intervals [k, k + duty] of all integers k."""
     width = max(width, 1e-4)
     a, b = x - width / 2, x + width / 2
     fa, fb = np.floor(a), np.floor(b)
@@ -120,13 +122,13 @@ def pulses(x, duty, width):
 
 @compiled(**JIT)
 def seen(cells):
-    """1 while a cell is much larger than the footprint of `cells` cells, 0 when it is smaller."""
+    """Returns 1 where a cell is much larger than the footprint of `cells` cells, else less."""
     return min(max(1.5 - 1.5 * cells, 0.0), 1.0)
 
 
 @compiled(**JIT)
 def _facade(levels, u, v, fu, fv, detail, face):
-    """Windows in storeys. detail: window pitch [m], storey [m], share of glass, seed."""
+    """Evaluates windows in storeys. detail: window pitch [m], storey [m], share of glass, seed."""
     if face == 2:
         return 1.0, 0.8 + 0.1 * noise(levels, u * 3, v * 3, fu * 3), 0.0, 0.0
     seed = int(detail[3])
@@ -160,7 +162,7 @@ def _facade(levels, u, v, fu, fv, detail, face):
 
 @compiled(**JIT)
 def _paint(levels, u, v, fu, fv, detail, face):
-    """Car body. detail: door pitch [m], height of the dark sill [m], spare, seed."""
+    """Evaluates a car body. detail: door pitch [m], height of the dark sill [m], spare, seed."""
     door = detail[0]
     seam = pulses(u / door, 0.03 / door, fu / door) if face == 1 and door > 0.1 else 0.0
     sill = pulse(v, -9.0, detail[1], fv)
@@ -172,7 +174,10 @@ def _paint(levels, u, v, fu, fv, detail, face):
 
 @compiled(**JIT)
 def _glass(levels, u, v, fu, fv, detail, face):
-    """Car windows between pillars of the second colour. detail: pitch [m], 0 for one pane."""
+    """Evaluates car windows between pillars. detail: pitch [m], 0 for one pane.
+
+    The pillars have the second colour.
+    """
     if face == 2:
         return 0.0, 1.0, 0.2, 0.0
     pitch = max(detail[0], 0.1)
@@ -183,9 +188,10 @@ def _glass(levels, u, v, fu, fv, detail, face):
 
 @compiled(**JIT)
 def _foliage(levels, u, w, v, fu, fv, detail):
-    """Leaves: strong contrast at two scales. detail: leaf size [m], contrast, spare, seed.
+    """Evaluates leaves, with strong contrast at two scales.
 
-    The scales are read across each other (u and w): one alone would show its grain from the side.
+    detail: leaf size [m], contrast, spare, seed. The two scales use different axes (u and w),
+    because a single one would show its grain from the side.
     """
     rate = 3.0 / max(detail[0], 0.02)
     fine = noise(levels, u * rate + detail[3], v * rate, max(fu, fv) * rate)
@@ -196,7 +202,7 @@ def _foliage(levels, u, w, v, fu, fv, detail):
 
 @compiled(**JIT)
 def _brick(levels, u, v, fu, fv, detail):
-    """Bricks or slabs with joints. detail: length [m], height [m], joint share, seed."""
+    """Evaluates bricks or slabs with joints. detail: length [m], height [m], joint share, seed."""
     y = v / detail[1]
     row = int(np.floor(y))
     x = u / detail[0] + 0.5 * (row & 1)
@@ -209,7 +215,10 @@ def _brick(levels, u, v, fu, fv, detail):
 
 @compiled(**JIT)
 def _sign(levels, u, v, fu, fv, detail, face):
-    """A board with a border and glyph-like blocks. detail: width, height, glyph [m], seed."""
+    """Evaluates a board with a border and glyph-like blocks.
+
+    detail: width, height, glyph [m], seed.
+    """
     edge = 0.06 * min(detail[0], detail[1])
     inner = pulse(u, -detail[0] / 2 + edge, detail[0] / 2 - edge, fu)
     inner *= pulse(v, edge, detail[1] - edge, fv)
@@ -222,7 +231,10 @@ def _sign(levels, u, v, fu, fv, detail, face):
 
 @compiled(**JIT)
 def _shelf(levels, u, v, fu, fv, detail):
-    """Compartments of different brightness. detail: pitch u, pitch v [m], board share, seed."""
+    """Evaluates compartments of varying brightness.
+
+    detail: pitch u, pitch v [m], board share, seed.
+    """
     x, y = u / detail[0], v / detail[1]
     wx, wy = fu / detail[0], fv / detail[1]
     hole = pulses(x, 1 - detail[2], wx) * pulses(y, 1 - detail[2], wy)
@@ -234,7 +246,10 @@ def _shelf(levels, u, v, fu, fv, detail):
 
 @compiled(**JIT)
 def _plank(levels, u, v, fu, fv, detail):
-    """Long grain with joints: wood, bark, roof tiles. detail: width [m], joint, contrast, seed."""
+    """Evaluates long grain with joints, as of wood, bark and roof tiles.
+
+    detail: width [m], joint, contrast, seed.
+    """
     plank = max(detail[0], 0.05)
     x = u / plank
     joint = 1.0 - pulses(x, 1 - detail[1], fu / plank)
@@ -245,14 +260,14 @@ def _plank(levels, u, v, fu, fv, detail):
 
 @compiled(**JIT)
 def pattern(levels, material, face, u, w, v, fu, fv, detail, radius):
-    """Evaluates a material; see the module's text.
+    """Evaluates the pattern of a material; the result is described in the module docstring.
 
     Args:
-        levels: `noise_levels()`.
+        levels: result of `noise_levels()`.
         material: a material of `geometry`.
         face: axis of the face's normal: 0 front and back, 1 sides, 2 top and bottom.
         u: horizontal position on the surface [m].
-        w: another one, along another direction [m], for round things.
+        w: position along another direction [m], for round solids.
         v: height above the foot of the solid [m].
         fu: footprint of the pixel along u [m].
         fv: footprint along v [m].

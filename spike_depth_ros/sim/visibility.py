@@ -1,8 +1,8 @@
-"""Which solid each ray meets first, and where: exact depth, tile by tile.
+"""Finds the first solid that each ray hits: exact depth, tile by tile.
 
-Solids are brought into the camera once per frame, sorted by their nearest depth and listed for
-the image tiles that they may touch. Within a tile, each solid meets all rays in one branchless
-loop that the compiler turns into SIMD. Rays have z = 1, so the ray parameter is the z-depth.
+Solids are transformed into the camera once per frame, sorted by their nearest depth and listed for
+the image tiles that they may touch. Within a tile, each solid is intersected with all rays in one
+branchless loop that the compiler vectorises. Rays have z = 1, so the ray parameter is the z-depth.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ from spike_depth_ros.sim.intersect import (
 
 TILE_PX = 16
 SHADOWS_M = 50.0
-"""Distance beyond which moving things cast no shadow."""
+"""Distance beyond which moving objects cast no shadow."""
 
 SMALLEST_PX = 0.6
-"""Apparent radius below which solids are left out."""
+"""Apparent radius below which solids are omitted."""
 
 
 class RayTable(NamedTuple):
-    """Viewing rays of one camera, with what tile culling needs.
+    """Viewing rays of one camera and the bounds for tile culling.
 
     Attributes:
         xy: (H, W, 2) float32 ray x and y at z = 1; NaN where the lens model has no inverse.
-        columns: (tile columns, 2) least and greatest ray x in each column of tiles.
-        rows: (tile rows, 2) least and greatest ray y in each row of tiles.
+        columns: (tile columns, 2) minimum and maximum ray x in each column of tiles.
+        rows: (tile rows, 2) minimum and maximum ray y in each row of tiles.
         pixel_rad: angle between neighbouring pixels.
     """
 
@@ -49,18 +49,18 @@ class RayTable(NamedTuple):
 
 
 class Scope(NamedTuple):
-    """V solids in view at one time, nearest first, in the terms of the camera.
+    """V solids in view at one time, nearest first, in camera coordinates.
 
     Attributes:
         solid: (V,) row in `Solids`.
-        origin: (V, 3) the camera's centre in the solid's unit space.
-        turn: (V, 3, 3) takes camera rays to unit space.
-        near_m: (V,) least z-depth.
+        origin: (V, 3) camera centre in the solid's unit space.
+        turn: (V, 3, 3) transform of camera rays to unit space.
+        near_m: (V,) minimum z-depth.
         tiles: (V, 4) first and past-last tile column, first and past-last tile row.
         half_m: (V, 3) half sizes of the solid.
-        sun: (V, 3) the direction to the sun in the solid's metric frame.
-        up: (V, 3) the world's up in the solid's metric frame.
-        blobs: (K, 7) shadows of moving things, see `shadow_blobs`.
+        sun: (V, 3) direction to the sun in the solid's metric frame.
+        up: (V, 3) world up direction in the solid's metric frame.
+        blobs: (K, 7) shadows of moving objects, see `shadow_blobs`.
         level: ray y of the horizon straight ahead.
     """
 
@@ -78,7 +78,7 @@ class Scope(NamedTuple):
 
 @functools.lru_cache(maxsize=16)
 def ray_table(camera: Camera, stride: int = 1) -> RayTable:
-    """Rays of every `stride`-th pixel of a camera, cached for the frames of a drive."""
+    """Returns the rays of every `stride`-th pixel of a camera, cached for the whole drive."""
     xy = np.ascontiguousarray(camera.rays()[::stride, ::stride, :2])
     height, width = xy.shape[:2]
     parts = [
@@ -86,7 +86,7 @@ def ray_table(camera: Camera, stride: int = 1) -> RayTable:
         for axis, size in ((0, width), (1, height))
         for start in range(0, size, TILE_PX)
     ]
-    # NaN where no pixel has a ray: such a tile may be passed over, for it sees nothing
+    # NaN where no pixel has a ray: such a tile sees nothing and can be skipped.
     spans = [
         (np.nanmin(part), np.nanmax(part)) if np.isfinite(part).any() else (np.nan, np.nan)
         for part in parts
@@ -99,16 +99,16 @@ def ray_table(camera: Camera, stride: int = 1) -> RayTable:
 
 @compiled(error_model='numpy')
 def place_solids(solids, motion, time_s, eye, turn, rays, window, sun):
-    """Brings the solids that may be seen at a time into the camera.
+    """Transforms the solids that may be visible at a time into the camera.
 
     Args:
         solids: `geometry.Solids`.
         motion: `motion.Motion`.
-        time_s: the time.
+        time_s: time within the world.
         eye: (3,) centre of the camera in the world [m].
         turn: (3, 3) rotation from the camera to the world.
         rays: `RayTable`.
-        window: first and past-last column, first and past-last row of the tiles that matter.
+        window: first and past-last column, first and past-last row of the tiles of interest.
         sun: (3,) unit vector to the sun.
 
     Returns:
@@ -161,7 +161,7 @@ def place_solids(solids, motion, time_s, eye, turn, rays, window, sun):
 
 @compiled()
 def _beside(edges, c, size):
-    """True if a ball of radius `size` at `c` lies outside the wedges of the window's rays."""
+    """Returns True if a ball of radius `size` at `c` lies outside the wedges of the window."""
     for axis in range(2):
         low, high = edges[2 * axis], edges[2 * axis + 1]
         if low * c[2] - c[axis] > size * np.sqrt(1 + low * low):
@@ -196,7 +196,7 @@ def in_world(solids, poses, n, centre, axes):
 
 @compiled()
 def _rotated(turn, point, eye, c):
-    """Sets `c` (3,) to a world point seen from the camera."""
+    """Sets `c` (3,) to a world point in camera coordinates."""
     x, y, z = point[0] - eye[0], point[1] - eye[1], point[2] - eye[2]
     for i in range(3):
         c[i] = turn[0, i] * x + turn[1, i] * y + turn[2, i] * z
@@ -204,7 +204,7 @@ def _rotated(turn, point, eye, c):
 
 @compiled()
 def _turned(turn, axes, m):
-    """Sets `m` (3, 3) to half axes seen from the camera."""
+    """Sets `m` (3, 3) to half axes in camera coordinates."""
     for k in range(3):
         for i in range(3):
             m[i, k] = turn[0, i] * axes[0, k] + turn[1, i] * axes[1, k] + turn[2, i] * axes[2, k]
@@ -236,7 +236,7 @@ def inverted(m, out):
 
 @compiled()
 def shadow_blobs(motion, poses, eye, turn, sun):
-    """Soft shadows of the moving things near the camera.
+    """Returns soft shadows of the moving objects near the camera.
 
     Returns:
         (K, 7) centre x, y, heading cosine, sine, half length, half width [m], reach squared.
@@ -261,7 +261,7 @@ def shadow_blobs(motion, poses, eye, turn, sun):
 
 @compiled()
 def _span(spans, first, last, c, cz, m, mz):
-    """First and past-last tile whose wedge of rays the solid's box may touch along one axis."""
+    """Returns the first and past-last tile along one axis that the solid's box may touch."""
     while first < last:
         edge = spans[first, 1]
         slack = abs(m[0] - edge * mz[0]) + abs(m[1] - edge * mz[1]) + abs(m[2] - edge * mz[2])
@@ -279,7 +279,7 @@ def _span(spans, first, last, c, cz, m, mz):
 
 @compiled()
 def _tile_lists(tiles, across, down):
-    """For every tile, the rows of the scope that may touch it, nearest first.
+    """Returns for every tile the scope rows that may touch it, nearest first.
 
     Returns:
         (across * down + 1,) starts, and the concatenated lists.

@@ -28,7 +28,7 @@ SKIES: dict[str, tuple] = {
               (0.028, 0.020, 0.014), (0.0, 0.8), (30, 60), 0.0, 1.0),
 }  # fmt: skip
 SHARES = (0.24, 0.18, 0.18, 0.14, 0.11, 0.15)
-"""How often each of `SKIES` is drawn."""
+"""Relative frequency of each entry of `SKIES`."""
 
 LAMP_COLOURS = ((0.75, 0.48, 0.22), (0.6, 0.6, 0.62), (0.7, 0.6, 0.42))
 HEADLIGHTS = (1.5, 1.45, 1.3)
@@ -40,7 +40,7 @@ def draw_weather(rng: np.random.Generator, heading_rad: float) -> tuple[str, Lig
     """Draws a sky, fog and rain; the light maps are still empty.
 
     Args:
-        rng: the source.
+        rng: random generator.
         heading_rad: initial heading of the drive; a low sun is often ahead.
 
     Returns:
@@ -79,7 +79,7 @@ def draw_weather(rng: np.random.Generator, heading_rad: float) -> tuple[str, Lig
 
 
 def draw_lamps(rng: np.random.Generator) -> tuple[str, Light]:
-    """Draws the even light of a room; a dim room is forty times darker than a bright one.
+    """Draws the uniform light of a room; a dim room is forty times darker than a bright one.
 
     Returns:
         The condition in words, and the light.
@@ -114,8 +114,8 @@ def with_maps(
     """Adds the maps of sunlight and lamplight on the ground around a path.
 
     Args:
-        light: what `draw_weather` gave.
-        solids: what throws shadows, if it does not move.
+        light: result of `draw_weather`.
+        solids: solids; the static ones cast shadows.
         heights_m: terrain heights, see `motion.mesh_height`.
         terrain: terrain grid.
         xy_m: (S, 2) the path.
@@ -137,7 +137,7 @@ def with_maps(
 
 @compiled()
 def _shine(cells, grid, lamps_m):
-    """Adds the light of lamps that hang over the ground: cos / r^2, 1 straight below."""
+    """Adds the light of lamps above the ground: cos / r^2, 1 straight below."""
     for k in range(lamps_m.shape[0]):
         x, y, h = lamps_m[k]
         reach = 4.5 * h
@@ -155,7 +155,7 @@ def _shine(cells, grid, lamps_m):
 
 @compiled(error_model='numpy')
 def _cast_shadows(cells, grid, solids, heights_m, terrain, sun):
-    """Darkens the cells from which the sun is hidden by a solid."""
+    """Darkens the cells from which a solid hides the sun."""
     slope = 1.0 / max(sun[2], 0.08)
     for n in range(solids.shape.shape[0]):
         if solids.actor[n] >= 0 or solids.material[n] == geo.GROUND:
@@ -193,7 +193,7 @@ def _cast_shadows(cells, grid, solids, heights_m, terrain, sun):
 
 @compiled(error_model='numpy')
 def _hides(shape, inverse, x, y, z, sun):
-    """True if the ray from (x, y, z), seen from a solid's centre, to the sun meets the solid."""
+    """Returns True if the ray to the sun from (x, y, z), relative to the solid, hits the solid."""
     low, high = 0.0, 1e9
     oo, od, dd = 0.0, 0.0, 0.0
     for k in range(3):

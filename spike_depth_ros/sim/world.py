@@ -1,4 +1,4 @@
-"""Worlds by name: `build_world(scene, seed)` is the one way to make one."""
+"""Worlds by name: `build_world(scene, seed)` is the only way to build one."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ MAX_DURATION_S = 600.0
 
 
 class WorldError(ValueError):
-    """A world was asked for that does not exist."""
+    """The requested world does not exist."""
 
 
 def build_world(scene: str, seed: int, duration_s: float = 60.0) -> World:
@@ -47,7 +47,7 @@ def build_world(scene: str, seed: int, duration_s: float = 60.0) -> World:
     Args:
         scene: a key of `SCENES`.
         seed: any integer from 0 to 2^63 - 1; everything is drawn from it.
-        duration_s: how long a drive the world must be large enough for.
+        duration_s: duration of the drive that the world must have space for.
 
     Raises:
         WorldError: the scene is unknown, or a number is out of range.

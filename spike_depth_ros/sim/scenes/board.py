@@ -1,4 +1,4 @@
-"""Flat textured boards at any angle, 0.2 to 10 m away, that fill much of the view or all of it."""
+"""Flat textured boards at any angle, 0.2 to 10 m away, that fill the view partly or wholly."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ HIGH, EYE = 2.4, 1.2
 """Height of the hall and of the camera in that unit."""
 
 CLEAR = 0.4
-"""Half width of the way that stays free, and least distance of floor and ceiling."""
+"""Half width of the free path, and minimum distance of floor and ceiling."""
 
 
 def build_board(seed: int, duration_s: float) -> World:
-    """A glide past folding screens of boards, on both sides, in a closed hall."""
+    """Builds a glide past folding screens of boards on both sides in a closed hall."""
     rng = np.random.Generator(np.random.PCG64(seed))
     size = math.exp(float(rng.uniform(math.log(0.45), math.log(5.5))))
     moving, far = straight_motion(rng, duration_s, size * float(rng.uniform(0.25, 1.2)))
@@ -47,7 +47,7 @@ def build_board(seed: int, duration_s: float) -> World:
 
 
 def _yaw(rng: Generator) -> float:
-    """Mostly at a board beside the way, at times obliquely, at times along the way."""
+    """Draws a yaw: mostly towards a board, sometimes oblique, sometimes along the path."""
     side, way = 1.0 if rng.random() < 0.5 else -1.0, rng.random()
     if way < 0.6:
         return side * math.radians(rng.uniform(60, 120))
@@ -55,7 +55,7 @@ def _yaw(rng: Generator) -> float:
 
 
 def _held(shake: np.ndarray, size_m: float) -> np.ndarray:
-    """Sways sideways that stay within the free way."""
+    """Limits lateral sway to the free width of the path."""
     shake = shake.copy()
     aside = shake[:, 0] == 1
     shake[aside, 1] = np.minimum(shake[aside, 1], 0.7 * CLEAR * size_m)
@@ -65,7 +65,7 @@ def _held(shake: np.ndarray, size_m: float) -> np.ndarray:
 def _screen(
     solids: SolidList, rng: Generator, span_m: tuple[float, float], side: int, size_m: float
 ) -> None:
-    """Boards that join at corners like a folding screen; each leans as far as the way allows."""
+    """Adds boards joined like a folding screen; each leans as far as the free path allows."""
     x, y = span_m[0], size_m * float(rng.uniform(NEAREST, FARTHEST))
     flat = rng.random() < 0.3
     while x < span_m[1]:
@@ -81,7 +81,7 @@ def _screen(
 
 
 def _loose(solids: SolidList, rng: Generator, span_m: tuple[float, float], size_m: float) -> None:
-    """Smaller boards that hang in the air between the way and the screens."""
+    """Adds smaller boards in the air between the path and the screens."""
     for x in np.arange(span_m[0], span_m[1], size_m * float(rng.uniform(0.8, 3.0))):
         wide, high = size_m * rng.uniform(0.08, 0.4, 2)
         aside = CLEAR * size_m + math.hypot(wide, high) + size_m * float(rng.uniform(0.0, 0.6))

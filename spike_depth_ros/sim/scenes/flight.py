@@ -17,11 +17,11 @@ REACH_M = 260.0
 CELL_M = 24.0
 FREE = geo.Free(4.0, 60.0, 1.0)
 STRIP_M = 110.0
-"""Things stand this far to the sides of the path."""
+"""Maximum distance of objects to the sides of the path."""
 
 
 def build_flight(seed: int, duration_s: float) -> World:
-    """A drone's flight at 4 to 30 m above ground."""
+    """Builds a drone's flight at 4 to 30 m above ground."""
     rng = np.random.Generator(np.random.PCG64(seed))
     fast = float(rng.uniform(5, 14))
     length = fast * (duration_s + 12) + 260
@@ -57,7 +57,7 @@ def _scatter(
     terrain: np.ndarray,
     altitude_m: float,
 ) -> None:
-    """Trees, bushes, boulders and villages; what could touch the camera keeps off its path."""
+    """Adds trees, bushes, boulders and villages; tall ones keep clear of the camera's path."""
     wooded, built = float(rng.uniform(0.2, 1.0)), float(rng.uniform(0.0, 1.0))
     for _ in range(int(len(path) * 2.2 * wooded)):
         place, d = _spot(rng, path, heights, terrain, STRIP_M)
@@ -94,7 +94,7 @@ def _spot(
     terrain: np.ndarray,
     reach_m: float,
 ) -> tuple[Place, float]:
-    """A random place beside the path, and how near the path it is at its nearest."""
+    """Returns a random place beside the path and its distance from the path."""
     at = path[int(rng.integers(len(path)))]
     d = float(rng.uniform(-reach_m, reach_m))
     x, y = at[0] - d * at[5], at[1] + d * at[4]
@@ -110,7 +110,7 @@ def _movers(
     heights: np.ndarray,
     terrain: np.ndarray,
 ) -> list[tuple]:
-    """Cars and people who go to and fro across the country."""
+    """Adds cars and pedestrians that move back and forth across the country."""
     actors: list[tuple] = []
     for _ in range(int(rng.integers(0, len(path) // 25))):
         place, _ = _spot(rng, path, heights, terrain, 40.0)
@@ -130,7 +130,7 @@ def _movers(
 
 
 def _mount(rng: np.random.Generator, altitude_m: float) -> geo.Ego:
-    """A drone banks into turns, pitches, bobs, and hums."""
+    """Returns a drone's mount, which banks into turns, pitches, bobs and vibrates."""
     swing = [
         (2, 0.15 * altitude_m, rng.uniform(0.03, 0.08)),
         (1, rng.uniform(0.3, 1.5), rng.uniform(0.04, 0.1)),

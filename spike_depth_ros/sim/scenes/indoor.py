@@ -1,4 +1,4 @@
-"""Rooms and corridors: walls, doors, furniture, shelves, lamps, and people who pass."""
+"""Rooms and corridors: walls, doors, furniture, shelves, lamps and people."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Generator = np.random.Generator
 
 
 class _Room(NamedTuple):
-    """A stretch of the way: a box of air around the path."""
+    """A stretch of the path: a box of free space around it."""
 
     start_m: float
     end_m: float
@@ -27,7 +27,7 @@ class _Room(NamedTuple):
 
 
 def build_indoor(seed: int, duration_s: float) -> World:
-    """A walk or a robot's ride through a row of rooms that bends now and then."""
+    """Builds a walk or a robot's drive through a row of rooms with occasional turns."""
     rng = np.random.Generator(np.random.PCG64(seed))
     fast = float(rng.uniform(0.6, 2.2))
     length = fast * (duration_s + 12) + 60
@@ -50,7 +50,7 @@ def build_indoor(seed: int, duration_s: float) -> World:
 
 
 def _rooms(rng: Generator, length_m: float) -> tuple[list[_Room], np.ndarray]:
-    """Straight rooms, joined by quarter turns that lie in square halls."""
+    """Returns straight rooms, joined by quarter turns inside square halls."""
     rooms: list[_Room] = []
     turns, s, heading = [], 0.0, 0
     while s < length_m:
@@ -71,7 +71,7 @@ def _rooms(rng: Generator, length_m: float) -> tuple[list[_Room], np.ndarray]:
 
 
 def _curvature(length_m: float, turns: list[tuple[float, float, float]]) -> np.ndarray:
-    """As `route.curvature_profile`, without bends between the turns: walls are straight."""
+    """Returns `route.curvature_profile` without bends between the turns: walls are straight."""
     return route.curvature_profile(np.random.Generator(np.random.PCG64(0)), length_m, turns, 0.0)
 
 
@@ -108,7 +108,7 @@ def _frame(path: np.ndarray, s_m: float, d_m: float = 0.0, turn_rad: float = 0.0
 def _shell(
     solids: SolidList, rng: Generator, path: np.ndarray, room: _Room, look: _Look, last: bool
 ) -> None:
-    """Floor, ceiling with lamps, walls with pictures and doors, and the frame to the next."""
+    """Adds floor, ceiling with lamps, walls with pictures and doors, and the next door frame."""
     if room.kind == 'turn':
         _hall(solids, path, room, look)
         return
@@ -135,7 +135,7 @@ def _shell(
 
 
 def _end_walls(solids: SolidList, place: Place, room: _Room, look: _Look, last: bool) -> None:
-    """Walls at both ends with an opening of 1.8 x 2.2 m that the path goes through."""
+    """Adds walls at both ends with an opening of 1.8 x 2.2 m for the path."""
     span, high, wide = (room.end_m - room.start_m) / 2, room.high_m, room.half_m
     rest = (wide - 0.9) / 2
     for end in (-1, 1):
@@ -155,14 +155,14 @@ def _end_walls(solids: SolidList, place: Place, room: _Room, look: _Look, last: 
 
 
 def _hall(solids: SolidList, path: np.ndarray, room: _Room, look: _Look) -> None:
-    """A square hall that holds a quarter turn: floor and ceiling reach over all of it."""
+    """Adds a square hall around a quarter turn: floor and ceiling cover all of it."""
     a, b = _frame(path, room.start_m), _frame(path, room.end_m)
     ahead = (b.x_m - a.x_m) * math.cos(a.heading_rad) + (b.y_m - a.y_m) * math.sin(a.heading_rad)
     left = (b.y_m - a.y_m) * math.cos(a.heading_rad) - (b.x_m - a.x_m) * math.sin(a.heading_rad)
     way = 1.0 if left > 0 else -1.0
     deep, side, high = ahead + 1.4, abs(left), room.high_m
     slab = (look.slab_m, look.slab_m, 0.02, 5.0)
-    # The hall reaches 1.4 m beyond the path on its outer sides.
+    # The hall extends 1.4 m beyond the path on its outer sides.
     middle = (deep / 2, way * (side - 1.4) / 2)
     half = (deep / 2, (side + 1.4) / 2)
     solids.add(a, geo.BOX, geo.FLOOR, (*middle, -0.1), (*half, 0.1), look.floor, look.joint,
@@ -185,7 +185,7 @@ def _hall(solids: SolidList, path: np.ndarray, room: _Room, look: _Look) -> None
 
 
 def _empty(solids: SolidList, rng: Generator, path: np.ndarray, room: _Room) -> None:
-    """A corridor is left free."""
+    """Leaves a corridor empty."""
 
 
 def _office(solids: SolidList, rng: Generator, path: np.ndarray, room: _Room) -> None:
@@ -221,7 +221,7 @@ FURNITURE = {'corridor': _empty, 'office': _office, 'store': _store, 'living': _
 def _people(
     solids: SolidList, rng: Generator, path: np.ndarray, rooms: list[_Room]
 ) -> list[tuple]:
-    """People who walk to and fro beside the camera's way."""
+    """Adds people who walk back and forth beside the camera's path."""
     actors: list[tuple] = []
     for room in rooms:
         if room.kind == 'turn' or rng.random() < 0.55:
@@ -236,7 +236,7 @@ def _people(
 
 
 def _mount(rng: Generator) -> geo.Ego:
-    """Carried by a person who steps, or by a small robot that hums."""
+    """Returns a camera carried by a walking person or mounted on a small, vibrating robot."""
     walks = rng.random() < 0.5
     step, phase = float(rng.uniform(1.6, 2.1)), float(rng.uniform(0, 6.28))
     swing = [

@@ -1,4 +1,4 @@
-"""What stands beside a road: buildings, trees, lamps, signs, parked cars, bridges."""
+"""Objects beside a road: buildings, trees, lamps, signs, parked cars, bridges."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Generator = np.random.Generator
 
 
 class Road(NamedTuple):
-    """The main road and what surrounds it.
+    """The main road and its surroundings.
 
     Attributes:
         path: (S, 6) `Motion.path`.
@@ -31,7 +31,7 @@ class Road(NamedTuple):
         heights: terrain heights.
         terrain: terrain grid.
         zones: start [m] and kind (a key of `ZONES`) of each stretch.
-        crosswalks: whether junctions have them.
+        crosswalks: True if junctions have crosswalks.
     """
 
     path: np.ndarray
@@ -48,19 +48,19 @@ class Road(NamedTuple):
     crosswalks: bool
 
     def place(self, s_m: float, d_m: float, turn_rad: float = 0.0, actor: int = -1) -> Place:
-        """The frame at an offset to the left of the road, turned against its direction."""
+        """Returns the frame at an offset to the left of the road, rotated from its direction."""
         x, y, heading, _ = motion.along(self.path, route.STEP_M, s_m)
         x, y = x - d_m * math.sin(heading), y + d_m * math.cos(heading)
         z, gx, gy = motion.mesh_height(self.heights, self.terrain, x, y)
         return Place(x, y, z, heading + turn_rad, gx, gy, actor)
 
     def clear(self, x_m: float, y_m: float, radius_m: float, margin_m: float = 0.0) -> bool:
-        """True if a disc touches neither the main road with its margin nor a side street."""
+        """Returns True if a disc touches neither the main road (plus margin) nor a side street."""
         gap = np.hypot(self.path[:, 0] - x_m, self.path[:, 1] - y_m).min()
         return gap > self.half_m + margin_m + radius_m and self.off_side(x_m, y_m, radius_m)
 
     def off_side(self, x_m: float, y_m: float, radius_m: float) -> bool:
-        """True if a disc touches no side street."""
+        """Returns True if a disc touches no side street."""
         if not len(self.side):
             return True
         b = self.side.T
@@ -71,7 +71,7 @@ class Road(NamedTuple):
 
 
 def draw_zones(rng: Generator, length_m: float) -> list[tuple[float, str]]:
-    """A sequence of stretches; towns like to stay towns."""
+    """Draws a sequence of stretches; a town stretch is often followed by another."""
     weights = rng.dirichlet([1.2, 0.9, 0.6, 0.6])
     zones, s = [], 0.0
     while s < length_m:
@@ -81,7 +81,7 @@ def draw_zones(rng: Generator, length_m: float) -> list[tuple[float, str]]:
 
 
 def furnish(solids: SolidList, road: Road, rng: Generator) -> np.ndarray:
-    """Adds everything that stands along the road; returns (L, 3) lamps x, y, height [m]."""
+    """Adds all objects along the road; returns (L, 3) lamps x, y, height [m]."""
     taken: list[tuple[float, float, float]] = []
     ends = [zone[0] for zone in road.zones[1:]] + [len(road.path) * route.STEP_M - 5]
     for (start, kind), end in zip(road.zones, ends, strict=True):
@@ -94,7 +94,7 @@ def furnish(solids: SolidList, road: Road, rng: Generator) -> np.ndarray:
 
 
 def _fits(road: Road, taken: list, place: Place, radius_m: float) -> bool:
-    """True, and the place is taken, if a building of this radius hits no road or building."""
+    """Reserves a place if a building of this radius fits there; returns True if so."""
     x, y = place.x_m, place.y_m
     if not road.clear(x, y, radius_m * 0.75, 0.3):
         return False
@@ -105,7 +105,7 @@ def _fits(road: Road, taken: list, place: Place, radius_m: float) -> bool:
 
 
 def _facing(side: int) -> float:
-    """Turn of a thing whose front (y axis) looks at the road from a side (1 = left)."""
+    """Returns the rotation of an object whose front (y axis) faces the road; side 1 is left."""
     return math.pi if side > 0 else 0.0
 
 
@@ -132,7 +132,7 @@ def _town(solids, road, rng, side, start, end, taken) -> None:
 
 
 def _apart(road: Road, taken: list, place: Place, wide_m: float, deep_m: float) -> bool:
-    """True, and the place is taken, if a block's front leaves side streets and blocks alone."""
+    """Reserves a place if a block fits between side streets and blocks; returns True if so."""
     cos, sin = math.cos(place.heading_rad), math.sin(place.heading_rad)
     for step in (-0.5, -0.25, 0.0, 0.25, 0.5):
         x, y = place.x_m + step * wide_m * cos, place.y_m + step * wide_m * sin
@@ -287,7 +287,7 @@ def _junctions(solids: SolidList, road: Road, rng: Generator) -> None:
 
 
 def _bridges(solids: SolidList, road: Road, rng: Generator) -> None:
-    """Now and then a bridge leads over the road."""
+    """Adds occasional bridges over the road."""
     s = float(rng.uniform(100, 500))
     while s < len(road.path) * route.STEP_M - 60:
         if all(abs(s - b[6]) > 45 for b in road.side) and abs(road.path[int(s), 3]) < 0.005:

@@ -1,4 +1,4 @@
-"""Streets: a drive through towns, suburbs, parks and fields, with traffic and people."""
+"""Streets: a drive through towns, suburbs, parks and fields, with traffic and pedestrians."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ FLOORS = np.array(
 
 
 class _Crossing(NamedTuple):
-    """A junction: where, and the turn that the drive takes there (0 for straight on)."""
+    """A junction: its position and the turn of the drive there (0 for straight on)."""
 
     s_m: float
     angle_rad: float
@@ -43,7 +43,7 @@ class _Crossing(NamedTuple):
 
 
 def build_street(seed: int, duration_s: float) -> World:
-    """A drive along a curved street with junctions."""
+    """Builds a drive along a curved street with junctions."""
     rng = np.random.Generator(np.random.PCG64(seed))
     fast = float(rng.uniform(7, 15))
     length = fast * (duration_s + 12) + 300
@@ -70,7 +70,7 @@ def build_street(seed: int, duration_s: float) -> World:
 
 
 def _crossings(rng: np.random.Generator, length_m: float) -> list[_Crossing]:
-    """Junctions every hundred metres or two; turns alternate so that the path never returns."""
+    """Draws junctions every 100 to 200 m; turns alternate so that the path never returns."""
     crossings, s, heading = [], float(rng.uniform(50, 110)), 0
     while s < length_m - 60:
         turns = rng.random() < 0.4

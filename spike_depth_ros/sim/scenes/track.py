@@ -1,4 +1,4 @@
-"""What scenes on a winding way over open country share: terrain, the way's look, places on it."""
+"""Shared parts of scenes on winding paths over open country: terrain, appearance, places."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from spike_depth_ros.sim.build import Place
 Generator = np.random.Generator
 
 CELL_M = 2.0
-"""Cells of `Ground.nearest`."""
+"""Cell size of `Ground.nearest`."""
 
 
 class Track(NamedTuple):
-    """A way over terrain; see `motion.Motion` for the arrays."""
+    """A path over terrain; see `motion.Motion` for the arrays."""
 
     path: np.ndarray
     waves: np.ndarray
@@ -27,20 +27,20 @@ class Track(NamedTuple):
     keep: np.ndarray
 
     def place(self, s_m: float, d_m: float, turn_rad: float = 0.0) -> Place:
-        """The frame at an offset to the left of the way, turned against its direction."""
+        """Returns the frame at an offset to the left of the path, rotated from its direction."""
         x, y, heading, _ = motion.along(self.path, route.STEP_M, s_m)
         x, y = x - d_m * math.sin(heading), y + d_m * math.cos(heading)
         z, gx, gy = motion.mesh_height(self.heights, self.terrain, x, y)
         return Place(x, y, z, heading + turn_rad, gx, gy)
 
     def clear(self, place: Place, away_m: float) -> bool:
-        """True if a place is at least so far from every point of the way."""
+        """Returns True if a place is at least this far from every point of the path."""
         gap = np.hypot(self.path[:, 0] - place.x_m, self.path[:, 1] - place.y_m).min()
         return bool(gap >= away_m)
 
     @property
     def length_m(self) -> float:
-        """How long the way is."""
+        """Returns the length of the path."""
         return (len(self.path) - 1) * route.STEP_M
 
 
@@ -52,15 +52,15 @@ def draw_track(
     reach_m: float,
     cell_m: float,
 ) -> Track:
-    """A way with gentle bends over smooth hills.
+    """Draws a path with gentle bends over smooth hills.
 
     Args:
-        rng: the source.
-        length_m: how long.
+        rng: random generator.
+        length_m: length of the path.
         bends: factor on the bends of `route.curvature_profile`.
-        hills: greatest slope, and shortest wave [m].
-        reach_m: how far the terrain reaches to the sides.
-        cell_m: cells of the terrain.
+        hills: maximum slope, and shortest wave [m].
+        reach_m: extent of the terrain to the sides.
+        cell_m: cell size of the terrain.
     """
     curvature = route.curvature_profile(rng, length_m, [], bends)
     path = motion.trace_path(curvature, route.STEP_M, 0.0)
@@ -69,10 +69,10 @@ def draw_track(
 
 
 def way_ground(track: Track, marks: tuple[float, ...], colour: np.ndarray) -> geo.Ground:
-    """The ground with the way on it.
+    """Returns the ground with the path on it.
 
     Args:
-        track: where the way is.
+        track: the path.
         marks: `Ground.layout`.
         colour: `Ground.colour`.
     """
@@ -88,5 +88,5 @@ def way_ground(track: Track, marks: tuple[float, ...], colour: np.ndarray) -> ge
 
 
 def soil_path(half_m: float) -> tuple[float, ...]:
-    """`Ground.layout` of a path without any marks; its paint must have the colour of its soil."""
+    """Returns `Ground.layout` of an unmarked path; its paint must have the colour of its soil."""
     return (half_m, 50.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)

@@ -1,4 +1,4 @@
-"""What moves along a street: cars that come or lead, cyclists, people who walk or cross."""
+"""Moving objects on a street: oncoming and leading cars, cyclists, pedestrians."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from spike_depth_ros.sim.things import vehicles
 
 Generator = np.random.Generator
 CROSSWALK_M = 3.5
-"""Middle of a crosswalk, from the edge of the side street."""
+"""Centre of a crosswalk, from the edge of the side street."""
 
 
 def populate(
@@ -59,7 +59,7 @@ def _join(solids, actors, rng, kind, mode, course) -> None:
 
 
 def _walkers(solids: SolidList, actors: list, road: Road, rng: Generator) -> None:
-    """People who walk to and fro on the pavements."""
+    """Adds pedestrians who walk back and forth on the pavements."""
     for _ in range(int(len(road.path) * route.STEP_M / 22 * rng.uniform(0.1, 1.0))):
         s, reach = float(rng.uniform(20, len(road.path) - 40)), float(rng.uniform(8, 18))
         d = (1 if rng.random() < 0.5 else -1) * (
@@ -78,7 +78,7 @@ def _walkers(solids: SolidList, actors: list, road: Road, rng: Generator) -> Non
 def _crossers(
     solids: SolidList, actors: list, road: Road, rng: Generator, speed: np.ndarray
 ) -> None:
-    """People on crosswalks, who wait on the pavement while the camera passes."""
+    """Adds pedestrians at crosswalks, who wait on the pavement while the camera passes."""
     if not road.crosswalks:
         return
     times = np.arange(0.0, speed[-1, 0], 0.25)

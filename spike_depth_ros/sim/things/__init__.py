@@ -1,1 +1,1 @@
-"""Things that stand or drive about, each a function that adds its parts to a `SolidList`."""
+"""Objects that stand or move, each a function that adds its parts to a `SolidList`."""

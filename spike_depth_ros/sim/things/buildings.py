@@ -1,4 +1,4 @@
-"""Blocks and houses; their front looks along y, z = 0 is the street."""
+"""Blocks and houses; their front faces along y, z = 0 is the street."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Generator = np.random.Generator
 def block(
     solids: SolidList, place: Place, rng: Generator, wide_m: float, deep_m: float, storeys: int
 ) -> None:
-    """A town house or an office block; its front looks along y."""
+    """Adds a town house or an office block; its front faces along y."""
     storey, pitch = float(rng.uniform(2.9, 3.6)), float(rng.uniform(1.8, 3.6))
     half_x = pitch * max(round(wide_m / 2 / pitch), 1)
     half_y = pitch * max(round(deep_m / 2 / pitch), 1)
@@ -43,7 +43,7 @@ def block(
 
 
 def _roof(solids: SolidList, place: Place, rng: Generator, size: tuple, pitched: bool) -> None:
-    """A gable roof, or a flat one with a parapet and a lift house."""
+    """Adds a gable roof, or a flat one with a parapet and a lift housing."""
     half_x, half_y, high = size
     seed = float(rng.integers(1000))
     if pitched:
@@ -92,7 +92,7 @@ def _balconies(
 
 
 def _shop(solids: SolidList, place: Place, rng: Generator, size: tuple) -> None:
-    """A board over the ground floor, and an awning."""
+    """Adds a sign board over the ground floor, and an awning."""
     half_x, half_y, _ = size
     seed = float(rng.integers(1000))
     sign_z = float(rng.uniform(2.7, 3.3))
@@ -118,7 +118,7 @@ def _shop(solids: SolidList, place: Place, rng: Generator, size: tuple) -> None:
 
 
 def house(solids: SolidList, place: Place, rng: Generator) -> None:
-    """A detached house with a gable roof; its front looks along y."""
+    """Adds a detached house with a gable roof; its front faces along y."""
     pitch, storey = 2.2, 2.8
     half_x, half_y = pitch * float(rng.integers(2, 4)), pitch * 2.0
     storeys = int(rng.integers(1, 3))

@@ -1,4 +1,4 @@
-"""Colours that things are painted in: linear RGB, reflectance or radiance."""
+"""Colours of objects: linear RGB, reflectance or radiance."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ RED_GLOW: RGB = (1.6, 0.06, 0.03)
 
 
 def pick(rng: Generator, table: tuple[RGB, ...], spread: float = 0.15) -> RGB:
-    """A colour of a table, a little varied."""
+    """Draws a colour of a table with a small variation."""
     r, g, b = table[int(rng.integers(len(table)))]
     f = 1.0 + rng.uniform(-spread, spread)
     return r * f, g * f, b * f

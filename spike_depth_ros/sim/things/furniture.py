@@ -1,4 +1,4 @@
-"""What stands along streets: lamps, signs, lights, fences, benches; z = 0 is its foot."""
+"""Street furniture: lamps, signs, lights, fences, benches; z = 0 is its foot."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Generator = np.random.Generator
 
 
 def lamp_post(solids: SolidList, place: Place, tall_m: float, arm_m: float) -> None:
-    """A street lamp whose arm reaches out along x."""
+    """Adds a street lamp whose arm extends along x."""
     solids.add(
         place, CONE, PLAIN, (0, 0, tall_m / 2), (0.09, 0.09, tall_m / 2), STEEL, taper=(0.4, 0, 0)
     )
@@ -44,7 +44,7 @@ def lamp_post(solids: SolidList, place: Place, tall_m: float, arm_m: float) -> N
 
 
 def sign_post(solids: SolidList, place: Place, rng: Generator) -> None:
-    """A traffic sign on a pole, facing along -x."""
+    """Adds a traffic sign on a pole, facing along -x."""
     tall, size = float(rng.uniform(2.1, 2.8)), float(rng.uniform(0.28, 0.42))
     solids.add(place, CONE, PLAIN, (0, 0, tall / 2), (0.035, 0.035, tall / 2), STEEL)
     colour = ((0.5, 0.03, 0.03), (0.03, 0.1, 0.4), (0.6, 0.45, 0.05), (0.03, 0.25, 0.08))[
@@ -76,7 +76,7 @@ def sign_post(solids: SolidList, place: Place, rng: Generator) -> None:
 
 
 def traffic_light(solids: SolidList, place: Place, rng: Generator, arm_m: float) -> None:
-    """Traffic lights on a pole and on an arm that reaches along y, facing along -x."""
+    """Adds traffic lights on a pole and on an arm that extends along y, facing along -x."""
     solids.add(place, CONE, PLAIN, (0, 0, 2.8), (0.08, 0.08, 2.8), (0.15, 0.15, 0.16))
     solids.add(
         place, BOX, PLAIN, (0, arm_m / 2, 5.5), (0.05, abs(arm_m) / 2, 0.05), (0.15, 0.15, 0.16)
@@ -98,7 +98,7 @@ def traffic_light(solids: SolidList, place: Place, rng: Generator, arm_m: float)
 
 
 def fence(solids: SolidList, place: Place, rng: Generator, length_m: float) -> None:
-    """A fence along x: rails and posts, a wall, a hedge, or a guard rail."""
+    """Adds a fence along x: rails and posts, a wall, a hedge, or a guard rail."""
     half = length_m / 2
     kind = int(rng.integers(4))
     if kind == 0:
@@ -247,5 +247,5 @@ SMALL = (_bin, _bench, _bollards, _cabinet, _column, _shelter)
 
 
 def small_things(solids: SolidList, place: Place, rng: Generator) -> None:
-    """One of: bin, bench, bollards, electricity cabinet, advertising column, bus shelter."""
+    """Adds a bin, bench, bollards, electricity cabinet, advertising column or bus shelter."""
     SMALL[int(rng.integers(len(SMALL)))](solids, place, rng)

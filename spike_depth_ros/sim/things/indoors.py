@@ -1,4 +1,4 @@
-"""Furniture, shelves, and what hangs on walls; z = 0 is the floor."""
+"""Furniture, shelves and wall objects; z = 0 is the floor."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _legs(solids: SolidList, place: Place, x: float, y: float, z: float, colour)
 
 
 def desk(solids: SolidList, place: Place, rng: Generator) -> None:
-    """A desk with a screen, things on it, and a chair."""
+    """Adds a desk with a screen, objects on it, and a chair."""
     wood, seed = pick(rng, WOODS), float(rng.integers(1000))
     solids.add(
         place, BOX, BARK, (0, 0, 0.73), (0.7, 0.38, 0.02), wood, detail=(0.5, 0, 0.15, seed)
@@ -66,7 +66,7 @@ def desk(solids: SolidList, place: Place, rng: Generator) -> None:
 
 
 def chair(solids: SolidList, place: Place, rng: Generator, y: float) -> None:
-    """A chair that looks along y."""
+    """Adds a chair that faces along y."""
     cloth = pick(rng, CLOTHES)
     solids.add(place, BOX, CLOTH, (0, y, 0.46), (0.23, 0.22, 0.04), cloth)
     solids.add(place, BOX, CLOTH, (0, y - 0.22, 0.78), (0.22, 0.03, 0.25), cloth)
@@ -75,7 +75,7 @@ def chair(solids: SolidList, place: Place, rng: Generator, y: float) -> None:
 
 
 def rack(solids: SolidList, place: Place, rng: Generator, high_m: float) -> None:
-    """Shelves with goods, along x."""
+    """Adds shelves with goods, along x."""
     tall = min(float(rng.uniform(1.6, 2.4)), high_m - 0.2)
     seed = float(rng.integers(10000))
     solids.add(
@@ -205,12 +205,12 @@ FURNITURE = (_sofa, _table, _cupboard, _plant, _lamp, _boxes)
 
 
 def furniture(solids: SolidList, place: Place, rng: Generator) -> None:
-    """One of: sofa, table with chair, cupboard, plant, lamp, pile of boxes."""
+    """Adds a sofa, table with chair, cupboard, plant, lamp or pile of boxes."""
     FURNITURE[int(rng.integers(len(FURNITURE)))](solids, place, rng)
 
 
 class _Spot(NamedTuple):
-    """Where along a wall something hangs or stands."""
+    """Position and size of an object along a wall."""
 
     x_m: float
     side: int
@@ -318,7 +318,7 @@ def _bookcase(solids: SolidList, rng: Generator, place: Place, spot: _Spot) -> N
 
 
 def _nothing(solids: SolidList, rng: Generator, place: Place, spot: _Spot) -> None:
-    """Bare wall."""
+    """Leaves the wall bare."""
 
 
 WALL = (_door, _picture, _window, _notice, _bookcase, _nothing)
@@ -333,7 +333,7 @@ def along_wall(
     half_m: float,
     high_m: float,
 ) -> None:
-    """Doors, pictures, windows, boards and bookcases along a wall at y = side * half."""
+    """Adds doors, pictures, windows, boards and bookcases along a wall at y = side * half."""
     x = -span_m + 1.0
     while x < span_m - 1.0:
         wide = float(rng.uniform(0.3, 0.9))

@@ -31,7 +31,7 @@ def _fir(solids: SolidList, place: Place, tall_m: float, colours: tuple, detail:
 
 
 def tree(solids: SolidList, place: Place, rng: Generator, tall_m: float) -> None:
-    """A broad-leaved tree, or now and then a fir."""
+    """Adds a broad-leaved tree or sometimes a fir."""
     hue = rng.uniform(0.6, 1.4)
     leaf = (0.075 * hue, 0.13, 0.03)
     dark = (0.035 * hue, 0.06, 0.018)
@@ -79,7 +79,7 @@ def tree(solids: SolidList, place: Place, rng: Generator, tall_m: float) -> None
 
 
 def bush(solids: SolidList, place: Place, rng: Generator) -> None:
-    """A bush or a piece of hedge."""
+    """Adds a bush or a piece of hedge."""
     leaf = (0.06 * rng.uniform(0.7, 1.5), 0.11, 0.03)
     detail = (0.12, 0.5, 0, float(rng.integers(1000)))
     r = float(rng.uniform(0.4, 1.1))

@@ -1,8 +1,8 @@
-"""What surfaces may look like: families of textures, drawn for a viewing distance.
+"""Appearance of surfaces: families of textures, drawn for a viewing distance.
 
-The size of the features follows the distance, so that a pixel sees about the same on a cup at
-0.3 m and on a wall at 30 m. Colours are linear RGB; contrasts within a surface go from 3 % of
-plain paint to 20 : 1 of print.
+The size of the features is proportional to the distance, so that a cup at 0.3 m and a wall at 30 m
+have similar detail per pixel. Colours are linear RGB; contrasts within a surface range from 3 %
+for plain paint to 20 : 1 for print.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Generator = np.random.Generator
 
 
 class Finish(NamedTuple):
-    """The look of a surface: material, its two colours and parameters, see `geometry.Solids`."""
+    """The finish of a surface: material, two colours and parameters, see `geometry.Solids`."""
 
     material: int
     colour: RGB
@@ -43,7 +43,7 @@ def cover(
 
 
 def any_colour(rng: Generator, low: float = 0.03, high: float = 0.8) -> RGB:
-    """A colour of log-uniform brightness, from grey to saturated."""
+    """Draws a colour of log-uniform brightness, from grey to saturated."""
     level, hue = _log_uniform(rng, low, high), rng.uniform(0.3, 1.0, 3)
     grey = float(rng.random()) ** 0.5
     r, g, b = level * (grey + (1 - grey) * hue / hue.max())
@@ -51,7 +51,7 @@ def any_colour(rng: Generator, low: float = 0.03, high: float = 0.8) -> RGB:
 
 
 def two_colours(rng: Generator, ratio: float) -> tuple[RGB, RGB]:
-    """Two colours whose brightness differs by about a factor; which is brighter is chance."""
+    """Draws two colours in random order whose brightness differs by about a factor."""
     r, g, b = any_colour(rng, min(0.03 * ratio, 0.5), 0.85)
     tint = rng.uniform(0.75, 1.0, 3) / ratio
     dark = (r * float(tint[0]), g * float(tint[1]), b * float(tint[2]))
@@ -67,7 +67,7 @@ def _seed(rng: Generator) -> float:
 
 
 def _clouds(rng: Generator, far_m: float) -> Finish:
-    """1/f noise, from soft clouds to blots with hard edges."""
+    """Draws 1/f noise, from soft clouds to blots with hard edges."""
     size, sharp = far_m * _log_uniform(rng, 0.05, 0.6), _log_uniform(rng, 0.25, 4.0)
     detail = (size, sharp, float(rng.uniform(0.2, 1.0)), _seed(rng))
     return Finish(geo.FRACTAL, *two_colours(rng, _log_uniform(rng, 1.3, 8.0)), detail)
@@ -89,7 +89,7 @@ def _bricks(rng: Generator, far_m: float) -> Finish:
 
 
 def _print(rng: Generator, far_m: float) -> Finish:
-    """Pages of text and pictures; at times light on dark, as on screens."""
+    """Draws pages of text and pictures; sometimes light on dark, as on screens."""
     line = far_m * _log_uniform(rng, 0.012, 0.08)
     paper, ink = any_colour(rng, 0.4, 0.85), any_colour(rng, 0.02, 0.08)
     if rng.random() < 0.2:
@@ -127,7 +127,7 @@ def _wood(rng: Generator, far_m: float) -> Finish:
 
 
 def _plain(rng: Generator, far_m: float) -> Finish:
-    """Paint with a faint grain: nearly no texture."""
+    """Draws paint with a faint grain: nearly no texture."""
     first, second = two_colours(rng, float(rng.uniform(1.03, 1.15)))
     detail = (far_m * _log_uniform(rng, 0.02, 0.5), 0.5, 1.0, _seed(rng))
     return Finish(geo.FRACTAL, first, second, detail)
@@ -144,18 +144,18 @@ FAMILIES: dict[str, tuple[float, Callable[[Generator, float], Finish]]] = {
     'wood': (0.10, _wood),
     'plain': (0.09, _plain),
 }
-"""Family -> how often it is drawn, and draw(rng, viewing distance in m)."""
+"""Family -> relative frequency, and draw(rng, viewing distance in m)."""
 
 _SHARES = np.cumsum([share for share, _ in FAMILIES.values()])
 
 
 def draw_finish(rng: Generator, far_m: float, family: str | None = None) -> Finish:
-    """Draws the look of a surface.
+    """Draws the finish of a surface.
 
     Args:
-        rng: the source.
-        far_m: distance that it is usually seen from [m].
-        family: a key of `FAMILIES`; by chance if None.
+        rng: random generator.
+        far_m: usual viewing distance [m].
+        family: a key of `FAMILIES`; drawn at random if None.
     """
     if family is None:
         family = list(FAMILIES)[int(np.searchsorted(_SHARES, rng.random() * _SHARES[-1]))]

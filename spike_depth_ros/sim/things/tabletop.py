@@ -1,4 +1,4 @@
-"""Small things that stand on desks and shelves; z = 0 is what they stand on, -y their front."""
+"""Small objects on desks and shelves; z = 0 is the supporting surface, -y their front."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from spike_depth_ros.sim.things.surfaces import any_colour, cover, draw_finish
 Generator = np.random.Generator
 
 NEAR_M = 0.7
-"""Distance that the textures of small things are made for."""
+"""Viewing distance of the textures of small objects."""
 
 BLACK: RGB = (0.03, 0.03, 0.033)
 SOIL: RGB = (0.06, 0.04, 0.03)
@@ -35,7 +35,7 @@ def _pile_of_books(solids: SolidList, place: Place, rng: Generator) -> None:
 
 
 def row_of_books(solids: SolidList, place: Place, rng: Generator, wide_m: float = 0.3) -> None:
-    """Books that stand side by side along x, some of them leaning."""
+    """Adds books side by side along x, some of them leaning."""
     x = -wide_m / 2
     while x < wide_m / 2:
         thick, tall = _u(rng, 0.012, 0.05), _u(rng, 0.16, 0.28)
@@ -52,7 +52,7 @@ def row_of_books(solids: SolidList, place: Place, rng: Generator, wide_m: float 
 
 
 def _screen(solids: SolidList, place: Place, rng: Generator) -> None:
-    """A monitor on its foot; text, pictures or nothing on it."""
+    """Adds a monitor on its foot, with text, pictures or a blank screen."""
     wide, tall = _u(rng, 0.2, 0.33), _u(rng, 0.12, 0.19)
     middle = 0.1 + tall
     solids.add(place, BOX, PLAIN, (0, 0.06, 0.006), (0.12, 0.09, 0.006), BLACK)
@@ -177,20 +177,20 @@ THINGS: dict[str, tuple[float, Callable[[SolidList, Place, Generator], None]]] =
     'papers': (0.07, _papers),
     'pens': (0.04, _pens),
 }
-"""Thing -> how often it is drawn, and what adds it. All are less than 0.5 m high and wide."""
+"""Object -> relative frequency, and the function that adds it. All are below 0.5 m in size."""
 
 SMALL = ('pile of books', 'cup', 'bottle', 'box', 'ball', 'papers', 'pens')
-"""Those that fit below a shelf of 0.3 m."""
+"""Objects that fit below a shelf of 0.3 m."""
 
 _SHARES = np.cumsum([share for share, _ in THINGS.values()])
 
 
 def small_thing(solids: SolidList, place: Place, rng: Generator) -> None:
-    """One thing that fits on a shelf."""
+    """Adds one object that fits on a shelf."""
     THINGS[SMALL[int(rng.integers(len(SMALL)))]][1](solids, place, rng)
 
 
 def any_thing(solids: SolidList, place: Place, rng: Generator) -> None:
-    """One of `THINGS`."""
+    """Adds one of `THINGS`."""
     kinds = list(THINGS.values())
     kinds[int(np.searchsorted(_SHARES, rng.random() * _SHARES[-1]))][1](solids, place, rng)

@@ -1,6 +1,6 @@
 """Cars, trucks, bicycles and people. Each function returns half length and half width [m].
 
-x is the front of a thing, z = 0 its foot.
+x points forward, z = 0 is the foot.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def _plate(solids: SolidList, place: Place, x: float, z: float, seed: float) -> 
 
 
 def car(solids: SolidList, place: Place, rng: Generator) -> tuple[float, float]:
-    """A car of a random kind; returns its half length and half width [m]."""
+    """Adds a car of a random kind; returns its half length and half width [m]."""
     row = list(CARS.values())[int(rng.choice(len(CARS), p=(0.28, 0.27, 0.13, 0.22, 0.10)))]
     length, width, foot, top, roof, centre, cabin, taper = row
     paint = pick(rng, CAR_PAINTS)
@@ -153,7 +153,7 @@ def car(solids: SolidList, place: Place, rng: Generator) -> tuple[float, float]:
 
 
 def truck(solids: SolidList, place: Place, rng: Generator) -> tuple[float, float]:
-    """A truck with a box body, or a bus; returns its half length and half width [m]."""
+    """Adds a truck with a box body, or a bus; returns its half length and half width [m]."""
     half, wide = float(rng.uniform(3.2, 5.5)), 1.22
     paint = pick(rng, CAR_PAINTS)
     seed = float(rng.integers(1000))
@@ -208,7 +208,7 @@ def truck(solids: SolidList, place: Place, rng: Generator) -> tuple[float, float
 
 
 def bicycle(solids: SolidList, place: Place, rng: Generator) -> tuple[float, float]:
-    """A bicycle with its rider; returns its half length and half width [m]."""
+    """Adds a bicycle with its rider; returns its half length and half width [m]."""
     coat = pick(rng, CLOTHES)
     for x in (-0.52, 0.52):
         solids.add(
@@ -231,7 +231,7 @@ def bicycle(solids: SolidList, place: Place, rng: Generator) -> tuple[float, flo
 
 
 def pedestrian(solids: SolidList, place: Place, rng: Generator) -> tuple[float, float]:
-    """A person; returns half length and half width [m]."""
+    """Adds a person; returns half length and half width [m]."""
     tall = float(rng.uniform(0.82, 1.08))
     coat, trousers = pick(rng, CLOTHES), pick(rng, CLOTHES)
     stride = float(rng.uniform(0.05, 0.2))
