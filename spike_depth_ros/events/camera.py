@@ -16,19 +16,19 @@ from numpy.polynomial import chebyshev
 from numpy.typing import NDArray
 
 WIDEST_TAN = 57.0
-"""Tangent of 89 degrees: what lies farther off the axis has no depth along it to speak of."""
+"""Tangent of 89 degrees: pixels farther off the axis get no ray."""
 
 MOST_ERROR_PX = 0.1
-"""How far from its pixel a ray may come back through the lens."""
+"""Largest distance between a pixel and the projection of its ray through the lens."""
 
 MOST_SMOOTH_ERROR_PX = 1e-3
-"""How far the ray that a polynomial gives a pixel may be from that which the lens gives it."""
+"""Largest error of a ray from the polynomial, against that of the lens model."""
 
 SMOOTH_NODES = 24
-"""Rows and columns of pixels through whose rays the polynomial of a lens goes."""
+"""Rows and columns of pixels that the polynomial of a lens interpolates."""
 
 AT_ONCE = 10_240
-"""Pixels that one thread undistorts at a time: what OpenCV keeps of each then fits its cache."""
+"""Pixels that one thread undistorts at a time, so that the working data fits the cache."""
 
 DISTORTION_MODELS: dict[str, tuple[int, ...]] = {
     '': (0,),
@@ -132,7 +132,7 @@ class Camera:
         )
 
     def rectified(self) -> Camera:
-        """The same pinhole without distortion: what undistorted events are seen by."""
+        """The same pinhole without distortion: the camera of undistorted events."""
         return dataclasses.replace(self, distortion=())
 
     def rays(self) -> NDArray[Any]:

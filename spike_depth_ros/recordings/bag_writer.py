@@ -47,7 +47,7 @@ class BagWriter(Target):
 
     Attributes:
         counts: messages written, by topic.
-        undefined: messages left out because nobody knows the definition of their type, by topic.
+        undefined: messages left out because the definition of their type is unknown, by topic.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class BagWriter(Target):
         self.undefined: dict[str, int] = {}
 
     def add_events(self, events: NDArray[Any], height: int, width: int) -> None:
-        """Appends events, (N,) `EVENT_DTYPE` in stream order, of a sensor of that size."""
+        """Appends events, (N,) `EVENT_DTYPE` in stream order, of a sensor of that size [px]."""
         if self._packetiser is None:
             self._packetiser = Packetiser(height, width, self._frame_id, self._encoding)
         for packet in self._packetiser.push(events):
@@ -104,13 +104,13 @@ class BagWriter(Target):
     def add_event_message(
         self, topic: str, stamp_ns: int, packet: Packet, events: NDArray[Any]
     ) -> None:
-        """Appends what one message held, encoded anew; its stamps, frame and topic stay.
+        """Appends the events of one message, encoded again; its stamps, frame and topic stay.
 
         Args:
             topic: where it was published.
             stamp_ns: when it was recorded [ns].
-            packet: the message; its payload is not looked at.
-            events: (N,) `EVENT_DTYPE` that it held.
+            packet: the message; its payload is not used.
+            events: (N,) `EVENT_DTYPE` of its payload.
         """
         sensor = (packet.height, packet.width, packet.frame_id)
         stream = (topic, *sensor)
@@ -143,7 +143,7 @@ class BagWriter(Target):
         rotation: NDArray[Any],
         static: bool = False,
     ) -> None:
-        """Appends where frame `child` is in `parent`: (3,) metres, (4,) quaternion x y z w."""
+        """Appends the pose of frame `child` in `parent`: (3,) metres, (4,) quaternion x y z w."""
         topic = '/tf_static' if static else '/tf'
         self.add_raw(topic, TF, stamp_ns, transform_cdr(stamp_ns, parent, child, translation_m,
                                                         rotation))  # fmt: skip
@@ -171,7 +171,7 @@ class BagWriter(Target):
         definition: str | None = None,
         latched: bool = False,
     ) -> None:
-        """Appends a message that is packed already.
+        """Appends a message that is already serialised.
 
         Args:
             topic: where it was published.
@@ -179,7 +179,7 @@ class BagWriter(Target):
             stamp_ns: when [ns].
             cdr: its bytes.
             definition: ros2msg text of its type, as it was recorded; None for a standard one.
-            latched: whether the topic gives its last message to whoever comes late.
+            latched: whether a subscriber that comes late gets the last message.
         """
         if topic not in self._connections:
             self._connections[topic] = self._connect(topic, type_name, definition, latched)
@@ -227,7 +227,7 @@ class BagWriter(Target):
             return None
 
     def _store_of(self, type_name: str, definition: str | None) -> Typestore:
-        """A store that knows a type as it was recorded: distributions differ in some."""
+        """A store with the recorded definition of a type, which may differ by distribution."""
         from rosbags.typesys import Stores, TypesysError, get_types_from_msg, get_typestore
 
         try:
@@ -246,7 +246,7 @@ class BagWriter(Target):
 
 
 def _latched(depth: int) -> Qos:
-    """What /tf_static, a map or a robot's description is published with."""
+    """The QoS of /tf_static, of a map or of a robot description."""
     from rosbags.interfaces import (
         Qos,
         QosDurability,

@@ -43,7 +43,7 @@ _IMAGE_ENCODINGS = {
 
 
 def new_typestore() -> Typestore:
-    """A store of the ROS 2 types and the event types, free to be extended by its owner."""
+    """A store of the ROS 2 types and the event types, which its owner may extend."""
     from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
     store = get_typestore(Stores.ROS2_KILTED)
@@ -54,7 +54,7 @@ def new_typestore() -> Typestore:
 
 @functools.cache
 def typestore() -> Typestore:
-    """The store for what this module packs; shared, so never extended."""
+    """The store for the messages of this module; it is shared, so never extended."""
     return new_typestore()
 
 
@@ -122,7 +122,7 @@ def transform_cdr(
         stamp_ns: time [ns].
         parent: frame_id of the parent.
         child: frame_id of the child.
-        translation_m: (3,) origin of the child in the parent [m].
+        translation_m: (3,) origin of the child in the parent frame [m].
         rotation: (4,) unit quaternion x, y, z, w.
     """
     x, y, z, w = (float(v) for v in rotation)

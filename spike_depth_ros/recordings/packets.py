@@ -1,9 +1,9 @@
-"""Cuts a stream of events into EventPackets as a camera driver would, and keeps its epoch.
+"""Cuts a stream of events into EventPackets as a camera driver does, and keeps its epoch.
 
-An EVT3 payload counts 24 bits of microseconds and starts anew every 16.8 s; drivers leave the
-packet's `time_base` at 0. What this package encodes says there, in ns, when that counter last
-was 0, so that absolute times survive, however long the gap before a packet. Who does not know
-this reads the same payloads as from any camera.
+An EVT3 payload counts 24 bits of microseconds and wraps every 16.8 s; drivers leave the packet's
+`time_base` at 0. Packets of this package hold there the time [ns] at which that counter was last
+0, so that absolute times survive a gap of any length. Other decoders ignore it and read the
+payload as one of any camera.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ PACKET_EVENTS = 1 << 15
 MONO_SPAN_NS = 1 << 32
 EVT3_WRAP_NS = (1 << 24) * 1000
 FIRST_EPOCH_NS = 1
-"""What stands for the epoch 0, since 0 says nothing; an epoch is a multiple of `EVT3_WRAP_NS`."""
+"""Stands for the epoch 0, since 0 means unknown; an epoch is a multiple of `EVT3_WRAP_NS`."""
 JUMP_NS = 60_000_000_000
 """Events of one message that lie farther apart are of a clock that jumped: one stamp for all."""
 
@@ -93,7 +93,7 @@ class Packetiser:
             self._pending = empty_events()
 
     def repack(self, events: NDArray[Any], stamp_ns: int) -> Iterator[StampedPacket]:
-        """Gives what one message held as one packet, or a few if it spans much time.
+        """Gives the events of one message as one packet, or a few if they span much time.
 
         Args:
             events: (N,) `EVENT_DTYPE` of the message.
@@ -164,7 +164,7 @@ def _end_ns(first_ns: int, span_ns: int) -> int:
 
 
 def with_epoch(packet: Packet, decoded: Decoded) -> Decoded:
-    """Moves what an EVT3 packet held to absolute time, if its `time_base` tells the epoch."""
+    """Moves the events of an EVT3 packet to absolute time, if its `time_base` states the epoch."""
     if packet.encoding != 'evt3' or not packet.time_base_ns:
         return decoded
     times = decoded.events['t_ns'] if len(decoded.events) else decoded.triggers['t_ns']
@@ -181,7 +181,7 @@ def with_epoch(packet: Packet, decoded: Decoded) -> Decoded:
 
 
 class _Evt3Encoder:
-    """Carries the clock from packet to packet, so that plain decoders see every wrap too."""
+    """Carries the clock from packet to packet, so that other decoders see every wrap too."""
 
     def __init__(self) -> None:
         self._state = evt3_state()
@@ -192,7 +192,7 @@ class _Evt3Encoder:
         try:
             return time_base_ns, encode_evt3(events, self._state)
         except EncodeError:
-            # a jump that no word can tell: begin anew, as a camera that restarts
+            # a jump that no word can encode: start again, as a camera that restarts
             self._state = evt3_state()
             return time_base_ns, encode_evt3(events, self._state)
 
@@ -209,4 +209,4 @@ _ENCODERS: dict[str, Callable[[], _Encoder]] = {
     'mono': _MonoEncoder,
 }
 ENCODINGS = tuple(_ENCODERS)
-"""What events can be written as."""
+"""The encodings that events can be written in."""

@@ -1,7 +1,7 @@
 """The text at the start of a Prophesee .raw file: format of its words, size of its sensor.
 
 Old headers leave out the size, the format or the order of the halves of EVT2.1 words. The camera's
-identity then tells: its system id, its plugin or the generation of its sensor, as in OpenEB
+identity then states them: its system id, its plugin or the generation of its sensor, as in OpenEB
 (hal_psee_plugins, psee_raw_file_header).
 """
 
@@ -162,7 +162,7 @@ def read_header(file: BinaryIO, path: Path, sensor: tuple[int, int] | None = Non
 
     Raises:
         BagError: no such lines, lines that contradict each other, an unknown format, or a sensor
-            whose size nobody states.
+            whose size is not stated.
     """
     values, length = read_fields(file.read(HEADER_BYTES), path)
     name, *options = values.get('format', '').split(';')

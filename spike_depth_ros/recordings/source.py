@@ -1,7 +1,7 @@
-"""What every recording looks like from outside: topics, and raw messages in time order.
+"""The interface of every recording: topics, and raw messages in time order.
 
-Whether a file is a ROS bag, a data set or a camera's own format, the rest of the package sees
-CDR messages of ROS 2 types, the same bytes that a live subscription delivers.
+A ROS bag, a data set and a camera's own format all give CDR messages of ROS 2 types, the same
+bytes that a live subscription delivers.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from spike_depth_ros.events.wire import EVENT_TYPES
 EVENT_PACKET = 'event_camera_msgs/msg/EventPacket'
 """The type that this package writes events as."""
 EVENTS_TOPIC = '/event_camera/events'
-"""Topic of events that come from a file which knows no topics."""
+"""Topic of events from a file that has no topics."""
 FRAME_ID = 'event_camera_optical_frame'
-"""Frame of what comes from such a file."""
+"""Frame of the events from such a file."""
 
 
 class BagError(ValueError):
@@ -35,8 +35,8 @@ class Topic(NamedTuple):
 
     name: str
     type: str
-    messages: int | None  # None where only reading it all would tell
-    latched: bool = False  # whoever comes late still gets the last message
+    messages: int | None  # None where the file must be read to know
+    latched: bool = False  # a subscriber that comes late gets the last message
 
 
 class RawMessage(NamedTuple):
@@ -56,11 +56,11 @@ class EventSource(abc.ABC):
         kind: what it is, e.g. 'rosbag2'.
         topics: all topics that `messages` can give.
         event_topic: the one with the events.
-        geometry: (height, width) of the sensor [px], None if the recording does not tell.
+        geometry: (height, width) of the sensor [px], None if the recording does not state it.
         start_ns: stamp of the first message, None if unknown.
         end_ns: stamp of the last message, None if unknown.
         dropped: what the reader left out of the messages so far, and how many of it.
-        unreadable: topics whose messages are left out, for nobody defines their type, and how
+        unreadable: topics whose messages are left out, since their type is not defined, and how
             many messages each has.
     """
 
@@ -194,7 +194,7 @@ def sensor_size(
         assumed: the size that files of this kind usually have, if there is one.
 
     Raises:
-        BagError: the two contradict each other, nobody states a size, or it is impossible.
+        BagError: the two contradict each other, no size is stated, or it is impossible.
     """
     if stored and given and stored != given:
         raise BagError(
@@ -224,7 +224,7 @@ def choose_event_topic(
         topics: all that the recording has.
         wanted: name of the one asked for, or None.
         path: the recording, for the sentence of an error.
-        any_of_several: take the first of several, since the caller reads them all.
+        any_of_several: take the first of several, for a caller that reads them all.
 
     Raises:
         BagError: no such topic, not a topic of events, none, or several to choose from.

@@ -37,7 +37,7 @@ ADVICE = 'get DENSE from https://rpg.ifi.uzh.ch/E2DEPTH.html'
 SPIKE_ADVICE = 'get DENSE-spike from https://github.com/Leozhangjiyuan/MDE-SpikingCamera'
 STAMP_SLACK_NS = 1_000_000
 MOST_S = 1e6
-"""A file whose last event has a greater time is in nanoseconds: a drive is no eleven days long."""
+"""A recording whose last time is greater is in nanoseconds: no drive lasts eleven days."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,7 +142,7 @@ class DenseSequence:
 
     @functools.cached_property
     def _in_seconds(self) -> bool:
-        """CARLA counts nanoseconds, exports may not: the last event of the recording tells."""
+        """Whether times are seconds, as in some exports; CARLA counts nanoseconds."""
         for path in reversed(self._event_files[1]):
             table = _read_npy(path, (None, 4), ADVICE)
             if len(table):
@@ -150,7 +150,7 @@ class DenseSequence:
         return False
 
     def _nonempty(self, paths: list[Path]) -> np.ndarray:
-        """The events of the first of some files that holds any."""
+        """The events of the first file that holds any."""
         for path in paths:
             events = _read_events(path, self._in_seconds)
             if len(events):
