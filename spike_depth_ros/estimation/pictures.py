@@ -1,4 +1,4 @@
-"""Depth, events and clouds as pictures: the same colours in RViz, reports and the README.
+"""Draws depth, events and clouds with the same colours in RViz, reports and the README.
 
 All pictures are (H, W, 3) uint8 RGB.
 """
@@ -29,7 +29,7 @@ ON_RGB, OFF_RGB = (230, 60, 40), (40, 90, 230)
 
 
 def depth_colors(depth_m: np.ndarray, color_map: str, min_m: float, max_m: float) -> np.ndarray:
-    """Paints depth on a logarithmic scale, near in the last colour of the map.
+    """Colours depth on a logarithmic scale; near depth has the last colour of the map.
 
     Returns:
         (H, W, 3) uint8 RGB; unknown is black, beyond range dark grey.
@@ -44,7 +44,7 @@ def depth_colors(depth_m: np.ndarray, color_map: str, min_m: float, max_m: float
 
 
 def event_colors(spikes: np.ndarray) -> np.ndarray:
-    """Paints a spike tensor: ON red, OFF blue, the more frequent one wins, none white.
+    """Colours a spike tensor: ON red, OFF blue (the more frequent one), no events white.
 
     Args:
         spikes: (T, 2, H, W) uint8.
@@ -60,7 +60,7 @@ def event_colors(spikes: np.ndarray) -> np.ndarray:
 
 
 def confidence_colors(confidence: np.ndarray) -> np.ndarray:
-    """Paints (H, W) confidence in [0, 1]: black is none, bright is sure."""
+    """Colours (H, W) confidence in [0, 1]: black is 0, bright is 1."""
     shade = np.rint(255 * np.clip(np.nan_to_num(confidence), 0.0, 1.0)).astype(np.uint8)
     return cv2.applyColorMap(shade, cv2.COLORMAP_VIRIDIS)[..., ::-1].copy()
 
@@ -71,13 +71,13 @@ def cloud_picture(
     size: tuple[int, int] = (480, 640),
     reach_m: float = 40.0,
 ) -> np.ndarray:
-    """Looks at a cloud from above and behind the camera.
+    """Draws a cloud as seen from above and behind the camera.
 
     Args:
-        points_m: (N, 3) in the optical frame; points that are not finite are left out.
+        points_m: (N, 3) in the optical frame; non-finite points are omitted.
         colors: (N, 3) uint8 RGB.
         size: rows and columns of the picture.
-        reach_m: the distance ahead that the view is centred on, roughly.
+        reach_m: approximate distance ahead at the centre of the view.
     """
     keep = np.isfinite(points_m).all(axis=1) & (points_m[:, 2] < 2 * reach_m)
     points, colors = points_m[keep].astype(np.float64), colors[keep]
@@ -101,7 +101,7 @@ def cloud_picture(
 
 
 def beside(pictures: Iterable[np.ndarray], height_px: int = 260, gap_px: int = 4) -> np.ndarray:
-    """Puts pictures in a row, all brought to one height."""
+    """Places pictures in a row, scaled to one height."""
     scaled = []
     for picture in pictures:
         width = round(picture.shape[1] * height_px / picture.shape[0])
@@ -111,19 +111,21 @@ def beside(pictures: Iterable[np.ndarray], height_px: int = 260, gap_px: int = 4
 
 
 def png(picture: np.ndarray) -> bytes:
-    """An RGB picture as a PNG file."""
+    """Encodes an RGB picture as PNG."""
     return bytes(cv2.imencode('.png', picture[..., ::-1])[1])
 
 
 def write_picture(path: Path, picture: np.ndarray) -> None:
-    """Writes an RGB picture; the suffix says the format."""
+    """Writes an RGB picture; the suffix selects the format."""
     if not cv2.imwrite(str(path), picture[..., ::-1]):
-        raise OSError(f'cannot write the picture {str(path)!r}: is its folder there and writable?')
+        raise OSError(
+            f'cannot write the picture {str(path)!r}: check that its folder exists and is writable'
+        )
 
 
 @contextlib.contextmanager
 def _without_stderr() -> Iterator[None]:
-    """Keeps quiet what libraries in C print: FFmpeg calls the tag of VP8 in WebM unsupported."""
+    """Suppresses output of C libraries: FFmpeg warns about the VP8 tag in WebM."""
     kept, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nothing, 2)
     try:

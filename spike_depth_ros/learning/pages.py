@@ -19,13 +19,13 @@ class Table(NamedTuple):
 
     @property
     def numeric(self) -> list[bool]:
-        """For each column, whether its first cell is a number."""
+        """Returns for each column whether its first cell is a number."""
         first = self.rows[0] if self.rows else [''] * len(self.header)
         return [isinstance(cell, (int, float)) for cell in first]
 
 
 class Figure(NamedTuple):
-    """A picture or a video (.webm) beside the page."""
+    """A picture or a video (.webm) in the folder of the page."""
 
     file: str
     caption: str
@@ -33,7 +33,7 @@ class Figure(NamedTuple):
 
 
 class Row(NamedTuple):
-    """Figures side by side where the window is wide enough."""
+    """Figures side by side if the window is wide enough."""
 
     figures: Sequence[Figure]
     kind: str = 'row'
@@ -58,9 +58,9 @@ def write_page(path: Path, title: str, lead: str, sections: Iterable[Section]) -
 
     Args:
         path: the file to write.
-        title: of the page.
+        title: title of the page.
         lead: one line below the title.
-        sections: the content; text is escaped.
+        sections: content of the page; text is escaped.
     """
     environment = Environment(
         loader=PackageLoader('spike_depth_ros.learning'), autoescape=True, trim_blocks=True

@@ -1,4 +1,4 @@
-"""One sample as a row of pictures: events, truth, depth, confidence."""
+"""Draws one sample as a row of pictures: events, ground truth, depth, confidence."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Results of an evaluation as JSON, Markdown and a page with pictures."""
+"""Writes results of an evaluation as JSON, Markdown and a page with pictures."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ TRANSFER: dict[str, str] = {
     'false_obstacles': 'false obst.',
     'beyond_in_rooms': 'beyond range in rooms',
 }
-"""Figure -> heading: what shows whether depth holds on other cameras and in other places."""
+"""Figure -> heading: how well depth transfers to other cameras and places."""
 
 PROTOCOLS: dict[str, dict[str, str]] = {
     'metres without alignment, cap 80 m (DENSE, EventScape)': {
@@ -66,16 +66,16 @@ Table = tuple[list[str], list[list[Any]]]
 
 
 def row_name(result: Result) -> str:
-    """The predictor, and the data where there are several."""
+    """Returns the name of the predictor, and of the data if there are several sets."""
     return f'{result.name}, {result.set}' if result.set else result.name
 
 
 def main_table(results: Sequence[Result], extra: dict[str, dict[str, Any]]) -> Table:
-    """One row per predictor and set of data.
+    """Returns one row per predictor and data set.
 
     Args:
-        results: of the evaluation.
-        extra: predictor -> further columns, such as energy; of the first set of data.
+        results: results of the evaluation.
+        extra: predictor -> further columns, such as energy, measured on the first data set.
     """
     more = list(dict.fromkeys(key for columns in extra.values() for key in columns))
     first = results[0].set
@@ -90,7 +90,7 @@ def main_table(results: Sequence[Result], extra: dict[str, dict[str, Any]]) -> T
 
 
 def transfer_table(results: Sequence[Result]) -> Table:
-    """How depth holds; with several sets of data, shape against that of the first set."""
+    """Returns how depth transfers; with several data sets, shape relative to the first set."""
     home = {r.name: r.figures['abs_rel_scaled'] for r in results if r.set == results[0].set}
     several = any(r.set != results[0].set for r in results)
     ordered = sorted(results, key=lambda r: list(home).index(r.name))
@@ -106,7 +106,7 @@ def transfer_table(results: Sequence[Result]) -> Table:
 
 
 def protocol_tables(results: Sequence[Result]) -> dict[str, Table]:
-    """The figures of published tables, by protocol."""
+    """Returns the figures of published tables, by protocol."""
     return {
         f'Protocol: {protocol}': (
             ['', *columns.values()],
@@ -117,13 +117,13 @@ def protocol_tables(results: Sequence[Result]) -> dict[str, Table]:
 
 
 def band_table(results: Sequence[Result]) -> Table:
-    """Abs Rel by distance."""
+    """Returns Abs Rel by distance."""
     rows = [[row_name(r), *(r.figures[key] for key in BANDS)] for r in results]
     return ['Abs Rel', *BANDS.values()], rows
 
 
 def group_tables(results: Sequence[Result]) -> dict[str, Table]:
-    """Abs Rel of each part of each group that has more than one part, by set of data."""
+    """Returns Abs Rel of each part of each group that has more than one part, by data set."""
     tables = {}
     for name in dict.fromkeys(r.set for r in results):
         here = [r for r in results if r.set == name]
@@ -138,7 +138,7 @@ def group_tables(results: Sequence[Result]) -> dict[str, Table]:
 
 
 def markdown(table: Table) -> str:
-    """A table in Markdown; floats have three significant digits."""
+    """Formats a table in Markdown; floats have three significant digits."""
     header, rows = table
     lines = ['| ' + ' | '.join(header) + ' |', '|' + '---|' * len(header)]
     lines += ['| ' + ' | '.join(map(_cell, row)) + ' |' for row in rows]
@@ -156,15 +156,15 @@ def write_report(
     """Writes results.json, results.md, index.html and the pictures.
 
     Args:
-        folder: made if it is not there.
-        title: of the page.
-        facts: what the figures hold for: data, cap, alignment, machine.
+        folder: output folder, created if necessary.
+        title: title of the page.
+        facts: conditions of the figures: data, cap, alignment, machine.
         results: one per predictor.
         shown: clips with the estimates of all predictors.
         extra: see `main_table`.
 
     Returns:
-        The page.
+        The path of the page.
     """
     folder.mkdir(parents=True, exist_ok=True)
     first = results[0].set
@@ -192,7 +192,7 @@ def write_report(
 
 
 def clip_picture(clip: Shown) -> np.ndarray:
-    """Events and truth above; below, depth and confidence of each predictor.
+    """Draws events and ground truth above, depth and confidence of each predictor below.
 
     Returns:
         (H, W, 3) uint8 RGB.
@@ -219,20 +219,22 @@ def _pictures(folder: Path, results: Sequence[Result], shown: Sequence[Shown]) -
         cv2.imwrite(str(folder / file), clip_picture(clip)[..., ::-1])
         place = f'{clip.sample.meta.get("sequence", "")}, {clip.sample.meta.get("sensor", "")}'
         figures.append(
-            pages.Figure(file, f'{place}: events and truth; depth and confidence of {names}')
+            pages.Figure(
+                file, f'{place}: events and ground truth; depth and confidence of {names}'
+            )
         )
     return pages.Row(figures)
 
 
 def _curves(folder: Path, results: Sequence[Result]) -> pages.Figure:
-    """Risk against coverage, and share right against confidence."""
+    """Draws risk against coverage, and the fraction of correct pixels against confidence."""
     import matplotlib as mpl
 
     mpl.use('Agg')
     from matplotlib import pyplot as plt
 
     plots = (
-        ('coverage', 'risk', 'share of the surest pixels', 'their Abs Rel'),
+        ('coverage', 'risk', 'fraction of the most confident pixels', 'their Abs Rel'),
         ('confidence', 'share_right', 'confidence', 'share right'),
     )
     figure, axes = plt.subplots(1, 2, figsize=(10, 4), constrained_layout=True)

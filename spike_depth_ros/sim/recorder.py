@@ -208,9 +208,7 @@ def open_work(out: Path, plan: Plan) -> Path | None:
     text = plan.note
     if final.exists():
         if _text(final / NOTE) == text:
-            shutil.rmtree(
-                work, ignore_errors=True
-            )  # left over from a run interrupted during clean-up
+            shutil.rmtree(work, ignore_errors=True)  # of a run interrupted while cleaning up
             return None
         raise RecordError(
             f'{final} exists and holds another recording: remove it or change folder or seed'

@@ -1,7 +1,7 @@
-"""Data sets: event windows with exact or measured depth, the same `Sample` from each.
+"""Data sets: event windows with exact or measured depth, as the same `Sample` from each.
 
 `DATASETS['dsec'](DsecConfig(root='/data/DSEC'))` is a sequence of clips; a clip is a list of
-consecutive `Sample`s. Nothing heavy is imported until an entry is used.
+consecutive `Sample`s. Heavy modules are imported only when an entry is used.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 
 class DatasetEntry(NamedTuple):
-    """One data set of the table: where its configuration and its builder live."""
+    """One entry of `DATASETS`: the location of its configuration class and its builder."""
 
     module: str  # within spike_depth_ros.learning.datasets
     config_name: str
@@ -21,7 +21,7 @@ class DatasetEntry(NamedTuple):
 
     @property
     def config(self) -> type:
-        """The frozen dataclass that describes this data set."""
+        """Returns the frozen dataclass that configures this data set."""
         return getattr(self._module(), self.config_name)
 
     def __call__(self, config: Any) -> Sequence:
@@ -31,7 +31,7 @@ class DatasetEntry(NamedTuple):
             config: an instance of `self.config`.
 
         Raises:
-            DatasetError, BagError: something is missing or damaged; the sentence names it.
+            DatasetError, BagError: something is missing or damaged; the message names it.
             TypeError: `config` belongs to another data set.
         """
         if not isinstance(config, self.config):
@@ -53,7 +53,10 @@ DATASETS: dict[str, DatasetEntry] = {
     ),
     'mvsec': DatasetEntry('mvsec', 'MvsecConfig', 'open_mvsec', 'MVSEC: DAVIS 346x260'),
     'synthetic': DatasetEntry(
-        'synthetic', 'SyntheticConfig', 'open_synthetic', 'clips from the simulator, kept on disk'
+        'synthetic',
+        'SyntheticConfig',
+        'open_synthetic',
+        'clips from the simulator, stored on disk',
     ),
 }
-"""Name -> data set: the only list of them."""
+"""Name -> data set: the only registry of data sets."""

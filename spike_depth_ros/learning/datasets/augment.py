@@ -1,8 +1,8 @@
-"""Augmentation of clips: pure functions that keep spikes, depth, image and intrinsics together.
+"""Augmentation of clips: pure functions that keep spikes, depth, image and intrinsics consistent.
 
-Each takes a clip (a list of samples of one size) and returns a new one in which all windows are
-changed in the same way; the input is not modified. Depth stays in metres and is never
-interpolated; `scale` changes the focal length in `meta`, and with it the *canonical* depth.
+Each function takes a clip (a list of samples of one size) and returns a new one in which all
+windows are changed in the same way; the input is not modified. Depth stays in metres and is never
+interpolated. `scale` changes the focal length in `meta` and therefore the *canonical* depth.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ class AugmentConfig:
     """Strength of the augmentation; `NO_AUGMENTATION` changes nothing.
 
     Attributes:
-        crop_height: rows of the result, a multiple of what the network needs; 0 keeps them.
-        crop_width: columns of the result; 0 keeps them. Both or neither.
-        flip: probability of a mirror image.
-        min_scale: smallest zoom.
-        max_scale: greatest zoom; each clip draws one, uniformly in its logarithm.
-        max_drop: greatest fraction of dropped events; each clip draws uniformly from 0.
-        max_noise_hz: greatest rate of added events per pixel and second.
+        crop_height: rows of the result, a multiple of what the network requires; 0 for no crop.
+        crop_width: columns of the result; 0 for no crop. Set both or neither.
+        flip: probability of a horizontal flip.
+        min_scale: minimum zoom.
+        max_scale: maximum zoom; each clip draws one from a log-uniform distribution.
+        max_drop: maximum fraction of dropped events; each clip draws uniformly from 0.
+        max_noise_hz: maximum rate of added events per pixel and second.
         swap_polarity: probability of exchanging ON and OFF.
-        max_hot_pixels: greatest number of pixels that fire continuously.
-        halt: probability that the camera stops: from some window on, nearly all events are
-            dropped, and depth can only be remembered.
+        max_hot_pixels: maximum number of pixels that fire continuously.
+        halt: probability that the camera stops: from some window on nearly all events are dropped,
+            so depth can only come from memory.
         flash: probability of a sudden change of light: every pixel fires at one step.
     """
 
@@ -52,7 +52,7 @@ class AugmentConfig:
         require(self.crop_width >= 0, 'crop_width', self.crop_width, 'at least 0')
         if bool(self.crop_height) != bool(self.crop_width):
             raise ConfigError(
-                f'crop_height is {self.crop_height} and crop_width {self.crop_width}: give both, '
+                f'crop_height is {self.crop_height} and crop_width {self.crop_width}: set both '
                 'or neither'
             )
         for name in ('flip', 'max_drop', 'swap_polarity', 'halt', 'flash'):
@@ -74,13 +74,13 @@ def augment(clip: list[Sample], config: AugmentConfig, rng: np.random.Generator)
 
     Args:
         clip: windows of one size.
-        config: strength.
+        config: strength of the augmentation.
         rng: the only source of randomness; the same state gives the same result.
     """
     factor = float(np.exp(rng.uniform(np.log(config.min_scale), np.log(config.max_scale))))
     size = (config.crop_height, config.crop_width)
     if all(size):
-        # crop first, so that only visible pixels are zoomed
+        # Crop first, so that only visible pixels are zoomed.
         wanted = [math.ceil(n / factor) + 1 if factor != 1 else n for n in size]
         needed = np.minimum(wanted, clip[0].valid.shape)
         spare = clip[0].valid.shape - needed
@@ -109,7 +109,7 @@ def augment(clip: list[Sample], config: AugmentConfig, rng: np.random.Generator)
 
 
 def flip(clip: list[Sample]) -> list[Sample]:
-    """Mirrors left and right; the padding stays on the right, cx becomes w - 1 - cx."""
+    """Flips left and right; the padding stays on the right, and cx becomes w - 1 - cx."""
 
     def mirror(sample: Sample) -> Sample:
         width = sample.depth_m.shape[1]
@@ -127,9 +127,9 @@ def flip(clip: list[Sample]) -> list[Sample]:
 
 
 def crop(clip: list[Sample], top: int, left: int, height: int, width: int) -> list[Sample]:
-    """Cuts out height x width pixels, spike tensor included; what lies outside is padding.
+    """Crops to height x width pixels, including the spike tensor; the outside is padded.
 
-    A smaller image is padded right and below: no spikes, depth unknown.
+    A smaller image is padded on the right and below: no spikes, unknown depth.
     """
 
     def cut(sample: Sample) -> Sample:
@@ -154,11 +154,11 @@ def crop(clip: list[Sample], top: int, left: int, height: int, width: int) -> li
 
 
 def scale(clip: list[Sample], factor: float) -> list[Sample]:
-    """Zooms: the image as a lens of `factor` times the focal length would give it.
+    """Zooms as if the lens had `factor` times the focal length.
 
-    Enlarged, each pixel is repeated; reduced, the counts of pixels that fall together add up, as
-    in binning. Depth takes the value of one pixel. Metres stay; focal_px changes, and with it
-    the canonical depth.
+    When enlarging, each pixel is repeated. When reducing, the counts of pixels that coincide are
+    added, as in binning. Depth takes the value of one pixel. Depth in metres is unchanged;
+    focal_px changes, and with it the canonical depth.
     """
 
     def zoom(sample: Sample) -> Sample:
@@ -187,17 +187,17 @@ def scale(clip: list[Sample], factor: float) -> list[Sample]:
 
 
 def swap_polarity(clip: list[Sample]) -> list[Sample]:
-    """ON becomes OFF: the same scene with dark and bright exchanged."""
+    """Exchanges ON and OFF: the same scene with dark and bright exchanged."""
     return [s._replace(spikes=np.ascontiguousarray(s.spikes[:, ::-1])) for s in clip]
 
 
 def drop_events(clip: list[Sample], part: float, rng: np.random.Generator) -> list[Sample]:
-    """Loses each event with probability `part`."""
+    """Drops each event with probability `part`."""
 
     def thin(sample: Sample) -> Sample:
         spikes = sample.spikes.copy()
         flat = spikes.reshape(-1)
-        # most counts are 1, for which a coin is a much faster binomial draw
+        # Most counts are 1, for which a uniform draw is a much faster binomial draw.
         ones, more = np.flatnonzero(flat == 1), np.flatnonzero(flat > 1)
         flat[ones] = rng.random(len(ones), np.float32) >= part
         flat[more] = rng.binomial(flat[more], 1 - part)
@@ -223,7 +223,7 @@ def add_noise(clip: list[Sample], rate_hz: float, rng: np.random.Generator) -> l
 
 
 def add_hot_pixels(clip: list[Sample], count: int, rng: np.random.Generator) -> list[Sample]:
-    """Lets `count` pixels fire 1 to 8 ON events in every step of every window of the clip."""
+    """Makes `count` pixels fire 1 to 8 ON events in every step of every window of the clip."""
     height, width = clip[0].depth_m.shape
     rows, columns = rng.integers(0, height, count), rng.integers(0, width, count)
     rates = rng.integers(1, 9, count)
@@ -240,8 +240,8 @@ def add_hot_pixels(clip: list[Sample], count: int, rng: np.random.Generator) -> 
 def add_flash(clip: list[Sample], rng: np.random.Generator) -> list[Sample]:
     """Changes the light at one step of one window: all pixels fire with one polarity.
 
-    A change of 0.5 to 6 thresholds on average, drawn evenly in its logarithm; each pixel fires as
-    often as its share of it and what it had charged before make whole thresholds.
+    The mean change is 0.5 to 6 thresholds, log-uniformly distributed. A pixel fires once for each
+    whole threshold in the sum of its share of the change and its previous contrast.
     """
     which = int(rng.integers(len(clip)))
     sample = clip[which]
@@ -261,13 +261,13 @@ def _with_spikes(sample: Sample, spikes: np.ndarray) -> Sample:
 
 
 def _sources(length: int, factor: float) -> np.ndarray:
-    """For each pixel of the zoomed axis, the pixel that its centre falls on."""
+    """Returns for each pixel of the zoomed axis the source pixel at its centre."""
     zoomed = np.arange(max(int(length * factor), 1))
     return np.clip(((zoomed + 0.5) / factor).astype(np.int64), 0, length - 1)
 
 
 def _zoom_counts(sample: Sample, factor: float, source: list[np.ndarray]) -> np.ndarray:
-    """(T, 2, h', w') counts of the image part."""
+    """Returns the (T, 2, h', w') counts of the image part."""
     height, width = sample.depth_m.shape
     image = sample.spikes[..., :height, :width]
     if factor >= 1:
@@ -280,6 +280,6 @@ def _zoom_counts(sample: Sample, factor: float, source: list[np.ndarray]) -> np.
 
 
 def _padding_multiple(sample: Sample) -> int:
-    """Some multiple that the tensor's size has: the greatest power of two up to 32."""
+    """Returns the greatest power of two up to 32 that divides the size of the tensor."""
     sizes = np.array(sample.spikes.shape[-2:])
     return next(m for m in (32, 16, 8, 4, 2, 1) if not (sizes % m).any())

@@ -1,7 +1,7 @@
-"""A complete clip on disk: one compressed npz without pickles, with members per window.
+"""A complete clip on disk: one compressed npz without pickles, with separate arrays per window.
 
-Members per window k: `spikes_k` (S, 2, H, W) uint8, `depth_k` (h, w) float16 (0.05 %, +inf sky),
-`image_k` (h, w, 3) uint8 if kept; and `meta`, the JSON of a list of `Sample.meta`.
+Arrays per window k: `spikes_k` (S, 2, H, W) uint8, `depth_k` (h, w) float16 (0.05 %, +inf for
+sky), `image_k` (h, w, 3) uint8 if stored; and `meta`, the JSON of a list of `Sample.meta`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class ClipWindows(NamedTuple):
 
 
 def write_clip_file(path: Path, samples: list[Sample], images: bool) -> None:
-    """Writes a clip; the file gets its name once it is complete."""
+    """Writes a clip; the file appears under its name only when it is complete."""
     members: dict[str, np.ndarray] = {'meta': np.array(json.dumps([s.meta for s in samples]))}
     for k, sample in enumerate(samples):
         members[f'spikes_{k}'] = sample.spikes
@@ -54,12 +54,12 @@ def read_clip_file(path: Path, wanted: ClipWindows) -> list[Sample]:
     except (OSError, ValueError, KeyError, IndexError, EOFError, zipfile.BadZipFile,
             zlib.error) as error:  # fmt: skip
         raise DatasetError(
-            f'{path} is damaged ({error!r}): remove it, and it will be made again'
+            f'{path} is damaged ({error!r}): remove it to have it rendered again'
         ) from error
 
 
 def merge_steps(spikes: np.ndarray, steps: int) -> np.ndarray:
-    """Adds neighbouring time bins, which gives the result of `accumulate` with fewer steps.
+    """Adds adjacent time bins, which gives the result of `accumulate` with fewer steps.
 
     Args:
         spikes: (S, 2, H, W) uint8.

@@ -1,9 +1,9 @@
-"""DENSE and DENSE-spike: CARLA drives at 346x260, 30 depth maps a second, exact depth.
+"""DENSE and DENSE-spike: CARLA drives at 346x260 with 30 exact depth maps per second.
 
 Layout of a sequence (Hidalgo-Carrio et al., 3DV 2020; Zhang et al., ECCV 2022):
-`events/data/events_%010d.npy` (N, 4) columns t [ns], x, y, p; `depth/data/depth_%010d.npy`
-(H, W) metres; `rgb/frames/frame_%010d.png`; `spike/r128/spike_%010d.npy` (128, H, W) of {0, 1};
-beside each a `timestamps.txt` of lines "index seconds".
+`events/data/events_%010d.npy` (N, 4) columns t [ns], x, y, p; `depth/data/depth_%010d.npy` (H, W)
+metres; `rgb/frames/frame_%010d.png`; `spike/r128/spike_%010d.npy` (128, H, W) of {0, 1}; each
+folder has a `timestamps.txt` with lines "index seconds".
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from spike_depth_ros.learning.datasets.sample import (
 
 HEIGHT, WIDTH = 260, 346
 SKY_M = 999.0
-"""CARLA's far plane is at 1000 m: what is there is sky."""
+"""CARLA's far plane is at 1000 m; depth there is sky."""
 ADVICE = 'get DENSE from https://rpg.ifi.uzh.ch/E2DEPTH.html'
 SPIKE_ADVICE = 'get DENSE-spike from https://github.com/Leozhangjiyuan/MDE-SpikingCamera'
 STAMP_SLACK_NS = 1_000_000
@@ -42,16 +42,16 @@ MOST_S = 1e6
 
 @dataclasses.dataclass(frozen=True)
 class DenseConfig:
-    """What to read of DENSE, and how.
+    """Configuration of DENSE.
 
     Attributes:
-        root: folder that holds the split's folder.
-        split: train, validation or test; '' if the sequences lie in `root` itself.
+        root: folder that holds the folder of the split.
+        split: train, validation or test; '' if the sequences are in `root` itself.
         clip_windows: windows per clip; the last one ends at a depth map.
         stride: one clip for each `stride`-th depth map.
         images: also load the colour image, for a teacher.
         field_of_view_deg: horizontal, of the simulated camera.
-        spikes: how events become spikes.
+        spikes: conversion of events to spikes.
     """
 
     root: str
@@ -69,9 +69,9 @@ class DenseConfig:
 
 @dataclasses.dataclass(frozen=True)
 class DenseSpikeConfig(DenseConfig):
-    """What to read of DENSE-spike: as for DENSE; only `steps` of the window is used.
+    """Configuration of DENSE-spike: as for DENSE, but only the `steps` of the window are used.
 
-    Each depth map has its own 128 frames, so a window lasts as long as the maps are apart.
+    Each depth map has its own 128 frames, so a window is as long as the interval between maps.
     """
 
 
@@ -88,33 +88,33 @@ class DenseSequence:
 
     @functools.cached_property
     def start_ns(self) -> int:
-        """Time of the first event."""
+        """Returns the time of the first event."""
         return int(self._nonempty(self._event_files[1])['t_ns'][0])
 
     @functools.cached_property
     def end_ns(self) -> int:
-        """Time of the last event."""
+        """Returns the time of the last event."""
         return int(self._nonempty(self._event_files[1][::-1])['t_ns'][-1])
 
     @functools.cached_property
     def pixels(self) -> PixelMap:
-        """Sensor pixels to the network grid."""
+        """Returns the map from sensor pixels to the network grid."""
         return pixel_map(HEIGHT, WIDTH, self._config.spikes)
 
     def spikes(self, t0_ns: int, t1_ns: int) -> tuple[np.ndarray, int]:
-        """The spikes of [t0, t1) and the number of events in it."""
+        """Returns the spikes of [t0, t1) and the number of events in it."""
         config = self._config.spikes
         return spikes_of(self._pieces(t0_ns, t1_ns), t0_ns, t1_ns, config, self.pixels)
 
     def depth_m(self, index: int) -> np.ndarray:
-        """Metres of map `index`; +inf at the far plane, NaN where the file has no number."""
+        """Returns map `index` in metres; +inf at the far plane, NaN where no number is stored."""
         depth_m = _read_npy(self._depths[index], (HEIGHT, WIDTH), ADVICE).astype(np.float32)
         depth_m[depth_m <= 0] = np.nan
         depth_m[depth_m >= SKY_M] = np.inf
         return depth_m
 
     def image(self, stamp_ns: int) -> np.ndarray | None:
-        """The colour frame of the same time, if images were asked for."""
+        """Returns the colour image of the same time, if images are enabled."""
         if not self._config.images:
             return None
         stamps_ns, paths = self._frames
@@ -129,7 +129,7 @@ class DenseSequence:
         return bin_image(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), self.pixels.factor)
 
     def meta(self) -> dict[str, Any]:
-        """What all samples of the recording share."""
+        """Returns the metadata shared by all samples of the recording."""
         return grid_meta('dense', self._folder.name, self._camera, self.pixels)
 
     @functools.cached_property
@@ -142,7 +142,7 @@ class DenseSequence:
 
     @functools.cached_property
     def _in_seconds(self) -> bool:
-        """Whether times are seconds, as in some exports; CARLA counts nanoseconds."""
+        """Returns True if times are in seconds, as in some exports; CARLA counts nanoseconds."""
         for path in reversed(self._event_files[1]):
             table = _read_npy(path, (None, 4), ADVICE)
             if len(table):
@@ -150,15 +150,18 @@ class DenseSequence:
         return False
 
     def _nonempty(self, paths: list[Path]) -> np.ndarray:
-        """The events of the first file that holds any."""
+        """Returns the events of the first file that holds any."""
         for path in paths:
             events = _read_events(path, self._in_seconds)
             if len(events):
                 return events
-        raise DatasetError(f'{self._folder}/events/data holds no event: {ADVICE}')
+        raise DatasetError(f'{self._folder}/events/data holds no events: {ADVICE}')
 
     def _pieces(self, t0_ns: int, t1_ns: int) -> Iterator[np.ndarray]:
-        """Events of [t0, t1): one file more at each end, as a file's stamp may be either end."""
+        """Yields the events of [t0, t1), with one file more at each end.
+
+        A file's stamp may be that of its first or its last event.
+        """
         stamps_ns, paths = self._event_files
         first, last = np.searchsorted(stamps_ns, (t0_ns, t1_ns))
         for path in paths[max(first - 1, 0) : last + 1]:
@@ -169,7 +172,7 @@ class DenseSequence:
 class DenseSpikeSequence(DenseSequence):
     """One DENSE-spike recording: the input is a spike camera, not an event camera.
 
-    Such a camera integrates brightness and fires, so a spike is the ON channel and OFF stays
+    A spike camera integrates brightness and fires, so spikes go to the ON channel and OFF stays
     empty. The 128 frames are grouped into T steps by the rule of `accumulate`: frame k counts in
     step floor(k T / 128). With T = 128 the network sees the binary frames themselves.
     """
@@ -181,16 +184,16 @@ class DenseSpikeSequence(DenseSequence):
 
     @functools.cached_property
     def start_ns(self) -> int:
-        """One window before the first spike file's stamp."""
+        """Returns the time one window before the first spike file's stamp."""
         return int(self._spike_files[0][0]) - self.window_ns - STAMP_SLACK_NS
 
     @functools.cached_property
     def end_ns(self) -> int:
-        """The last spike file's stamp."""
+        """Returns the last spike file's stamp."""
         return int(self._spike_files[0][-1])
 
     def spikes(self, t0_ns: int, t1_ns: int) -> tuple[np.ndarray, int]:
-        """The frames whose stamp is `t1_ns`, as (T, 2, H, W), and the number of spikes."""
+        """Returns the frames with stamp `t1_ns`, as (T, 2, H, W), and the number of spikes."""
         stamps_ns, paths = self._spike_files
         nearest = nearest_stamp(stamps_ns, t1_ns, self.window_ns / 2)
         if nearest is None:
@@ -203,18 +206,18 @@ class DenseSpikeSequence(DenseSequence):
         return group_frames(frames.astype(np.uint8), self._config.spikes.steps, self.pixels)
 
     def meta(self) -> dict[str, Any]:
-        """What all samples of the recording share."""
+        """Returns the metadata shared by all samples of the recording."""
         return super().meta() | {'dataset': 'dense_spike'}
 
 
 def open_dense(config: DenseConfig) -> Clips:
-    """Opens the sequences of a split of DENSE; `DatasetError` names what is missing."""
+    """Opens the sequences of a split of DENSE; a `DatasetError` names what is missing."""
     folders = _sequences(config, 'events', ADVICE)
     return Clips((DenseSequence(f, config) for f in folders), config.clip_windows, config.stride)
 
 
 def open_dense_spike(config: DenseSpikeConfig) -> Clips:
-    """Opens the sequences of a split of DENSE-spike; `DatasetError` names what is missing."""
+    """Opens the sequences of a split of DENSE-spike; a `DatasetError` names what is missing."""
     folders = _sequences(config, 'spike', SPIKE_ADVICE)
     return Clips(
         (DenseSpikeSequence(f, config) for f in folders), config.clip_windows, config.stride
@@ -246,7 +249,7 @@ def _sequences(config: DenseConfig, needs: str, advice: str) -> list[Path]:
 
 
 def _stamped(folder: Path, stem: str, suffix: str, advice: str) -> tuple[np.ndarray, list[Path]]:
-    """Times [ns] and files of a folder, from its `timestamps.txt`."""
+    """Reads the times [ns] and files of a folder from its `timestamps.txt`."""
     stamps = folder / 'timestamps.txt'
     try:
         rows = np.loadtxt(stamps, np.float64, ndmin=2)
@@ -255,7 +258,7 @@ def _stamped(folder: Path, stem: str, suffix: str, advice: str) -> tuple[np.ndar
     except (OSError, ValueError, IndexError) as error:
         raise DatasetError(f'{stamps} cannot be read ({error}): {advice}') from error
     if len(stamps_ns) < 2 or (np.diff(stamps_ns) <= 0).any():
-        raise DatasetError(f'{stamps} must hold at least two times that rise: {advice}')
+        raise DatasetError(f'{stamps} must hold at least two increasing times: {advice}')
     return stamps_ns, [folder / f'{stem}_{index:010d}.{suffix}' for index in indices]
 
 
@@ -277,7 +280,7 @@ def _read_npy(path: Path, shape: tuple[int | None, ...], advice: str) -> np.ndar
 
 
 def _read_events(path: Path, in_seconds: bool) -> np.ndarray:
-    """(N,) `EVENT_DTYPE` of one file; polarity may be {0, 1} or {-1, 1}, time in ns or s."""
+    """Reads (N,) `EVENT_DTYPE` from a file; polarity may be {0, 1} or {-1, 1}, time in ns or s."""
     table = _read_npy(path, (None, 4), ADVICE)
     x, y = table[:, 1], table[:, 2]
     if not (np.isfinite(table).all() and ((x >= 0) & (x < WIDTH) & (y >= 0) & (y < HEIGHT)).all()):

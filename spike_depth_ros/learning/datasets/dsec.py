@@ -1,7 +1,7 @@
-"""DSEC as a data set: driving at 640x480 with LiDAR depth, straight from the downloaded files.
+"""DSEC as a data set: driving at 640x480 with LiDAR depth, read from the downloaded files.
 
-Events lie in raw pixels and are moved to the rectified view by `rectify_map.h5`; the disparity
-maps are in that view. The files are read by `recordings.dsec`.
+Events have raw pixel coordinates and are moved to the rectified view by `rectify_map.h5`; the
+disparity maps are in that view. The files are read by `recordings.dsec`.
 """
 
 from __future__ import annotations
@@ -28,25 +28,25 @@ from spike_depth_ros.recordings.dsec import SITE, DsecFolder
 from spike_depth_ros.recordings.source import BagError
 
 FOUND = 'found'
-"""The split that takes every sequence that lies in the folder, as for synthetic drives."""
+"""The split that contains every sequence in the folder, for example synthetic drives."""
 IMAGE_TOLERANCE_NS = 30_000_000
 IMAGE_OVERSAMPLING = 2
-"""The colour camera has twice the focal length: it is warped to twice the size, then averaged."""
+"""The colour camera has twice the focal length, so it is warped at double size, then averaged."""
 
 
 @dataclasses.dataclass(frozen=True)
 class DsecConfig:
-    """What to read of DSEC, and how.
+    """Configuration of DSEC.
 
     Attributes:
         root: folder that holds the sequences, or `train/` with the sequences.
-        split: a list of `learning/datasets/splits` (all_41, train_29, evaluation_12,
-            train_31, validation_10, night), the path of such a file, or 'found' for every
-            sequence in the folder.
+        split: a list of `learning/datasets/splits` (all_41, train_29, evaluation_12, train_31,
+            validation_10, night), the path of such a file, or 'found' for every sequence in the
+            folder.
         clip_windows: windows per clip; the last one ends at a depth map.
         stride: one clip for each `stride`-th depth map.
         images: also load the colour image, warped to the event view, for a teacher.
-        spikes: how events become spikes.
+        spikes: conversion of events to spikes.
     """
 
     root: str
@@ -61,7 +61,7 @@ def open_dsec(config: DsecConfig) -> Clips:
     """Opens the sequences of a split.
 
     Raises:
-        DatasetError: no such split.
+        DatasetError: the split does not exist.
         BagError: a file is missing or damaged.
     """
     if config.split == 'test_12':
@@ -81,13 +81,13 @@ def open_dsec(config: DsecConfig) -> Clips:
 
 @functools.cache
 def read_split(split: str) -> tuple[str, ...]:
-    """Sequence names of a split: one per line, `#` starts a comment.
+    """Returns the sequence names of a split file: one per line, `#` starts a comment.
 
     Args:
         split: a name in `spike_depth_ros/learning/datasets/splits` or the path of a text file.
 
     Raises:
-        DatasetError: neither of the two.
+        DatasetError: it is neither of the two.
     """
     shipped = importlib.resources.files('spike_depth_ros.learning.datasets') / 'splits'
     if (shipped / f'{split}.txt').is_file():
@@ -106,8 +106,8 @@ class DsecSequence:
 
     Args:
         folder: the recording.
-        config: how events become spikes.
-        images: whether colour images are wanted.
+        config: conversion of events to spikes.
+        images: True to load colour images.
     """
 
     def __init__(self, folder: Path, config: SpikeConfig, images: bool = False) -> None:
@@ -123,32 +123,32 @@ class DsecSequence:
 
     @property
     def start_ns(self) -> int:
-        """Absolute time of the first event."""
+        """Returns the absolute time of the first event."""
         return self._files.events.start_ns
 
     @property
     def end_ns(self) -> int:
-        """Absolute time of the last event."""
+        """Returns the absolute time of the last event."""
         return self._files.events.end_ns
 
     @functools.cached_property
     def pixels(self) -> PixelMap:
-        """Raw sensor pixels to the rectified grid of the network."""
+        """Returns the map from raw sensor pixels to the rectified grid of the network."""
         camera = self._calibration.camera
         xy = self._files.rectified_xy()
         return pixel_map(camera.height, camera.width, self._config, rectified_xy=xy)
 
     def spikes(self, t0_ns: int, t1_ns: int) -> tuple[np.ndarray, int]:
-        """The spikes of [t0, t1) and the number of events in it."""
+        """Returns the spikes of [t0, t1) and the number of events in it."""
         pieces = self._files.events.pieces(t0_ns, t1_ns)
         return spikes_of(pieces, t0_ns, t1_ns, self._config, self.pixels)
 
     def depth_m(self, index: int) -> np.ndarray:
-        """Metres of map `index`, NaN where nothing was measured."""
+        """Returns map `index` in metres, NaN where nothing was measured."""
         return self._files.depth_m(index + 1)
 
     def image(self, stamp_ns: int) -> np.ndarray | None:
-        """The colour image nearest in time, as the rectified event camera would see it."""
+        """Returns the colour image nearest in time, warped to the rectified event camera."""
         if not self._with_images:
             return None
         nearest = nearest_stamp(self._files.images.stamps_ns, stamp_ns, IMAGE_TOLERANCE_NS)
@@ -167,7 +167,7 @@ class DsecSequence:
         return bin_image(warped, zoom * self.pixels.factor)
 
     def meta(self) -> dict[str, Any]:
-        """What all samples of the recording share."""
+        """Returns the metadata shared by all samples of the recording."""
         name = self._files.path.name
         shared = grid_meta('dsec', name, self._calibration.camera, self.pixels)
         known = name in read_split('all_41')
@@ -177,5 +177,7 @@ class DsecSequence:
 def _found(folder: Path) -> list[str]:
     names = sorted(p.name for p in folder.glob('*') if (p / 'events' / 'left').is_dir())
     if not names:
-        raise DatasetError(f'{folder} holds no sequence in DSEC layout: get one from {SITE}')
+        raise DatasetError(
+            f'{folder} holds no sequence in the layout of DSEC: download one from {SITE}'
+        )
     return names

@@ -1,7 +1,7 @@
 """MVSEC as a data set: a car, a motorcycle and a hexacopter, with LiDAR depth at 20 Hz.
 
-Events are raw, depth is rectified: events are moved to the rectified view by the calibration. The
-files are read by `recordings.mvsec`.
+Events have raw pixel coordinates, depth is rectified; events are moved to the rectified view by
+the calibration. The files are read by `recordings.mvsec`.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ SPLITS: dict[str, tuple[str, ...]] = {
     'test': ('outdoor_day1', 'outdoor_night1', 'outdoor_night2', 'outdoor_night3'),
     'indoor': ('indoor_flying1', 'indoor_flying2', 'indoor_flying3'),
 }
-"""Who trains and tests on what: outdoors as in E2Depth (3DV 2020)."""
+"""Split -> recordings; outdoor training and test recordings as in E2Depth (3DV 2020)."""
 
 
 @dataclasses.dataclass(frozen=True)
 class MvsecConfig:
-    """What to read of MVSEC, and how.
+    """Configuration of MVSEC.
 
     Attributes:
         root: folder that holds the files of a scene, or a folder per scene with them.
-        split: train, test or indoor; or one recording's name, such as indoor_flying4.
+        split: train, test or indoor; or the name of one recording, such as indoor_flying4.
         clip_windows: windows per clip; the last one ends at a depth map.
         stride: one clip for each `stride`-th depth map.
         images: also load the grey image as three channels, rectified, for a teacher.
-        spikes: how events become spikes.
+        spikes: conversion of events to spikes.
     """
 
     root: str
@@ -60,7 +60,7 @@ class MvsecSequence:
     Args:
         root: see `MvsecConfig.root`.
         name: the recording, such as outdoor_day1.
-        config: what to read, and how.
+        config: configuration of the data set.
     """
 
     def __init__(self, root: Path, name: str, config: MvsecConfig) -> None:
@@ -74,32 +74,32 @@ class MvsecSequence:
 
     @property
     def start_ns(self) -> int:
-        """Time of the first event."""
+        """Returns the time of the first event."""
         return self._files.events.start_ns
 
     @property
     def end_ns(self) -> int:
-        """Time of the last event."""
+        """Returns the time of the last event."""
         return self._files.events.end_ns
 
     @functools.cached_property
     def pixels(self) -> PixelMap:
-        """Raw sensor pixels to the rectified grid of the network."""
+        """Returns the map from raw sensor pixels to the rectified grid of the network."""
         camera = self._calibration.camera
         xy = self._calibration.rectified_xy()
         return pixel_map(camera.height, camera.width, self._config.spikes, rectified_xy=xy)
 
     def spikes(self, t0_ns: int, t1_ns: int) -> tuple[np.ndarray, int]:
-        """The spikes of [t0, t1) and the number of events in it."""
+        """Returns the spikes of [t0, t1) and the number of events in it."""
         pieces = self._files.events.pieces(t0_ns, t1_ns)
         return spikes_of(pieces, t0_ns, t1_ns, self._config.spikes, self.pixels)
 
     def depth_m(self, index: int) -> np.ndarray:
-        """Metres of map `index`, rectified; NaN where the LiDAR saw nothing."""
+        """Returns map `index` in metres, rectified; NaN where the LiDAR has no return."""
         return self._files.depth_m(index)
 
     def image(self, stamp_ns: int) -> np.ndarray | None:
-        """The grey image nearest in time, rectified, as RGB."""
+        """Returns the grey image nearest in time, rectified, as RGB."""
         if not self._config.images:
             return None
         nearest = nearest_stamp(self._files.image_stamps_ns, stamp_ns, IMAGE_TOLERANCE_NS)
@@ -109,14 +109,14 @@ class MvsecSequence:
         return bin_image(np.repeat(grey[..., None], 3, axis=2), self.pixels.factor)
 
     def meta(self) -> dict[str, Any]:
-        """What all samples of the recording share."""
+        """Returns the metadata shared by all samples of the recording."""
         name = self._files.name
         shared = grid_meta('mvsec', name, self._calibration.rectified, self.pixels)
         return shared | {'night': 'night' in name}
 
 
 def open_mvsec(config: MvsecConfig) -> Clips:
-    """Opens the recordings of a split; `BagError` names a file that is missing."""
+    """Opens the recordings of a split; a `BagError` names a missing file."""
     names = SPLITS.get(config.split, (config.split,))
     root = Path(config.root)
     return Clips(

@@ -1,6 +1,6 @@
 """Splits, configuration and plans of synthetic clips.
 
-A clip follows from its configuration and two integers, the seed of its world and its number in
+A clip is determined by its configuration and two integers: the seed of its world and its number in
 that world. `TRAIN_SEEDS`, `VALIDATION_SEEDS` and `TEST_SEEDS` share no world.
 """
 
@@ -30,62 +30,61 @@ TEST_SEEDS = range(2_000_000, 2_100_000)
 SPLITS = {'train': TRAIN_SEEDS, 'validation': VALIDATION_SEEDS, 'test': TEST_SEEDS}
 RECIPE = 'recipe.json'
 RECIPE_VERSION = 1
-"""Increases whenever the same configuration would give other clips."""
+"""Version of the recipe; increases when the same configuration would give other clips."""
 
 MIX_VERSION = 2
 """The same for configurations that draw motions, mounts, lenses or sensor models."""
 
 LONGEST_DRIVE_S = 55.0
-"""Worlds last a minute; clips end before this."""
+"""Worlds last a minute; clips end before this time."""
 
 
 @dataclasses.dataclass(frozen=True)
 class SyntheticConfig:
-    """Which clips to make and how to load them.
+    """Configuration of synthetic clips: rendering and loading.
 
     Attributes:
-        folder: where clips are kept; one folder holds clips of one recipe, of all splits.
-        split: train, validation or test: which range of world seeds.
+        folder: where clips are stored; one folder holds the clips of one recipe, for all splits.
+        split: train, validation or test: selects the range of world seeds.
         worlds: number of worlds.
-        first_world: the first of them within the range.
+        first_world: index of the first world within the range.
         clips_per_world: clips of each world, at random times.
-        clip_windows: windows per clip handed out; must divide `stored_windows`.
+        clip_windows: windows per loaded clip; must divide `stored_windows`.
         images: also load the colour images.
-        cached_only: hand out what the folder has when it is opened; otherwise what is missing is
-            made when it is asked for.
-        spikes: how events become spikes; its steps must divide `stored_steps`, and a sensor is
-            binned by a multiple of what `stored_width_px` bins it by.
+        cached_only: load only clips that exist when the folder is opened; otherwise missing clips
+            are rendered on first access.
+        spikes: conversion of events to spikes; its steps must divide `stored_steps`, and its
+            binning factor must be a multiple of that of `stored_width_px`.
         stored_windows: consecutive windows per clip on disk.
         stored_steps: time bins per window on disk.
-        stored_width_px: `max_width_px` of the grid on disk, so that one folder serves coarser
-            grids too.
-        store_images: keep the colour images, for a teacher.
-        scenes: of the simulator's scenes; none for all.
-        scene_weights: how often each; none for equally often.
+        stored_width_px: `max_width_px` of the grid on disk, so that one folder also serves coarser
+            grids.
+        store_images: store the colour images, for a teacher.
+        scenes: scenes of the simulator; empty for all.
+        scene_weights: relative frequencies; empty for uniform.
         sensors: names or sizes, see `sim.sensors.sensor_config`.
-        sensor_weights: how often each; none for equally often.
-        min_threshold: least contrast threshold in log intensity.
-        max_threshold: greatest; clips draw evenly in its logarithm.
-        zooms: factors on the focal length of the sensor's lens, equally often.
-        rectified_part: part of the clips whose events are rectified, as the node does with a
-            calibration; the others are seen through the bare lens.
-        max_step_px: greatest motion between two simulated frames.
+        sensor_weights: relative frequencies; empty for uniform.
+        min_threshold: minimum contrast threshold in log intensity.
+        max_threshold: maximum contrast threshold; drawn from a log-uniform distribution.
+        zooms: factors on the focal length of the sensor's lens, equally likely.
+        rectified_part: fraction of the clips whose events are rectified, as in the node with a
+            calibration; the others keep the lens distortion.
+        max_step_px: maximum motion between two simulated frames.
         motions: keys of `sim.ego.MOTIONS`; `own` is that of the scene.
-        motion_weights: how often each; none for equally often.
-        heights_m: range (least, greatest) of the camera's height above ground, see
-            `sim.ego.Mounts`, like the next three; none keeps that of the scene.
+        motion_weights: relative frequencies; empty for uniform.
+        heights_m: range (min, max) of the camera's height above ground, see `sim.ego.Mounts`;
+            empty keeps that of the scene, as in the next three.
         pitches_deg: range of pitch; positive looks down.
         rolls_deg: range of roll.
-        yaws_deg: range of the turn away from where the scene's own camera looks.
-        fields_of_view_deg: range of the horizontal field of view, with lens distortion or a
-            fisheye to match; none keeps the sensor's lens and `zooms`.
-        sensor_models: `preset`, the sensor as it is with `min_threshold` to `max_threshold` and
-            noise varied, or keys of `sim.sensors.SENSOR_MODELS`, which are drawn anew as a whole.
-        sensor_model_weights: how often each; none for equally often.
-        static_parts: keys of `sim.static_parts.STATIC_PARTS` that may stand in view.
-        static_share: share of the clips in which one does.
-        flicker_share: share of the clips whose lamps flicker at 100 or 120 Hz, where the scene
-            has lamps.
+        yaws_deg: range of yaw relative to the scene's own viewing direction.
+        fields_of_view_deg: range of the horizontal field of view, with matching lens distortion or
+            a fisheye; empty keeps the sensor's lens and `zooms`.
+        sensor_models: `preset`, the sensor with noise and with `min_threshold` to `max_threshold`
+            varied, or keys of `sim.sensors.SENSOR_MODELS`, which draw all properties.
+        sensor_model_weights: relative frequencies; empty for uniform.
+        static_parts: keys of `sim.static_parts.STATIC_PARTS` that may be in view.
+        static_share: fraction of the clips with a static part in view.
+        flicker_share: fraction of the clips whose lamps, if any, flicker at 100 or 120 Hz.
     """
 
     folder: str
@@ -152,18 +151,18 @@ class SyntheticConfig:
             names = getattr(self, name)
             require(bool(names) and {*names} <= {*known}, name, names, f'of {sorted(known)}')
         check_range('fields_of_view_deg', self.fields_of_view_deg, 10.0, 150.0)
-        self.mounts  # noqa: B018 - a range that makes no sense fails now
+        self.mounts  # noqa: B018 - an invalid range fails here
         stored = self.store_images or not self.images
         require(stored, 'images', self.images, 'False, as store_images is False')
 
     @property
     def mounts(self) -> Mounts:
-        """What mounts to draw from."""
+        """Returns the ranges that mounts are drawn from."""
         return Mounts(self.heights_m, self.pitches_deg, self.rolls_deg, self.yaws_deg)
 
 
 class ClipPlan(NamedTuple):
-    """Everything that was drawn for one clip."""
+    """All values drawn for one clip."""
 
     seed: int
     number: int
@@ -183,7 +182,7 @@ class ClipPlan(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Name of the clip and, with a suffix, of its file."""
+        """Returns the name of the clip and, with a suffix, of its file."""
         return f'{self.seed:07d}_{self.number:02d}'
 
 
@@ -217,9 +216,9 @@ def plan_clip(config: SyntheticConfig, seed: int, number: int) -> ClipPlan:
 def _breadth(
     config: SyntheticConfig, seed: int, number: int
 ) -> tuple[str, str, float, str, Flicker]:
-    """Motion, sensor model, field of view, static part and flicker.
+    """Draws motion, sensor model, field of view, static part and flicker.
 
-    From a generator of their own: what older configurations draw stays what it was.
+    They have a separate generator, so that older configurations keep their clips.
     """
     rng = clip_rng(seed, number, 1)
     motion = _choose(rng, config.motions, config.motion_weights, 'motion_weights')
@@ -238,23 +237,23 @@ def _within(rng: np.random.Generator, limits: tuple[float, ...]) -> float:
 
 
 def clip_rng(seed: int, number: int, purpose: int) -> np.random.Generator:
-    """A generator of one clip: 1 plan, 2 mount and motion, 3 sensor, 4 static part."""
+    """Returns a generator of one clip: 1 plan, 2 mount and motion, 3 sensor, 4 static part."""
     return np.random.default_rng((seed, number, RECIPE_VERSION, purpose))
 
 
 def clip_keys(config: SyntheticConfig) -> list[tuple[int, int]]:
-    """Seed and number of every clip."""
+    """Returns the seed and number of every clip."""
     seeds = SPLITS[config.split][config.first_world : config.first_world + config.worlds]
     return [(seed, number) for seed in seeds for number in range(config.clips_per_world)]
 
 
 def clip_path(config: SyntheticConfig, seed: int, number: int) -> Path:
-    """Where a clip is kept."""
+    """Returns the path of a clip."""
     return Path(config.folder) / config.split / f'{seed:07d}_{number:02d}.npz'
 
 
 def _recipe(config: SyntheticConfig) -> dict[str, Any]:
-    """Everything that the bytes of a clip depend on, ready for JSON."""
+    """Returns everything that the bytes of a clip depend on, ready for JSON."""
     from spike_depth_ros.sim.world import SCENES
 
     names: tuple[str, ...] = ('stored_windows', 'stored_steps', 'stored_width_px', 'store_images',
@@ -264,7 +263,7 @@ def _recipe(config: SyntheticConfig) -> dict[str, Any]:
              'fields_of_view_deg', 'sensor_models', 'sensor_model_weights', 'static_parts',
              'static_share', 'flicker_share')  # fmt: skip
     defaults = {field.name: field.default for field in dataclasses.fields(config)}
-    # folders from before these existed do not name them
+    # Recipes written before these options existed do not contain them.
     mixed = tuple(name for name in newer if getattr(config, name) != defaults[name])
     names += mixed
     spikes = dataclasses.asdict(config.spikes)
@@ -279,7 +278,7 @@ def _recipe(config: SyntheticConfig) -> dict[str, Any]:
 
 
 def check_recipe(config: SyntheticConfig) -> None:
-    """Writes the recipe of a new folder, and refuses a folder of another one."""
+    """Writes the recipe of a new folder and rejects a folder with another recipe."""
     path, recipe = Path(config.folder) / RECIPE, _recipe(config)
     try:
         if not path.is_file():
@@ -292,7 +291,7 @@ def check_recipe(config: SyntheticConfig) -> None:
     if differing:
         is_, want = ({key: r.get(key) for key in differing} for r in (found, recipe))
         raise DatasetError(
-            f'{config.folder} holds clips made with {is_}, not {want}: name another folder'
+            f'{config.folder} holds clips made with {is_}, not {want}: choose another folder'
         )
 
 

@@ -1,8 +1,8 @@
-"""One sample, the same from every data set, and how clips of samples are cut from a sequence.
+"""The sample that every data set provides, and how clips of samples are cut from a sequence.
 
 A clip is `clip_windows` consecutive windows without gaps; the last one ends at the stamp of a
-depth map. The earlier ones have depth where a map lies close to their end, and otherwise depth
-that is unknown everywhere: they only fill the membranes.
+depth map. The earlier ones have depth if a map lies close to their end; otherwise their depth is
+unknown everywhere, and they only fill the membranes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from spike_depth_ros.events.config import SpikeConfig
 from spike_depth_ros.events.spikes import PixelMap, accumulate
 
 STAMP_TOLERANCE = 0.1
-"""A depth map belongs to a window if it is at most this fraction of a window from its end."""
+"""Maximum distance of a depth map from the end of its window, as a fraction of the window."""
 
 
 class DatasetError(ValueError):
@@ -29,49 +29,49 @@ class DatasetError(ValueError):
 class Sample(NamedTuple):
     """One window of events and the depth at its end.
 
-    The spike tensor is padded right and below; the other arrays have the image part only.
+    The spike tensor is padded on the right and below; the other arrays cover the image part only.
     `meta` holds focal_px, cx_px, cy_px (intrinsics of the image part), dataset, sensor
     ('640x480'), sequence, index (of the clip's depth map), stamp_ns (end of the window),
-    window_ns, event_count, night (bool, or None if unknown) and contrast (the threshold in
-    log intensity, or None).
+    window_ns, event_count, night (bool, or None if unknown) and contrast (the threshold in log
+    intensity, or None).
     """
 
     spikes: np.ndarray  # (T, 2, H, W) uint8, channel 0 OFF and 1 ON
-    depth_m: np.ndarray  # (h, w) float32: NaN unknown, +inf sky or beyond what was measured
+    depth_m: np.ndarray  # (h, w) float32: NaN unknown, +inf sky or beyond the measured range
     valid: np.ndarray  # (h, w) bool: depth_m is finite; False for sky
     image: np.ndarray | None  # (h, w, 3) uint8 RGB
     meta: dict[str, Any]
 
 
 class DepthSequence(Protocol):
-    """What a data set must provide for one recording."""
+    """The interface of one recording of a data set."""
 
     stamps_ns: np.ndarray  # (N,) int64, ascending: stamps of the depth maps
     window_ns: int  # length of one window
 
     @property
     def start_ns(self) -> int:
-        """Time of the first events."""
+        """Returns the time of the first events."""
 
     @property
     def end_ns(self) -> int:
-        """Time of the last events."""
+        """Returns the time of the last events."""
 
     @property
     def pixels(self) -> PixelMap:
-        """Map from sensor pixels to the network grid."""
+        """Returns the map from sensor pixels to the network grid."""
 
     def spikes(self, t0_ns: int, t1_ns: int) -> tuple[np.ndarray, int]:
-        """The (T, 2, H, W) spikes of [t0, t1) and the number of events in it."""
+        """Returns the (T, 2, H, W) spikes of [t0, t1) and the number of events in it."""
 
     def depth_m(self, index: int) -> np.ndarray:
-        """(height, width) float32 at sensor resolution of depth map `index`."""
+        """Returns (height, width) float32 at sensor resolution of depth map `index`."""
 
     def image(self, stamp_ns: int) -> np.ndarray | None:
-        """(h, w, 3) uint8 RGB in the image part of the network grid, if there is one."""
+        """Returns (h, w, 3) uint8 RGB in the image part of the network grid, or None."""
 
     def meta(self) -> dict[str, Any]:
-        """The entries of `Sample.meta` shared by all samples of the recording."""
+        """Returns the entries of `Sample.meta` shared by all samples of the recording."""
 
 
 class Clips(Sequence[list[Sample]]):
@@ -97,7 +97,7 @@ class Clips(Sequence[list[Sample]]):
         if not self._ends or not self._ends[-1]:
             raise DatasetError(
                 f'no depth map in {len(self._sequences)} sequences has {clip_windows} windows of '
-                'events before it: ask for shorter clips or a shorter window'
+                'events before it: use shorter clips or a shorter window'
             )
 
     def __len__(self) -> int:
@@ -113,7 +113,7 @@ class Clips(Sequence[list[Sample]]):
         return read_clip(sequence, self._first[which] + within * self._stride, self._clip_windows)
 
     def sizes(self) -> list[tuple[int, int]]:
-        """Height and width of the spike tensor of every clip, without reading any."""
+        """Returns height and width of the spike tensor of every clip, without reading any."""
         starts = [0, *self._ends]
         return [
             (sequence.pixels.height, sequence.pixels.width)
@@ -132,7 +132,7 @@ class Clips(Sequence[list[Sample]]):
 
 
 def read_clip(sequence: DepthSequence, index: int, clip_windows: int) -> list[Sample]:
-    """Reads the windows that lead up to depth map `index`, oldest first."""
+    """Reads the windows up to depth map `index`, oldest first."""
     end_ns = int(sequence.stamps_ns[index])
     window_ns = sequence.window_ns
     ends = [end_ns - back * window_ns for back in reversed(range(clip_windows))]
@@ -157,7 +157,7 @@ def _read_sample(sequence: DepthSequence, index: int, t1_ns: int) -> Sample:
 
 
 def nearest_stamp(stamps_ns: np.ndarray, t_ns: int, tolerance_ns: float) -> int | None:
-    """Index of the ascending stamp closest to `t_ns`, or None if none is within the tolerance."""
+    """Returns the index of the ascending stamp nearest to `t_ns`, or None if all are too far."""
     after = int(np.searchsorted(stamps_ns, t_ns))
     near = [i for i in (after - 1, after) if 0 <= i < len(stamps_ns)]
     best = min(near, key=lambda i: abs(int(stamps_ns[i]) - t_ns), default=None)
@@ -173,10 +173,10 @@ def spikes_of(
 
     Args:
         pieces: arrays of `EVENT_DTYPE`, times within [t0_ns, t1_ns).
-        t0_ns: start of the window, included.
-        t1_ns: end of the window, excluded.
-        config: gives the number of steps.
-        pixels: sensor to network grid.
+        t0_ns: start of the window, inclusive.
+        t1_ns: end of the window, exclusive.
+        config: provides the number of steps.
+        pixels: map from the sensor to the network grid.
 
     Returns:
         (T, 2, H, W) uint8 and the number of events in the pieces.
@@ -192,7 +192,7 @@ def spikes_of(
 
 
 def grid_meta(dataset: str, sequence: str, camera: Camera, pixels: PixelMap) -> dict[str, Any]:
-    """The entries of `Sample.meta` that follow from the sensor's (rectified) camera."""
+    """Returns the entries of `Sample.meta` that follow from the sensor's (rectified) camera."""
     grid = camera.binned(pixels.factor)
     return {
         'dataset': dataset,
@@ -207,10 +207,10 @@ def grid_meta(dataset: str, sequence: str, camera: Camera, pixels: PixelMap) -> 
 
 
 def bin_depth(depth_m: np.ndarray, factor: int) -> np.ndarray:
-    """Depth of the binned image: the lower median of the known depths of each k x k block.
+    """Returns the depth of the binned image: the lower median of each k x k block.
 
-    The result is a measured depth on the surface that covers most of the block, or the nearer one
-    of two equal parts. A mean would create points in free space at every edge.
+    The result is a measured depth on the surface that covers most of the block, or on the nearer
+    one of two equal parts. A mean would create points in free space at every edge.
 
     Args:
         depth_m: (H, W) metres, NaN unknown, +inf sky; partial blocks at the edge count.
@@ -246,10 +246,10 @@ def bin_image(image: np.ndarray, factor: int) -> np.ndarray:
 
 
 def bin_sample(sample: Sample, factor: int, multiple_px: int) -> Sample:
-    """The sample on a grid that is coarser by k: counts of k x k pixels are added.
+    """Returns the sample on a grid that is coarser by k: counts of k x k pixels are added.
 
     Args:
-        sample: to bin.
+        sample: sample to bin.
         factor: k.
         multiple_px: height and width of the new spike tensor are multiples of this.
     """
@@ -262,7 +262,7 @@ def bin_sample(sample: Sample, factor: int, multiple_px: int) -> Sample:
     rows, columns = (min(n, k * factor) for n, k in zip(padded, (height, width), strict=True))
     spikes[..., :rows, :columns] = sample.spikes[..., :rows, :columns]
     totals = np.zeros((steps, 2, height, width), np.uint32)
-    for row, column in np.ndindex(factor, factor):  # a tenth of the time of a sum over two axes
+    for row, column in np.ndindex(factor, factor):  # ten times as fast as a sum over two axes
         totals += spikes[..., row::factor, column::factor]
     counts = np.minimum(totals, 255).astype(np.uint8)
     centre = {key: (sample.meta[key] + 0.5) / factor - 0.5 for key in ('cx_px', 'cy_px')}

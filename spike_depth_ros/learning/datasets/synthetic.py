@@ -1,6 +1,6 @@
-"""Training clips straight from the simulator, made once and kept on disk.
+"""Training clips from the simulator, rendered once and stored on disk.
 
-Clips go through the very pipeline of the node: sensor size, rectification, binning, padding.
+Clips are processed like events in the node: sensor size, rectification, binning, padding.
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ class SyntheticClips(Sequence[list[Sample]]):
                 raise DatasetError(
                     f'{config.folder} holds no {config.split} clips of worlds '
                     f'{config.first_world} to {config.first_world + config.worlds - 1}: '
-                    'make some with generate(), or open with cached_only false'
+                    'render some with generate(), or open with cached_only false'
                 )
         self._keys = keys
         self._parts = config.stored_windows // config.clip_windows
@@ -162,7 +162,7 @@ class SyntheticClips(Sequence[list[Sample]]):
         return [bin_sample(sample, factor, config.spikes.multiple_px) for sample in clip]
 
     def sizes(self) -> list[tuple[int, int]]:
-        """Height and width of the spike tensor of every clip, without reading any."""
+        """Returns height and width of the spike tensor of every clip, without reading any."""
         cameras = {name: sensor_config(name).camera for name in self._config.sensors}
         grids = {name: _grid(camera, self._config.spikes) for name, camera in cameras.items()}
         sizes = [grids[plan_clip(self._config, *key).sensor] for key in self._keys]
@@ -170,7 +170,7 @@ class SyntheticClips(Sequence[list[Sample]]):
 
 
 def open_synthetic(config: SyntheticConfig) -> SyntheticClips:
-    """Opens the clips of a configuration, made as they are asked for unless `cached_only`.
+    """Opens the clips of a configuration; missing ones are rendered unless `cached_only`.
 
     Raises:
         DatasetError: the folder holds clips of another recipe, or none.
@@ -179,7 +179,7 @@ def open_synthetic(config: SyntheticConfig) -> SyntheticClips:
 
 
 def make_clip(config: SyntheticConfig, seed: int, number: int) -> Path:
-    """Simulates one clip and puts it in the folder; the file appears when it is complete."""
+    """Simulates one clip into the folder; the file appears when it is complete."""
     path = clip_path(config, seed, number)
     samples = render_clip(config, plan_clip(config, seed, number))
     write_clip_file(path, samples, config.store_images)
@@ -187,19 +187,19 @@ def make_clip(config: SyntheticConfig, seed: int, number: int) -> Path:
 
 
 def generate(config: SyntheticConfig, workers: int = 0) -> int:
-    """Makes all clips of a configuration that its folder lacks, on several cores.
+    """Renders all missing clips of a configuration on several cores.
 
-    An interrupted run is finished by the same call; training may read the folder meanwhile.
+    An interrupted run is resumed by the same call; training may read the folder meanwhile.
 
     Args:
-        config: which clips.
+        config: configuration of the clips.
         workers: number of processes; 0 for one per core.
 
     Returns:
-        The number of clips made.
+        The number of new clips.
 
     Raises:
-        DatasetError: the folder holds clips of another recipe, or some clips could not be made.
+        DatasetError: the folder holds clips of another recipe, or some clips failed.
     """
     from tqdm import tqdm
 
@@ -209,7 +209,7 @@ def generate(config: SyntheticConfig, workers: int = 0) -> int:
     for key in keys:
         worlds.setdefault(key[0], []).append(key)
     failures: list[str] = []
-    # fresh processes: a fork would copy whatever threads and locks the caller has
+    # Fresh processes, because a fork would copy the threads and locks of the caller.
     pool = ProcessPoolExecutor(
         workers or os.cpu_count() or 1, multiprocessing.get_context('spawn')
     )
@@ -230,7 +230,7 @@ def generate(config: SyntheticConfig, workers: int = 0) -> int:
 
 
 def _make_clips(config: SyntheticConfig, keys: list[tuple[int, int]]) -> tuple[int, list[str]]:
-    """Makes clips one after the other: how many, and what went wrong with the others."""
+    """Renders clips one by one; returns their number and the errors of those that failed."""
     import cv2
 
     cv2.setNumThreads(1)
@@ -239,14 +239,14 @@ def _make_clips(config: SyntheticConfig, keys: list[tuple[int, int]]) -> tuple[i
         try:
             make_clip(config, seed, number)
         except (ValueError, ArithmeticError, LookupError, TypeError) as error:
-            # one bad world must not stop the others; `generate` reports it at the end
+            # One bad world must not stop the others; `generate` reports it at the end.
             failures.append(f'{plan_clip(config, seed, number)}: {error!r}')
             logging.getLogger(__name__).warning('%s', failures[-1])
     return len(keys) - len(failures), failures
 
 
 def _world(config: SyntheticConfig, plan: ClipPlan) -> tuple[World, str]:
-    """The world of a plan, with a mount and the motion of the plan, or its own if none fits."""
+    """Returns the world of a plan with its mount and motion, or the scene's own if none fits."""
     from spike_depth_ros.sim.drive import world_of
 
     end_s = plan.start_s + config.stored_windows * config.spikes.window_ms * 1e-3
@@ -255,12 +255,12 @@ def _world(config: SyntheticConfig, plan: ClipPlan) -> tuple[World, str]:
     try:
         return ride(world, plan.motion, config.mounts, rng, plan.start_s, end_s), plan.motion
     except RideError as error:
-        logging.getLogger(__name__).info('%s; it is seen with its own mount', error)
+        logging.getLogger(__name__).info('%s; keeping the mount of the scene', error)
         return world, 'own'
 
 
 def _sensor(plan: ClipPlan) -> EventCameraConfig:
-    """The sensor of a plan: a preset with another lens, threshold and noise, or one of a model."""
+    """Returns the sensor of a plan: a varied preset, or one drawn from a model."""
     preset = sensor_config(plan.sensor)
     rng, lens = clip_rng(plan.seed, plan.number, 3), preset.camera
     if plan.field_of_view_deg:
@@ -282,14 +282,14 @@ def _sensor(plan: ClipPlan) -> EventCameraConfig:
 
 
 def _stored(config: SyntheticConfig) -> SpikeConfig:
-    """How events become the spikes on disk."""
+    """Returns the conversion of events to the spikes on disk."""
     return dataclasses.replace(
         config.spikes, steps=config.stored_steps, max_width_px=config.stored_width_px
     )
 
 
 def _coarser(config: SyntheticConfig, sensor: str) -> int:
-    """By how much the grid handed out is coarser than the one on disk."""
+    """Returns the factor by which the loaded grid is coarser than the one on disk."""
     width = sensor_config(sensor).camera.width
     wanted, stored = (binning_factor(width, s) for s in (config.spikes, _stored(config)))
     require(wanted % stored == 0, 'spikes.max_width_px', config.spikes.max_width_px,
