@@ -47,7 +47,7 @@ SETTLED = 'is read when the node starts: start it anew'
 
 
 def as_it_is(cdr: bytes) -> Iterable[bytes]:
-    """The conversion that is none."""
+    """Leaves a message unchanged."""
     return (cdr,)
 
 
@@ -55,7 +55,7 @@ OWN_RESULTS = tuple(output.topic.replace('~', '/depth_node') for output in OUTPU
 """Ends of the names that depth_node publishes under."""
 
 OF_THE_NODES = ('/diagnostics', '/rosout', '/parameter_events', '/transition_event')
-"""Ends of the names under which the nodes of that time told of themselves."""
+"""Ends of the names of topics on which nodes report on themselves."""
 
 
 class NotPlayedError(Exception):
@@ -77,7 +77,7 @@ class ReplayNode(Node):
     to the topic that it was recorded from, where its message type is installed. What was latched
     is latched again; a recorded `/clock` gives way to the player's own. Left out is what would mix
     with what is played or estimated: topics that lead to where the events or their calibration go,
-    results of depth_node, and what nodes told of themselves.
+    results of depth_node, and reports of nodes on themselves.
 
     Args:
         **options: as of `rclpy.node.Node`.
@@ -113,7 +113,7 @@ class ReplayNode(Node):
         self._clock_due_s = 0.0
         self._shift_ns = 0
         self._last_shown_ns = 0
-        with self._open() as source:  # what is wrong with it is told at once
+        with self._open() as source:  # so that a damaged recording is reported at once
             self._event_topic = source.event_topic
             self._channels = self._open_channels(source.topics)
         self._thread.start()
@@ -148,21 +148,21 @@ class ReplayNode(Node):
     def _side_channel(self, topic: Topic, is_info: bool) -> Channel:
         """For a topic beside the events, unless it would disturb those who listen to them."""
         if topic.name == '/clock' and self.parameters.clock:
-            raise NotPlayedError('this player publishes its own')
+            raise NotPlayedError('because this player publishes its own')
         if topic.name.endswith(OWN_RESULTS):
-            raise NotPlayedError('an answer of an earlier run, to be told from those of this one')
+            raise NotPlayedError('because it is a result of depth_node from an earlier run')
         if topic.name.endswith(OF_THE_NODES):
-            raise NotPlayedError('which the nodes of that time told of themselves')
+            raise NotPlayedError('because it reports on nodes that ran during the recording')
         try:
             message = message_class(topic.type)
             target = self.resolve_topic_name('camera_info' if is_info else topic.name)
             if not is_info and target in map(self.resolve_topic_name, ('events', 'camera_info')):
-                raise NotPlayedError(f'{target} is for the events that are played')
+                raise NotPlayedError(f'because {target} belongs to the events that are played')
             publisher = self.create_publisher(message, target, _qos(topic))
         except InputError as error:
-            raise NotPlayedError(f'{topic.type} is not installed') from error
+            raise NotPlayedError(f'because {topic.type} is not installed') from error
         except InvalidTopicNameException as error:
-            raise NotPlayedError('which is no name of a topic in ROS 2') from error
+            raise NotPlayedError('because ROS 2 allows no such topic name') from error
         return Channel(publisher, _restamp(topic.type, message), as_it_is)
 
     def _event_channel(self, topic: Topic) -> Channel:
@@ -186,7 +186,7 @@ class ReplayNode(Node):
             self._await_subscriber()
             with self._open() as source:  # sqlite wants the thread that reads to be its opener
                 self._play(source)
-        except Exception as error:  # of whatever kind: a playback that ends early says so
+        except Exception as error:  # of any kind: a playback that ends early reports it
             if not self._stopping.is_set():
                 self.failure = f'the playback broke off: {error}'
                 self.get_logger().error(self.failure)
@@ -241,7 +241,7 @@ class ReplayNode(Node):
         return schedule.pace() if schedule else Pace(0, 0.0, 0.0, 0.0)
 
     def _wait(self, schedule: Schedule, stamp_ns: int) -> bool:
-        """Waits until a message is due, and goes on telling the time; False to stop."""
+        """Waits until a message is due, and publishes the time meanwhile; False to stop."""
         while (left_s := schedule.left_s(stamp_ns)) > 0:
             step_s = left_s if self._clock_publisher is None else min(left_s, CLOCK_PERIOD_S)
             if self._stopping.wait(step_s):
