@@ -145,6 +145,7 @@ def _signals() -> Iterator[threading.Event]:
         if not left.wait(GRACE_S):
             print('ended by a signal in the midst of long work', file=sys.stderr, flush=True)
             os._exit(0)
+        os.close(reader)
 
     threading.Thread(target=watch, name='signals', daemon=True).start()
     wakeup = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
