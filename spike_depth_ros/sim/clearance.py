@@ -1,4 +1,4 @@
-"""Distance of a point from all surfaces, to check mounts and motions."""
+"""Distance of a point from all surfaces, used to check mounts and motions."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from spike_depth_ros.sim.visibility import in_world, inverted
 
 @compiled(error_model='numpy')
 def touches(solids, motion, time_s, eye, margin_m):
-    """True if a point is within `margin_m` of a surface, or inside of something small.
+    """Returns True if a point is within `margin_m` of a surface, or inside a small solid.
 
-    Being inside of a solid whose half sizes are all above 1 m is not counted: a room may be a
-    box that is seen from within.
+    A point inside a solid whose half sizes are all above 1 m does not count: a room may be a box
+    seen from within.
 
     Args:
         solids: `geometry.Solids`.
         motion: `motion.Motion`.
-        time_s: the time.
+        time_s: time within the world.
         eye: (3,) the point in the world [m].
-        margin_m: the distance.
+        margin_m: minimum distance.
     """
     poses = mo.actor_poses(motion, time_s)
     centre, axes, inverse = np.empty(3), np.empty((3, 3)), np.empty((3, 3))

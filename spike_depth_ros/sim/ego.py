@@ -1,8 +1,8 @@
 """Mounts and motions of the camera, drawn for any scene.
 
-A mount (height, angles) and a motion (speed, and sines along and about all axes) replace those of
-the scene. They stay within `World.free`. A draw that touches a solid is repeated from the same
-generator, so that the seed decides the outcome.
+A mount (height, angles) and a motion (speed, and sinusoids along and about all axes) replace those
+of the scene. They stay within `World.free`. A draw that touches a solid is repeated from the same
+generator, so the seed determines the outcome.
 """
 
 from __future__ import annotations
@@ -25,21 +25,22 @@ Generator = np.random.Generator
 Rows = list[tuple[int, float, float, float]]
 
 HIGH_M = 3.5
-"""Above this height half of the scene's own pitch is added to a drawn one."""
+"""Above this height, half of the scene's own pitch is added to a drawn one."""
 
 MARGIN_M = 0.15
-"""The camera keeps this far from all surfaces, or 0.6 of its height, or half of the width that
-`World.free` gives, where that is less."""
+"""Minimum distance of the camera from all surfaces. The minimum is lower if 0.6 of its height, or
+half of the width of `World.free`, is less.
+"""
 
 MOST_HEIGHTS_PER_S = 8.0
-"""Greatest speed [m/s] per metre of height: what is low is slow, as robots are."""
+"""Maximum speed [m/s] per metre of height: cameras near the ground move slowly, as robots do."""
 
 CHECK_STEP_S = 0.05
 
 GLANCE = Camera(48, 36, 41.6, 41.6, 23.5, 17.5)
 FARTHEST_M = 150.0
 LEAST_SEEN = 0.25
-"""Share of a glance that must be nearer than `FARTHEST_M`, or the mount is drawn again."""
+"""Minimum fraction of a view nearer than `FARTHEST_M`; otherwise the mount is drawn again."""
 
 TRIES = 40
 X, Y, Z, ROLL, PITCH, YAW = range(6)
@@ -47,20 +48,19 @@ X, Y, Z, ROLL, PITCH, YAW = range(6)
 
 
 class RideError(ValueError):
-    """No mount and motion of those that were asked for fits into a world."""
+    """None of the drawn mounts and motions fits into a world."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Mounts:
-    """Ranges that a mount is drawn from, each (least, greatest); empty keeps the scene's own.
+    """Ranges that a mount is drawn from, each (min, max); empty keeps the scene's own value.
 
     Attributes:
-        heights_m: height above ground, drawn evenly in its logarithm. Only the part that
-            `World.free` allows is used, and all of `World.free` where none is: a flight stays
-            a flight.
+        heights_m: height above ground, log-uniformly distributed. Only the part allowed by
+            `World.free` is used, or all of `World.free` if there is none: a flight stays a flight.
         pitches_deg: positive looks down.
         rolls_deg: positive lifts the left side.
-        yaws_deg: to the left of where the scene's own camera looks.
+        yaws_deg: to the left of the scene's own viewing direction.
     """
 
     heights_m: tuple[float, ...] = ()
@@ -79,7 +79,7 @@ class Mounts:
 
 
 def check_range(name: str, value: tuple[float, ...], low: float, high: float) -> None:
-    """Raises a `ConfigError` unless a range is empty or (least, greatest) within limits."""
+    """Raises a `ConfigError` unless a range is empty or (min, max) within limits."""
     fits = not value or (len(value) == 2 and low <= value[0] <= value[1] <= high)
     require(fits, name, value, f'[] or [least, greatest] within {low:g} to {high:g}')
 
@@ -92,18 +92,18 @@ def ride(
     start_s: float,
     end_s: float,
 ) -> World:
-    """The world with a mount and a motion drawn anew, free of solids for some time.
+    """Returns the world with a new mount and motion that touch no solid for some time.
 
     Args:
-        world: a scene with the mount and the motion that it came with.
+        world: a scene with its own mount and motion.
         motion: a key of `MOTIONS`.
-        mounts: what mounts to draw from.
-        rng: source of all draws.
-        start_s: time at which the camera is near the place of the scene's own camera.
+        mounts: ranges of the mount.
+        rng: random generator.
+        start_s: time at which the camera is near the position of the scene's own camera.
         end_s: end of the time in which it must not touch anything.
 
     Raises:
-        RideError: `TRIES` draws all touch something or look into the sky.
+        RideError: all of `TRIES` draws touch something or see only sky.
     """
     require(motion in MOTIONS, 'motion', motion, f'one of {sorted(MOTIONS)}')
     if motion == 'own' and mounts == Mounts():
@@ -116,20 +116,20 @@ def ride(
             return candidate
     raise RideError(
         f'{world.scene} of seed {world.seed}: {TRIES} draws of {motion!r} with {mounts} touch '
-        f'something, or see nothing, between {start_s:g} and {end_s:g} s: ask for other heights '
+        f'something, or see nothing, between {start_s:g} and {end_s:g} s: choose other heights '
         'or pitches'
     )
 
 
 def with_flicker(world: World, flicker: Flicker) -> World:
-    """The world with lamps that flicker; the same world if it has none."""
+    """Returns the world with flickering lamps; the same world if it has none."""
     if not (world.light.artificial > 0 or world.light.night > 0):
         return world
     return dataclasses.replace(world, light=world.light._replace(flicker=flicker))
 
 
 def is_free(world: World, start_s: float, end_s: float) -> bool:
-    """True if the camera keeps its distance from all surfaces for some time."""
+    """Returns True if the camera keeps its distance from all surfaces for some time."""
     margin_m = min(MARGIN_M, 0.6 * world.ego.height_m, 0.5 * world.free.side_m)
     times = np.linspace(start_s, end_s, max(math.ceil((end_s - start_s) / CHECK_STEP_S), 1) + 1)
     return not any(
@@ -141,13 +141,13 @@ def is_free(world: World, start_s: float, end_s: float) -> bool:
 
 
 def sees_something(world: World, time_s: float) -> bool:
-    """True unless a camera 60 degrees wide sees hardly anything but sky and haze."""
+    """Returns False if a camera 60 degrees wide sees almost only sky and haze."""
     depth_m = render_luminance(world, GLANCE, time_s).depth_m
     return float((depth_m < FARTHEST_M).mean()) >= LEAST_SEEN
 
 
 def mounted(world: World, mounts: Mounts, rng: Generator) -> World:
-    """The world with another mount; its motion stays."""
+    """Returns the world with another mount; its motion is unchanged."""
     ego, free = world.ego, world.free
     if mounts.heights_m:
         low, high = max(mounts.heights_m[0], free.low_m), min(mounts.heights_m[1], free.high_m)
@@ -170,12 +170,12 @@ def _radians(rng: Generator, range_deg: tuple[float, ...]) -> float:
 
 
 def _own(world: World, rng: Generator, around_s: float) -> World:
-    """As the scene came."""
+    """Keeps the motion of the scene."""
     return world
 
 
 def _driving(world: World, rng: Generator, around_s: float) -> World:
-    """A vehicle at the scene's speeds: it heaves, rolls and hums, more so the faster it is."""
+    """Moves a vehicle at the scene's speeds; heave, roll and vibration grow with speed."""
     rows = [
         *_sines(rng, Z, (0.004, 0.02), (1.0, 2.0)),
         *_sines(rng, PITCH, (0.001, 0.008), (0.8, 2.0)),
@@ -188,7 +188,7 @@ def _driving(world: World, rng: Generator, around_s: float) -> World:
 
 
 def _stop_and_go(world: World, rng: Generator, around_s: float) -> World:
-    """A vehicle or a robot that halts, starts and brakes all the time, nodding as it does."""
+    """Moves a vehicle or robot that repeatedly stops, starts and brakes, nodding as it does."""
     top = float(np.abs(world.motion.speed[:, 2]).max())
     rows = [*_sines(rng, PITCH, (0.002, 0.015), (0.5, 1.5)),
             *_sines(rng, PITCH, (0.0001, 0.0008), (9, 18))]  # fmt: skip
@@ -197,7 +197,7 @@ def _stop_and_go(world: World, rng: Generator, around_s: float) -> World:
 
 
 def _walking(world: World, rng: Generator, around_s: float) -> World:
-    """A person's or a legged robot's gait: it bobs at each step and sways at every second."""
+    """Moves with the gait of a person or legged robot: bobs per step, sways per two steps."""
     step_hz, phase = rng.uniform(1.4, 2.6), rng.uniform(0, 2 * math.pi)
     rows = [
         (Z, _bounded(world, Z, rng.uniform(0.008, 0.03)), step_hz, phase),
@@ -213,7 +213,7 @@ def _walking(world: World, rng: Generator, around_s: float) -> World:
 
 
 def _hand_held(world: World, rng: Generator, around_s: float) -> World:
-    """Six degrees of freedom at once, rolled by up to 45 degrees, hardly going anywhere."""
+    """Moves in six degrees of freedom at once, rolled by up to 45 degrees, almost in place."""
     rows = []
     for axis in (X, Y, Z):
         for row in _sines(rng, axis, (0.01, 0.12), (0.2, 1.2), 2):
@@ -229,10 +229,10 @@ def _hand_held(world: World, rng: Generator, around_s: float) -> World:
 
 
 def _sideways(world: World, rng: Generator, around_s: float) -> World:
-    """Translation across the line of sight, without a turn.
+    """Translates across the line of sight without rotation.
 
-    Where there is something to see at the sides, the camera looks there while it follows its
-    path. Where the scene is arranged for one line of sight, it swings from side to side.
+    If there is something to see at the sides, the camera looks there while it follows its path. If
+    the scene is arranged for one line of sight, the camera swings from side to side.
     """
     ego, rows = world.ego, _sines(rng, PITCH, (0.0001, 0.0008), (9, 18))
     world = _slowed(world, around_s, rng.uniform(0.3, 4.0))
@@ -249,7 +249,7 @@ def _sideways(world: World, rng: Generator, around_s: float) -> World:
 
 
 def _rotation(world: World, rng: Generator, around_s: float) -> World:
-    """A pan head: all axes turn, the centre of the camera stands still."""
+    """Moves like a pan head: rotates about all axes, with the camera centre at rest."""
     rows = [
         *_sines(rng, YAW, (0.1, 0.8), (0.1, 0.7), 2),
         *_sines(rng, PITCH, (0.02, 0.25), (0.1, 0.7), 2),
@@ -259,7 +259,7 @@ def _rotation(world: World, rng: Generator, around_s: float) -> World:
 
 
 def _hovering(world: World, rng: Generator, around_s: float) -> World:
-    """A drone that holds its place: it drifts, tilts and hums."""
+    """Hovers like a drone: drifts, tilts and vibrates."""
     rows = []
     for axis in (X, Y, Z):
         for row in _sines(rng, axis, (0.03, 0.3), (0.05, 0.4), 2):
@@ -280,8 +280,9 @@ MOTIONS: dict[str, Callable[[World, Generator, float], World]] = {
     'rotation': _rotation,
     'hovering': _hovering,
 }
-"""Motion -> function (world, rng, around_s) that gives a world with another speed and shake; at
-`around_s` the camera is where the scene's own would be, but for the shake."""
+"""Motion -> function (world, rng, around_s) that returns a world with another speed and shake. At
+`around_s` the camera is at the position of the scene's own, except for the shake.
+"""
 
 
 def _with(
@@ -305,7 +306,7 @@ def _sines(
     rates_hz: tuple[float, float],
     count: int = 1,
 ) -> Rows:
-    """Rows of `Ego.shake` with an amplitude and a rate within ranges, and any phase."""
+    """Draws rows of `Ego.shake` with amplitude and frequency within ranges, and any phase."""
     return [
         (axis, rng.uniform(*amplitudes), rng.uniform(*rates_hz), rng.uniform(0, 2 * math.pi))
         for _ in range(count)
@@ -313,7 +314,7 @@ def _sines(
 
 
 def _bounded(world: World, axis: int, amplitude_m: float) -> float:
-    """An amplitude that keeps the camera within `World.free`, and off the ground."""
+    """Limits an amplitude to keep the camera within `World.free` and off the ground."""
     ego, free = world.ego, world.free
     if axis == Z:
         room = min(ego.height_m - free.low_m, free.high_m - ego.height_m, 0.4 * ego.height_m)
@@ -323,7 +324,7 @@ def _bounded(world: World, axis: int, amplitude_m: float) -> float:
 
 
 def _standing(world: World, around_s: float) -> World:
-    """The camera stays where the scene's own is at a time."""
+    """Keeps the camera where the scene's own is at a given time."""
     place_m = mo.travelled(world.motion.speed, around_s)[0]
     knots = [(0.0, place_m, 0.0), (world.duration_s + 10.0, place_m, 0.0)]
     return _moving(world, knots)
@@ -337,7 +338,7 @@ def _paced(
     spans_s: tuple[float, float],
     halts: float = 0.0,
 ) -> World:
-    """Speeds drawn from a range, each held for a span of time, some of them 0."""
+    """Draws speeds from a range, each held for a time span, some of them 0."""
     time_s, place_m, speed = 0.0, 0.0, rng.uniform(*speeds_m_s)
     knots = [(time_s, place_m, speed)]
     while time_s < world.duration_s + 10.0:
@@ -351,7 +352,7 @@ def _paced(
 
 
 def _slowed(world: World, around_s: float, most_m_s: float) -> World:
-    """The same speeds, all smaller by one factor, so that none exceeds a limit."""
+    """Scales all speeds by one factor so that none exceeds a limit."""
     speed = world.motion.speed
     factor = most_m_s / max(float(np.abs(speed[:, 2]).max()), most_m_s)
     if factor == 1.0:

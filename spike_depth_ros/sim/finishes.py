@@ -1,10 +1,10 @@
 """Surface patterns for any viewing distance: noise, print, tags, checkers, stripes, wood.
 
-The scale of each pattern is a parameter, so that it works at 0.2 m as at 60 m. All are
-band-limited as those of `textures.py`: cells and lines are box-filtered over the footprint of
-the pixel, noise is read at the footprint's level.
-A pattern returns (mix, gain, gloss): share of the main colour (the rest is the second colour),
-factor on it, and share of mirrored light.
+The scale of each pattern is a parameter, so that it works at 0.2 m and at 60 m. All are
+band-limited like those of `textures.py`: cells and lines are box-filtered over the footprint of
+the pixel, noise is sampled at the footprint's level.
+A pattern returns (mix, gain, gloss): the share of the main colour (the rest is the second colour),
+a factor on it, and the share of mirrored light.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ BLOCK_LINES = 14.0
 """Lines of text in one block of a printed page."""
 
 PRINT_INK = 0.3
-"""Share of black of a page that is too far away to show its blocks."""
+"""Share of black of a page that is too far away to resolve its blocks."""
 
 
 @compiled(**JIT)
 def cells(u, v, wu, wv, duty, seed):
-    """Share of the footprint that black cells cover, of unit cells that are black by chance.
+    """Returns the share of the footprint covered by unit cells that are randomly black.
 
-    Exact for footprints up to one cell; fades to `duty` between one and two cells.
+    It is exact for footprints up to one cell and fades to `duty` between one and two cells.
 
     Args:
         u: position in cells.
         v: position in cells.
         wu: width of the footprint along u, in cells.
         wv: the same along v.
-        duty: share of the cells that are black.
-        seed: which of all such patterns.
+        duty: share of black cells.
+        seed: selects the pattern.
     """
     a, b = min(max(wu, 1e-4), 1.0), min(max(wv, 1e-4), 1.0)
     left, low = u - a / 2, v - b / 2
@@ -60,9 +60,9 @@ def cells(u, v, wu, wv, duty, seed):
 
 @compiled(**JIT)
 def _fractal(levels, u, v, fu, fv, detail):
-    """1/f noise. detail: coarsest feature [m], sharpness, share of fine grain, seed.
+    """Evaluates 1/f noise. detail: coarsest feature [m], sharpness, share of fine grain, seed.
 
-    Sharpness .3 gives soft clouds, 5 blots with hard edges.
+    Sharpness 0.3 gives soft clouds, 5 gives blots with hard edges.
     """
     rate = COARSEST_TEXELS / detail[0]
     wide = max(fu, fv) * rate
@@ -77,7 +77,10 @@ def _fractal(levels, u, v, fu, fv, detail):
 
 @compiled(**JIT)
 def _print(levels, u, v, fu, fv, detail):
-    """Columns of text, headings and pictures. detail: line [m], column [lines], pictures, seed."""
+    """Evaluates columns of text, headings and pictures.
+
+    detail: line [m], column [lines], pictures, seed.
+    """
     line, seed = detail[0], int(detail[3])
     wide, tall = detail[1] * line, BLOCK_LINES * line
     column, block = u / wide, v / tall
@@ -101,9 +104,9 @@ def _print(levels, u, v, fu, fv, detail):
 
 @compiled(**JIT)
 def _tag(levels, u, v, fu, fv, detail):
-    """A sheet of square tags. detail: pitch [m], bits along a side, spare, seed.
+    """Evaluates a sheet of square tags. detail: pitch [m], bits along a side, spare, seed.
 
-    Each has a white rim of one cell, a black frame of one cell, and random bits.
+    Each tag has a white rim of one cell, a black frame of one cell, and random bits.
     """
     count = detail[1] + 4.0
     x, y = u / detail[0], v / detail[0]
@@ -118,7 +121,7 @@ def _tag(levels, u, v, fu, fv, detail):
 
 @compiled(**JIT)
 def _checker(levels, u, v, fu, fv, detail):
-    """A chequerboard. detail: length [m], height [m], strength of stains, seed."""
+    """Evaluates a chequerboard. detail: length [m], height [m], strength of stains, seed."""
     a = 2.0 * pulses(u / (2 * detail[0]), 0.5, fu / (2 * detail[0])) - 1.0
     b = 2.0 * pulses(v / (2 * detail[1]), 0.5, fv / (2 * detail[1])) - 1.0
     rate = 6.0 / detail[0]
@@ -128,7 +131,7 @@ def _checker(levels, u, v, fu, fv, detail):
 
 @compiled(**JIT)
 def _grating(levels, u, v, fu, fv, detail):
-    """Stripes of different tones. detail: period [m], angle [rad], duty, seed."""
+    """Evaluates stripes of different tones. detail: period [m], angle [rad], duty, seed."""
     cos, sin = np.cos(detail[1]), np.sin(detail[1])
     x = (u * cos + v * sin) / detail[0]
     width = (fu * abs(cos) + fv * abs(sin)) / detail[0]
@@ -140,7 +143,7 @@ def _grating(levels, u, v, fu, fv, detail):
 
 @compiled(**JIT)
 def _wood(levels, u, v, fu, fv, detail):
-    """Boards with grain along u. detail: width [m], size of the grain [m], contrast, seed."""
+    """Evaluates boards with grain along u. detail: width [m], grain size [m], contrast, seed."""
     seed = int(detail[3])
     board = v / detail[0]
     k = int(np.floor(board))
@@ -161,10 +164,10 @@ def _wood(levels, u, v, fu, fv, detail):
 
 @compiled(**JIT)
 def finish_pattern(levels, material, u, v, fu, fv, detail):
-    """Evaluates a material from `geometry.FRACTAL` on; see the module's text.
+    """Evaluates a material from `geometry.FRACTAL` on; see the module docstring.
 
     Args:
-        levels: `textures.noise_levels()`.
+        levels: result of `textures.noise_levels()`.
         material: a material of `geometry`.
         u: horizontal position on the surface [m].
         v: height above the foot of the solid [m].

@@ -1,8 +1,8 @@
 """The readout of an event sensor: jitter of event times, and a bus of limited rate.
 
-Events wait in one queue in order of time; each occupies the bus for 1 / rate. An event gets the
-time at which it is read, as in sensors that stamp at the periphery. An event that would wait too
-long is lost, and its row is silent for a while.
+Events wait in one queue ordered in time; each occupies the bus for 1 / rate. An event is stamped
+when it is read out, as in sensors that stamp at the periphery. An event that would wait too long
+is lost, and its row loses its events for some time.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Readout:
 
         Args:
             config: `jitter_us`, `readout_mev_s`, `readout_delay_us` and `row_silence_us`.
-            seed: decides the jitter, with `run`.
+            seed: determines the jitter, together with `run`.
             run: number of the recording.
         """
         self.lost = 0
@@ -39,19 +39,19 @@ class Readout:
 
     @property
     def is_ideal(self) -> bool:
-        """True if events leave as they come."""
+        """Returns True if events pass unchanged."""
         return not (self._jitter_ns or self._service_ns)
 
     def read(self, events: np.ndarray, until_ns: int) -> np.ndarray:
-        """Queues new events and returns those that are read before a time.
+        """Queues new events and returns those that are read out before a time.
 
         Args:
             events: (N,) `EVENT_DTYPE` in any order, none before the previous `until_ns`.
-            until_ns: the time; later calls bring no earlier event. What is read later than this
-                comes with a later call.
+            until_ns: the time; later calls add no earlier event. Events read out after it are
+                returned by a later call.
 
         Returns:
-            (M,) read-only `EVENT_DTYPE` in order of time.
+            (M,) read-only `EVENT_DTYPE` ordered in time.
         """
         if self.is_ideal:
             return read_only(sorted_by_time(events))
@@ -76,7 +76,7 @@ class Readout:
 
 @compiled()
 def _serve(events, silent_until_ns, free_ns, service_ns, delay_ns, silence_ns):
-    """Moves the events that are read to the front and sets their times to those of the readout.
+    """Moves the events that are read to the front and sets their times to the readout times.
 
     Returns:
         The number of events that are read, and the time at which the bus is free again.

@@ -1,4 +1,4 @@
-"""Events in order of time."""
+"""Sorting of events by time."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from spike_depth_ros.events.compiled import compiled
 
 
 def sorted_by_time(events: np.ndarray) -> np.ndarray:
-    """Returns a copy in order of time; what is simultaneous keeps its order.
+    """Returns a copy sorted by time; simultaneous events keep their order.
 
-    A bucket sort, several times as fast as `argsort` because times are spread evenly.
+    It is a bucket sort, several times as fast as `argsort` because times are spread evenly.
     """
     ordered = np.empty_like(events)
     if len(events) and not _bucket_sort(events, ordered):
@@ -20,7 +20,7 @@ def sorted_by_time(events: np.ndarray) -> np.ndarray:
 
 @compiled()
 def _bucket_sort(events, ordered):
-    """Sorts `events` into `ordered`; False, without a result, if they crowd into few buckets."""
+    """Sorts `events` into `ordered`; returns False, without a result, if few buckets hold most."""
     n = len(events)
     first, last = events['t_ns'].min(), events['t_ns'].max()
     buckets = n // 2 + 1

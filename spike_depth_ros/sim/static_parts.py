@@ -2,7 +2,7 @@
 
 A part is a shape in the field of view. Directions (a, b) are the angle from the optical axis over
 half of the horizontal field of view, so that one part fits any lens. The part passes a share
-`keep` of the scene's light and adds light of its own, which is constant and causes no events.
+`keep` of the scene's light and adds its own light, which is constant and causes no events.
 
 Depth behind an opaque part (`keep` below `OPAQUE`) is unknown (NaN): a robot knows its own parts,
 so a network is neither trained nor measured there. Depth behind dirt is that of the scene.
@@ -25,12 +25,12 @@ EDGE = 0.02
 
 
 class StaticPart(NamedTuple):
-    """A part that rides with the camera.
+    """A part that moves with the camera.
 
     Attributes:
         kind: a key of `STATIC_PARTS`.
         half_rad: half of the horizontal field of view that it was drawn for.
-        seed: decides its shape and its light.
+        seed: determines its shape and its light.
     """
 
     kind: str
@@ -39,11 +39,11 @@ class StaticPart(NamedTuple):
 
 
 class Cover(NamedTuple):
-    """What a part does to an image.
+    """The effect of a part on an image.
 
     Attributes:
         keep: (H, W) float32 share of the scene's light that passes.
-        own: (H, W) float32 light that is added, in terms of the scene's mean.
+        own: (H, W) float32 added light, relative to the scene's mean.
     """
 
     keep: np.ndarray
@@ -57,7 +57,7 @@ def draw_part(rng: np.random.Generator, kind: str, field_of_view_deg: float) -> 
 
 @functools.lru_cache(maxsize=8)
 def cover(part: StaticPart, camera: Camera) -> Cover:
-    """What a part does to the images of a camera."""
+    """Returns the effect of a part on the images of a camera."""
     xy = camera.rays()[..., :2].astype(np.float64)
     radius = np.hypot(xy[..., 0], xy[..., 1])
     scale = np.where(radius > 1e-9, np.arctan(radius) / np.maximum(radius, 1e-9), 1.0)
@@ -68,7 +68,7 @@ def cover(part: StaticPart, camera: Camera) -> Cover:
 
 
 def covered_depth(part: StaticPart | None, camera: Camera, depth_m: np.ndarray) -> np.ndarray:
-    """Depth with NaN behind what is opaque."""
+    """Returns depth with NaN behind opaque parts."""
     if part is None:
         return depth_m
     return np.where(cover(part, camera).keep < OPAQUE, np.float32(np.nan), depth_m)
@@ -78,7 +78,7 @@ Shape = Callable[[np.random.Generator, np.ndarray, np.ndarray], tuple[np.ndarray
 
 
 def _bonnet(rng: np.random.Generator, a: np.ndarray, b: np.ndarray) -> tuple:
-    """The front of the vehicle along the lower edge, which mirrors some sky towards its front."""
+    """Draws the front of the vehicle along the lower edge, which mirrors some sky."""
     aspect = float(np.nanmax(b)) if b.size else 1.0
     top = aspect * rng.uniform(0.45, 0.9)
     bow, centre = rng.uniform(0.05, 0.3), rng.uniform(-0.3, 0.3)
@@ -88,8 +88,8 @@ def _bonnet(rng: np.random.Generator, a: np.ndarray, b: np.ndarray) -> tuple:
 
 
 def _arm(rng: np.random.Generator, a: np.ndarray, b: np.ndarray) -> tuple:
-    """A robot's arm of two links that reaches in from a border."""
-    angle = rng.uniform(0.15, 0.85) * math.pi  # from below, mostly
+    """Draws a robot's arm of two links that extends from an edge of the image."""
+    angle = rng.uniform(0.15, 0.85) * math.pi  # mostly from below
     foot = np.array([math.cos(angle), math.sin(angle)]) * 1.3
     elbow = foot * rng.uniform(0.45, 0.75)
     hand = elbow * rng.uniform(0.2, 0.8) + rng.uniform(-0.25, 0.25, 2)
@@ -111,7 +111,7 @@ def _arm(rng: np.random.Generator, a: np.ndarray, b: np.ndarray) -> tuple:
 
 
 def _dirt(rng: np.random.Generator, a: np.ndarray, b: np.ndarray) -> tuple:
-    """Soft spots of dust, drops and fingerprints: they take contrast away."""
+    """Draws soft spots of dust, drops and fingerprints, which reduce contrast."""
     keep = np.ones_like(a)
     for _ in range(int(rng.integers(3, 14))):
         size = math.exp(rng.uniform(math.log(0.03), math.log(0.35)))
@@ -125,16 +125,16 @@ def _dirt(rng: np.random.Generator, a: np.ndarray, b: np.ndarray) -> tuple:
 
 
 def _rim(rng: np.random.Generator, a: np.ndarray, b: np.ndarray) -> tuple:
-    """The dark rim of a hood or a tube around a round view."""
+    """Draws the dark rim of a hood or tube around a round view."""
     radius = rng.uniform(0.75, 1.05)
     outside = _step(np.hypot(a - rng.uniform(-0.1, 0.1), b - rng.uniform(-0.1, 0.1)) - radius)
     return 1 - outside, outside * rng.uniform(0.005, 0.1)
 
 
 def _step(distance: np.ndarray) -> np.ndarray:
-    """0 to 1 over `EDGE` around zero."""
+    """Returns a smooth step from 0 to 1 over `EDGE` around zero."""
     return np.clip(distance / EDGE + 0.5, 0.0, 1.0)
 
 
 STATIC_PARTS: dict[str, Shape] = {'bonnet': _bonnet, 'arm': _arm, 'dirt': _dirt, 'rim': _rim}
-"""Kind -> function of directions (a, b) that gives `keep` and `own`."""
+"""Kind -> function of directions (a, b) that returns `keep` and `own`."""

@@ -1,4 +1,4 @@
-"""Desks and shelves with things on them, 0.2 to 3 m away: the camera glides past or over them."""
+"""Desks and shelves with objects on them, 0.2 to 3 m away; the camera moves past or over them."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from spike_depth_ros.sim.things.tabletop import any_thing, row_of_books, small_t
 Generator = np.random.Generator
 
 BEFORE_M, AFTER_M = 3.0, 4.0
-"""The room goes on this far before the start and beyond the end of the way."""
+"""Extent of the room before the start and beyond the end of the path."""
 
 TALLEST_M = 0.5
-"""Nothing on a table is higher."""
+"""Maximum height of objects on a table."""
 
 OVER_M = 0.15
-"""A camera stays this far above what may stand on the table below it."""
+"""Minimum height of the camera above the highest objects on the table below it."""
 
 
 def build_desk(seed: int, duration_s: float) -> World:
-    """A slow way between desks and shelves, or above a long table."""
+    """Builds a slow path between desks and shelves, or above a long table."""
     rng = np.random.Generator(np.random.PCG64(seed))
     fast = math.exp(float(rng.uniform(math.log(0.12), math.log(0.8))))
     moving, far = straight_motion(rng, duration_s, fast)
@@ -67,7 +67,7 @@ def _row(
     near_m: float,
     deep_m: float,
 ) -> None:
-    """Furniture side by side along a wall; its front is `near_m` from the way."""
+    """Adds furniture side by side along a wall; its front is `near_m` from the path."""
     side = 1.0 if heading_rad == 0.0 else -1.0
     x, shelved = span_m[0] + 0.2, float(rng.uniform(0.1, 0.9))
     while x < span_m[1] - 1.6:
@@ -86,7 +86,7 @@ def _row(
 def _set_out(
     solids: SolidList, place: Place, rng: Generator, half_x: float, half_y: float, z_m: float
 ) -> None:
-    """Things on a flat top, in no order; none overhangs."""
+    """Adds objects in random order on a flat top, without overhang."""
     crowd = float(rng.uniform(0.2, 0.5))
     for x in np.arange(-half_x + 0.18, half_x - 0.17, crowd):
         for y in np.arange(-half_y + 0.17, half_y - 0.1, 0.3):
@@ -96,7 +96,7 @@ def _set_out(
 
 
 def _on(place: Place, x_m: float, y_m: float, z_m: float) -> Place:
-    """A frame that lies in another one, with the same heading."""
+    """Returns a frame placed within another one, with the same heading."""
     cos, sin = math.cos(place.heading_rad), math.sin(place.heading_rad)
     return place._replace(
         x_m=place.x_m + cos * x_m - sin * y_m,
@@ -106,7 +106,7 @@ def _on(place: Place, x_m: float, y_m: float, z_m: float) -> Place:
 
 
 def _desk(solids: SolidList, place: Place, rng: Generator, half_x: float, half_y: float) -> None:
-    """A table top on legs or on a chest of drawers, with things on it."""
+    """Adds a table top on legs or on a chest of drawers, with objects on it."""
     z = float(rng.uniform(0.66, 0.8))
     finish = draw_finish(rng, 0.8, 'wood' if rng.random() < 0.6 else None)
     cover(solids, place, geo.BOX, finish, (0, 0, z - 0.015), (half_x, half_y, 0.015))
@@ -129,7 +129,7 @@ def _desk(solids: SolidList, place: Place, rng: Generator, half_x: float, half_y
 def _shelves(
     solids: SolidList, place: Place, rng: Generator, half_x: float, half_y: float
 ) -> None:
-    """An open case of shelves with books and small things."""
+    """Adds an open bookcase with books and small objects."""
     tall, gap = float(rng.uniform(1.2, 2.1)), float(rng.uniform(0.3, 0.4))
     finish = draw_finish(rng, 1.0, 'wood' if rng.random() < 0.6 else None)
     deep = min(half_y, 0.2)
@@ -153,7 +153,7 @@ def _shelves(
 def _cabinet(
     solids: SolidList, place: Place, rng: Generator, half_x: float, half_y: float
 ) -> None:
-    """A closed cabinet with things on top."""
+    """Adds a closed cabinet with objects on top."""
     tall = float(rng.uniform(0.4, 1.3))
     cover(solids, place, geo.BOX, draw_finish(rng, 1.0), (0, 0, tall / 2),
           (half_x, half_y, tall / 2))  # fmt: skip
@@ -165,7 +165,7 @@ def _cabinet(
 def _long_table(
     solids: SolidList, rng: Generator, span_m: tuple[float, float], top_m: float, half_y: float
 ) -> None:
-    """A table below the way, from end to end, in pieces of their own look."""
+    """Adds a table below the path, from end to end, in sections with different finishes."""
     x, half_y = span_m[0] + 0.1, min(half_y, 0.6)
     while x < span_m[1] - 1.0:
         half = float(rng.uniform(0.4, 1.1))

@@ -19,11 +19,11 @@ from spike_depth_ros.sim.things.colours import STEEL
 Generator = np.random.Generator
 
 EDGE_M = 1.7
-"""Crops, fences and hedges begin this far from the middle of the track."""
+"""Minimum distance of crops, fences and hedges from the centre of the track."""
 
 
 def build_field(seed: int, duration_s: float) -> World:
-    """A walk or a ride along a track between fields."""
+    """Builds a walk or a drive along a track between fields."""
     rng = np.random.Generator(np.random.PCG64(seed))
     fast = math.exp(float(rng.uniform(math.log(0.8), math.log(7.0))))
     length = fast * (duration_s + 15) + 140
@@ -55,14 +55,14 @@ def build_field(seed: int, duration_s: float) -> World:
 
 def _floor(rng: Generator) -> np.ndarray:
     colour = FLOORS[int(rng.integers(len(FLOORS)))] * rng.uniform(0.8, 1.25, (5, 1))
-    colour[:3] = colour[4] * rng.uniform(0.9, 1.8)  # the track, without any marks
+    colour[:3] = colour[4] * rng.uniform(0.9, 1.8)  # the track, without any markings
     return colour
 
 
 def _crops(
     solids: SolidList, rng: Generator, track: Track, side: int, start: float, end: float
 ) -> None:
-    """Rows of plants along the track, from cabbages to maize; at times they are ripe."""
+    """Adds rows of plants along the track, from cabbages to maize; sometimes they are ripe."""
     tall = math.exp(float(rng.uniform(math.log(0.15), math.log(2.2))))
     apart, piece = max(0.45, 0.5 * tall) * float(rng.uniform(1.0, 1.6)), 2.4
     ripe = rng.random() < 0.35
@@ -82,7 +82,7 @@ def _crops(
 def _hedge(
     solids: SolidList, rng: Generator, track: Track, side: int, start: float, end: float
 ) -> None:
-    """Bushes side by side, now and then a tree among them."""
+    """Adds bushes side by side with occasional trees."""
     gap = float(rng.uniform(0.7, 3.0))
     for s in np.arange(start, end, gap):
         place = track.place(float(s), side * float(rng.uniform(EDGE_M + 1.5, EDGE_M + 2.6)))
@@ -95,7 +95,7 @@ def _hedge(
 def _pasture(
     solids: SolidList, rng: Generator, track: Track, side: int, start: float, end: float
 ) -> None:
-    """A meadow behind a fence, with bales, stones and tussocks."""
+    """Adds a meadow behind a fence, with bales, stones and tussocks."""
     if rng.random() < 0.8:
         span = 8.0
         for s in np.arange(start, end - span, span):
@@ -118,7 +118,7 @@ def _pasture(
 def _ploughed(
     solids: SolidList, rng: Generator, track: Track, side: int, start: float, end: float
 ) -> None:
-    """Ridges of soil along the track."""
+    """Adds ridges of soil along the track."""
     soil = float(rng.uniform(0.6, 1.6))
     light, dark = (0.16 * soil, 0.11 * soil, 0.07 * soil), (0.05, 0.035, 0.02)
     piece = 4.0
@@ -133,7 +133,7 @@ def _ploughed(
 def _orchard(
     solids: SolidList, rng: Generator, track: Track, side: int, start: float, end: float
 ) -> None:
-    """Small trees or vines in rows."""
+    """Adds small trees or vines in rows."""
     tall, apart = float(rng.uniform(1.8, 4.5)), float(rng.uniform(2.5, 5.0))
     for row in range(3):
         for s in np.arange(start, end, apart):
@@ -152,7 +152,7 @@ PARCELS: dict[str, Callable[[SolidList, Generator, Track, int, float, float], No
 
 
 def _far(solids: SolidList, rng: Generator, track: Track) -> None:
-    """Trees, edges of woods and power lines in the distance."""
+    """Adds trees, edges of woods and power lines in the distance."""
     for _ in range(int(track.length_m * rng.uniform(0.1, 0.5))):
         s, d = float(rng.uniform(0, track.length_m)), float(rng.uniform(22, 150))
         place = track.place(s, d * (1 if rng.random() < 0.5 else -1))
@@ -171,7 +171,7 @@ def _far(solids: SolidList, rng: Generator, track: Track) -> None:
 
 
 def _mount(rng: Generator) -> geo.Ego:
-    """On a tractor, a robot or a person; rough ground shakes it."""
+    """Returns a mount on a tractor, a robot or a person, shaken by rough ground."""
     shake = [
         (2, rng.uniform(0.005, 0.03), rng.uniform(1.2, 2.5)),
         (4, rng.uniform(0.003, 0.02), rng.uniform(1.0, 2.5)),

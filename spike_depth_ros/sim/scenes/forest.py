@@ -1,4 +1,4 @@
-"""A path between trunks, with undergrowth beside it and foliage above."""
+"""A path between trunks, with undergrowth beside it and a canopy above."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from spike_depth_ros.sim.things import plants
 Generator = np.random.Generator
 
 WOOD_M = 28.0
-"""Trees stand this far to the sides of the path."""
+"""Maximum distance of trees to the sides of the path."""
 
 AWAY_M = 0.9
-"""Nothing that is fixed is nearer to the middle of the path."""
+"""Minimum distance of fixed objects from the centre of the path."""
 
 
 def build_forest(seed: int, duration_s: float) -> World:
-    """A walk or a ride along a path through a wood."""
+    """Builds a walk or a drive along a path through a wood."""
     rng = np.random.Generator(np.random.PCG64(seed))
     fast = float(rng.uniform(0.8, 4.0))
     length = fast * (duration_s + 15) + 70
@@ -47,7 +47,7 @@ def build_forest(seed: int, duration_s: float) -> World:
 
 
 def _floor(rng: Generator) -> np.ndarray:
-    """Colours of the path, of leaf litter and moss, and of bare soil."""
+    """Returns the colours of the path, of leaf litter and moss, and of bare soil."""
     path = np.array([0.16, 0.12, 0.08]) * rng.uniform(0.6, 1.6)
     litter = np.array([[0.10, 0.07, 0.035], [0.05, 0.08, 0.025], [0.14, 0.09, 0.04]])
     soil = np.array([0.09, 0.065, 0.04]) * rng.uniform(0.6, 1.6)
@@ -56,12 +56,12 @@ def _floor(rng: Generator) -> np.ndarray:
 
 
 def _trees(solids: SolidList, rng: Generator, track: Track) -> None:
-    """Trunks as dense as in a plantation or as sparse as in a park, each with its crown."""
+    """Adds trunks, as dense as in a plantation or as sparse as in a park, each with its crown."""
     per_m = float(rng.uniform(0.5, 2.6))
     firs = float(rng.random())
     for _ in range(int(track.length_m * per_m)):
         s = float(rng.uniform(0, track.length_m))
-        # denser near the path: what is far is hidden anyway
+        # denser near the path, because distant ones are hidden anyway
         d = (1 if rng.random() < 0.5 else -1) * (AWAY_M + WOOD_M * float(rng.random()) ** 1.6)
         girth, tall = float(rng.uniform(0.06, 0.38)), float(rng.uniform(7, 18))
         place = track.place(s, d)
@@ -78,7 +78,7 @@ def _tree(
     fir: bool,
     near: bool,
 ) -> None:
-    """A trunk with bark, some dead branches, and a crown high above."""
+    """Adds a trunk with bark, some dead branches, and a crown high above."""
     wood = float(rng.uniform(0.5, 1.5))
     bark, dark = (0.12 * wood, 0.09 * wood, 0.065 * wood), (0.04, 0.03, 0.022)
     seed = float(rng.integers(1000))
@@ -108,7 +108,7 @@ def _tree(
 
 
 def _branch(solids: SolidList, rng: Generator, place: Place, girth_m: float, bark: RGB) -> None:
-    """A bare branch, above the heads of those who pass."""
+    """Adds a bare branch above head height."""
     long, turn = float(rng.uniform(0.4, 1.4)), float(rng.uniform(0, 6.28))
     lean = math.pi / 2 - float(rng.uniform(0.0, 0.5))
     centre = (long * math.cos(turn), long * math.sin(turn), float(rng.uniform(2.9, 5.5)))
@@ -119,7 +119,7 @@ def _branch(solids: SolidList, rng: Generator, place: Place, girth_m: float, bar
 
 
 def _undergrowth(solids: SolidList, rng: Generator, track: Track) -> None:
-    """Ferns, grass, bushes, stones, stumps and logs."""
+    """Adds ferns, grass, bushes, stones, stumps and logs."""
     dense = float(rng.uniform(1.0, 5.0))
     for _ in range(int(track.length_m * dense)):
         s = float(rng.uniform(0, track.length_m))
@@ -145,7 +145,7 @@ def _undergrowth(solids: SolidList, rng: Generator, track: Track) -> None:
 
 
 def _fern(solids: SolidList, rng: Generator, place: Place) -> None:
-    """A tuft of long leaves."""
+    """Adds a tuft of long leaves."""
     hue = float(rng.uniform(0.6, 1.6))
     leaf, shade = (0.07 * hue, 0.13, 0.03), (0.03 * hue, 0.06, 0.02)
     long = float(rng.uniform(0.12, 0.35))
@@ -158,7 +158,7 @@ def _fern(solids: SolidList, rng: Generator, place: Place) -> None:
 
 
 def _log(solids: SolidList, rng: Generator, place: Place) -> None:
-    """A fallen trunk."""
+    """Adds a fallen trunk."""
     r, half = float(rng.uniform(0.08, 0.25)), float(rng.uniform(0.6, 2.0))
     solids.add(place, geo.CONE, geo.BARK, (0, 0, 0.7 * r), (r, r, half), (0.1, 0.08, 0.06),
                (0.05, 0.06, 0.03), detail=(0.12, 0.1, 0.5, float(rng.integers(99))),
@@ -166,7 +166,7 @@ def _log(solids: SolidList, rng: Generator, place: Place) -> None:
 
 
 def _mount(rng: Generator) -> geo.Ego:
-    """Carried by a person or by a robot on rough ground."""
+    """Returns a camera carried by a person or by a robot on rough ground."""
     step, phase = float(rng.uniform(1.2, 2.4)), float(rng.uniform(0, 6.28))
     shake = [
         (2, rng.uniform(0.005, 0.03), step, phase),

@@ -27,7 +27,7 @@ RAIL_M = 8.0
 
 
 def build_highway(seed: int, duration_s: float) -> World:
-    """A drive at 20 to 38 m/s; the path is the middle between both directions."""
+    """Builds a drive at 20 to 38 m/s; the path is the centre line between both directions."""
     rng = np.random.Generator(np.random.PCG64(seed))
     fast = float(rng.uniform(24, 38))
     length = fast * (duration_s + 15) + 320
@@ -59,7 +59,7 @@ def build_highway(seed: int, duration_s: float) -> World:
 
 
 def _speed(rng: Generator, duration_s: float, fast_m_s: float) -> np.ndarray:
-    """Knots of `Motion.speed`: 20 m/s or more, that change slowly."""
+    """Draws knots of `Motion.speed`: slowly varying, 20 m/s or more."""
     knots = [(0.0, 60.0, fast_m_s * float(rng.uniform(0.7, 1.0)))]
     while knots[-1][0] < duration_s + 10.0:
         time, s, before = knots[-1]
@@ -71,7 +71,7 @@ def _speed(rng: Generator, duration_s: float, fast_m_s: float) -> np.ndarray:
 
 
 def _median(solids: SolidList, rng: Generator, track: Track) -> None:
-    """A concrete barrier, a steel rail or a hedge between both directions."""
+    """Adds a concrete barrier, a steel rail or a hedge between both directions."""
     kind = int(rng.integers(3))
     for s in np.arange(RAIL_M / 2, track.length_m, RAIL_M):
         place = track.place(float(s), 0.0)
@@ -88,7 +88,7 @@ def _median(solids: SolidList, rng: Generator, track: Track) -> None:
 
 
 def _rail(solids: SolidList, place: Place) -> None:
-    """A piece of guard rail with its posts."""
+    """Adds a piece of guard rail with its posts."""
     solids.add(place, geo.BOX, geo.STRIPE, (0, 0, 0.62), (RAIL_M / 2, 0.03, 0.15), STEEL,
                (0.5, 0.51, 0.52), detail=(0.1, 0, 0, 0))  # fmt: skip
     for x in (-RAIL_M / 4, RAIL_M / 4):
@@ -96,7 +96,7 @@ def _rail(solids: SolidList, place: Place) -> None:
 
 
 def _edge(solids: SolidList, rng: Generator, track: Track, side: int, half_m: float) -> None:
-    """Guard rails, delineators, and stretches of noise wall."""
+    """Adds guard rails, delineators, and stretches of noise barrier."""
     s, railed = RAIL_M / 2, rng.random() < 0.7
     until, wall, high = 0.0, None, 3.0
     while s < track.length_m:
@@ -120,7 +120,7 @@ def _edge(solids: SolidList, rng: Generator, track: Track, side: int, half_m: fl
 def _over_the_road(
     solids: SolidList, rng: Generator, track: Track, half_m: float, hand: int
 ) -> None:
-    """Gantries with signs, signs at the edge, and bridges."""
+    """Adds gantries with signs, signs at the edge, and bridges."""
     s = float(rng.uniform(60, 300))
     while s < track.length_m - 60:
         kind, place = rng.random(), track.place(s, 0.0)
@@ -158,7 +158,7 @@ def _board(
     wide_m: float,
     high_m: float,
 ) -> None:
-    """A sign that faces those who come along the road."""
+    """Adds a sign that faces approaching traffic."""
     colour = ((0.02, 0.08, 0.32), (0.02, 0.2, 0.06), (0.6, 0.6, 0.55))[int(rng.integers(3))]
     letters = (0.03, 0.03, 0.03) if colour[0] > 0.3 else (0.75, 0.75, 0.75)
     solids.add(place, geo.BOX, geo.SIGN, (-0.4, y_m, z_m), (0.04, wide_m, high_m), colour, letters,
@@ -167,7 +167,7 @@ def _board(
 
 
 def _bridge(solids: SolidList, rng: Generator, place: Place, half_m: float) -> None:
-    """A bridge that leads over the highway."""
+    """Adds a bridge over the highway."""
     place = place._replace(heading_rad=place.heading_rad + math.pi / 2)
     concrete = pick(rng, ((0.36, 0.35, 0.33), (0.28, 0.27, 0.25)))
     wide, span = float(rng.uniform(3, 8)), half_m + 14.0
@@ -182,7 +182,7 @@ def _bridge(solids: SolidList, rng: Generator, place: Place, half_m: float) -> N
 
 
 def _lamps(solids: SolidList, rng: Generator, track: Track) -> list[tuple[float, float, float]]:
-    """Lamps on the median, lit at night."""
+    """Adds lamps on the median, lit at night."""
     lamps, tall = [], float(rng.uniform(9, 13))
     for s in np.arange(20.0, track.length_m - 20, float(rng.uniform(35, 55))):
         for side in (-1, 1):
@@ -194,7 +194,7 @@ def _lamps(solids: SolidList, rng: Generator, track: Track) -> list[tuple[float,
 
 
 def _beside(solids: SolidList, rng: Generator, track: Track, half_m: float) -> None:
-    """Trees, bushes, houses and halls beyond the edges, in stretches."""
+    """Adds stretches of trees, bushes, houses and halls beyond the edges."""
     s = 0.0
     while s < track.length_m:
         end = min(s + float(rng.uniform(80, 400)), track.length_m)
@@ -229,7 +229,7 @@ def _traffic(
     hand: int,
     own_m: float,
 ) -> list[tuple]:
-    """Vehicles ahead in the own lane, faster and slower ones beside it, and those that come."""
+    """Adds vehicles ahead in the own lane, in the other lanes, and oncoming ones."""
     actors: list[tuple] = []
 
     def join(mode: int, start: float, pace: float, offset: float, trucks: float) -> None:
@@ -244,7 +244,7 @@ def _traffic(
     busy = float(rng.uniform(0.3, 1.0))
     for lane in range(lanes):
         offset = hand * LANE_M * (lane + 0.5)
-        # the lane at the edge has the trucks
+        # trucks use the outer lane
         slow = lane / max(lanes - 1, 1)
         for _ in range(int(30 * busy)):
             pace = fast_m_s * float(rng.uniform(0.9, 1.15)) * (1.0 - 0.3 * slow)
@@ -257,7 +257,7 @@ def _traffic(
 
 
 def _mount(rng: Generator, own_m: float) -> geo.Ego:
-    """Behind the windscreen of a car or of a truck."""
+    """Returns a mount behind the windscreen of a car or of a truck."""
     shake = [
         (2, rng.uniform(0.003, 0.012), rng.uniform(1.1, 1.9)),
         (4, rng.uniform(0.0005, 0.003), rng.uniform(1.0, 1.8)),

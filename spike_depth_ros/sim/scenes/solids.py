@@ -1,4 +1,4 @@
-"""Heaps of random textured solids, from a tabletop to a hall: parallax without meaning."""
+"""Heaps of random textured solids, from tabletop to hall size: parallax without semantics."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from spike_depth_ros.sim.things.surfaces import cover, draw_finish
 Generator = np.random.Generator
 
 WIDE, HIGH = 3.6, 3.2
-"""Half width and height of the place, in units of the scene's size."""
+"""Half width and height of the scene, in units of its size."""
 
 LOW, TOP, SIDE = 0.3, 1.9, 0.38
-"""What stays free: between these heights, and to this distance from the path."""
+"""Free space: between these heights, and up to this distance from the path."""
 
 
 def build_solids(seed: int, duration_s: float) -> World:
-    """A way between boxes, balls and cones of all sizes that stand, lie and hang in the air."""
+    """Builds a path between boxes, balls and cones of all sizes, standing, lying or floating."""
     rng = np.random.Generator(np.random.PCG64(seed))
     size = math.exp(float(rng.uniform(math.log(0.3), math.log(9.0))))
     moving, far = straight_motion(rng, duration_s, size * float(rng.uniform(0.25, 1.2)))
@@ -48,14 +48,14 @@ def build_solids(seed: int, duration_s: float) -> World:
 
 
 def _yard(solids: SolidList, rng: Generator, span_m: tuple[float, float], size_m: float) -> None:
-    """Open ground that reaches to the horizon."""
+    """Adds open ground up to the horizon."""
     half, reach = (span_m[1] - span_m[0]) / 2, 400.0
     centre = ((span_m[1] + span_m[0]) / 2, 0.0, -1.0)
     cover(solids, Place(), geo.BOX, draw_finish(rng, size_m), centre, (half + reach, reach, 1.0))
 
 
 def _solid(solids: SolidList, rng: Generator, span_m: tuple[float, float], size_m: float) -> None:
-    """One solid that stands, lies or hangs beside the way, below or above it."""
+    """Adds one solid that stands, lies or floats beside, below or above the path."""
     half = size_m * np.exp(rng.uniform(math.log(0.05), math.log(0.7), 3))
     if rng.random() < 0.5:
         half[:] = np.clip(half.mean() * rng.uniform(0.7, 1.4, 3), 0, 0.7 * size_m)

@@ -1,6 +1,6 @@
-"""Stairs, up and down, with landings, walls and hand rails; the camera rises and falls with them.
+"""Stairs with landings, walls and hand rails; the camera moves up and down with them.
 
-The smooth terrain that the camera rides on is a rounded triangle wave; each step lies where that
+The smooth terrain that the camera follows is a rounded triangle wave; each step lies where that
 wave crosses a multiple of the riser.
 """
 
@@ -27,7 +27,7 @@ RAIL_M = 0.9
 
 
 class _Stairs(NamedTuple):
-    """Where the steps are: their starts and ends along x, and their heights."""
+    """Positions of the steps: their starts and ends along x, and their heights."""
 
     start_m: np.ndarray
     end_m: np.ndarray
@@ -35,7 +35,7 @@ class _Stairs(NamedTuple):
 
 
 def build_stairs(seed: int, duration_s: float) -> World:
-    """A walk up and down flights of stairs in a stair well or in a hall."""
+    """Builds a walk up and down flights of stairs in a stairwell or in a hall."""
     rng = np.random.Generator(np.random.PCG64(seed))
     moving, far = straight_motion(rng, duration_s, float(rng.uniform(0.35, 1.1)))
     waves = _waves(rng)
@@ -61,7 +61,7 @@ def build_stairs(seed: int, duration_s: float) -> World:
 
 
 def _waves(rng: Generator) -> np.ndarray:
-    """Rows of `Motion.waves`: a sine and its third harmonic, flights of nearly even slope."""
+    """Returns rows of `Motion.waves`: a sine and its third harmonic, of nearly constant slope."""
     rise = float(rng.uniform(0.9, 2.2))
     number = float(rng.uniform(0.5, 0.8)) / rise
     phase = float(rng.uniform(0, 2 * math.pi))
@@ -69,7 +69,7 @@ def _waves(rng: Generator) -> np.ndarray:
 
 
 def _steps(waves: np.ndarray, span_m: tuple[float, float], riser_m: float) -> _Stairs:
-    """Stretches along x over which the wave stays nearest to one multiple of the riser."""
+    """Returns stretches along x over which the wave is nearest to one multiple of the riser."""
     x = np.arange(span_m[0] - 0.5, span_m[1] + 0.5, SAMPLE_M)
     z = np.array([mo.smooth_height(waves, at, 0.0)[0] for at in x])
     level = np.round(z / riser_m).astype(int)
@@ -81,7 +81,7 @@ def _steps(waves: np.ndarray, span_m: tuple[float, float], riser_m: float) -> _S
 def _treads(
     solids: SolidList, rng: Generator, stairs: _Stairs, wide_m: float, foot_m: float
 ) -> None:
-    """One block per step, with its nosing in another colour."""
+    """Adds one block per step, with its nosing in another colour."""
     finish, edge = draw_finish(rng, 1.5), draw_finish(rng, 1.0, 'plain')
     marked = rng.random() < 0.7
     columns = [column.tolist() for column in stairs]
@@ -105,7 +105,7 @@ def _rail(
     y_m: float,
     fence: bool,
 ) -> None:
-    """A hand rail that follows the stairs; with balusters or panels where the side is open."""
+    """Adds a hand rail along the stairs, with balusters or panels where the side is open."""
     colour, radius = any_colour(rng), float(rng.uniform(0.018, 0.03))
     panel = draw_finish(rng, 1.2) if fence and rng.random() < 0.35 else None
     step = 0.4
@@ -144,7 +144,7 @@ def _things(
     wide_m: float,
     floor_m: float,
 ) -> None:
-    """Pictures on near walls; pillars and boxes where the hall is wider than the stairs."""
+    """Adds pictures on near walls, and pillars and boxes if the hall is wider than the stairs."""
     for side, gap in ((-1.0, float(sides_m[0])), (1.0, float(sides_m[1]))):
         for x in np.arange(span_m[0] + 1, span_m[1] - 1, float(rng.uniform(1.5, 4.0))):
             at = (float(x), side * (gap - 0.01))
@@ -164,7 +164,7 @@ def _things(
 
 
 def _mount(rng: Generator) -> geo.Ego:
-    """Carried by a person or by a robot that climbs; it looks along the stairs."""
+    """Returns a camera carried by a person or a climbing robot; it looks along the stairs."""
     step, phase = float(rng.uniform(1.2, 2.0)), float(rng.uniform(0, 6.28))
     shake = [
         (2, rng.uniform(0.01, 0.03), step, phase),

@@ -1,4 +1,4 @@
-"""What scenes on a straight way share: the motion along it, closed halls, a gliding camera."""
+"""Shared parts of scenes on a straight path: the motion, closed halls, a gliding camera."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from spike_depth_ros.sim.things.surfaces import cover, draw_finish
 Generator = np.random.Generator
 
 SPARE_M = 40.0
-"""The path goes on this far beyond the end of the drive."""
+"""Length of the path beyond the end of the drive."""
 
 
 def straight_motion(
     rng: Generator, duration_s: float, fast_m_s: float, stops: float = 0.0
 ) -> tuple[mo.Motion, float]:
-    """A drive along the x axis over flat ground, without actors.
+    """Returns a drive along the x axis over flat ground, without actors.
 
     Args:
-        rng: source of the speeds.
-        duration_s: how long the drive lasts.
-        fast_m_s: its greatest speed.
-        stops: chance that a knot of the speed profile is a halt.
+        rng: random generator of the speeds.
+        duration_s: duration of the drive.
+        fast_m_s: maximum speed.
+        stops: probability that a knot of the speed profile is a stop.
 
     Returns:
-        The motion, and how far it has come at the end [m].
+        The motion, and the distance travelled at the end [m].
     """
     length = fast_m_s * (duration_s + 15) + SPARE_M
     path = mo.trace_path(np.zeros(math.ceil(length / route.STEP_M)), route.STEP_M, 0.0)
@@ -51,15 +51,15 @@ def hall(
     far_m: float,
     floor_m: float = 0.0,
 ) -> None:
-    """A closed hall along the x axis; walls, floor and ceiling change their look on the way.
+    """Adds a closed hall along the x axis; walls, floor and ceiling vary along the path.
 
     Args:
         solids: the list to add to.
-        rng: the source.
+        rng: random generator.
         span_m: x of its ends.
         sides_m: y of its right and of its left wall.
         high_m: z of its ceiling.
-        far_m: distance that the textures are made for.
+        far_m: viewing distance of the textures.
         floor_m: z of its floor.
     """
     low, high = span_m
@@ -85,14 +85,14 @@ def hall(
 def gliding(
     rng: Generator, height_m: float, pitch_rad: float, yaw_rad: float, size_m: float
 ) -> geo.Ego:
-    """A camera on a slide or in a calm hand: slow sways of position and direction.
+    """Returns a camera on a slide or in a steady hand: slow sways of position and direction.
 
     Args:
-        rng: the source.
+        rng: random generator.
         height_m: above the floor.
-        pitch_rad: mean, positive looks down.
-        yaw_rad: mean, to the left of the way.
-        size_m: typical distance of what it looks at: sways are up to 7 % of it.
+        pitch_rad: mean pitch, positive looks down.
+        yaw_rad: mean yaw, to the left of the path.
+        size_m: typical distance of the scene; sways are up to 7 % of it.
     """
     calm = float(rng.uniform(0.0, 1.0))
     sway = [
@@ -113,7 +113,7 @@ def gliding(
 
 
 def with_actors(moving: mo.Motion, actors: list[tuple]) -> mo.Motion:
-    """The motion with actors: (mode, course) pairs, see `motion.Motion`."""
+    """Returns the motion with actors: (mode, course) pairs, see `motion.Motion`."""
     if not actors:
         return moving
     mode = np.array([actor[0] for actor in actors], np.int32)

@@ -35,7 +35,7 @@ STEELS: tuple[RGB, ...] = (
 
 
 class _Store(NamedTuple):
-    """What all racks of one warehouse share."""
+    """Properties shared by all racks of one warehouse."""
 
     level_m: float
     levels: int
@@ -45,7 +45,7 @@ class _Store(NamedTuple):
 
 
 def build_warehouse(seed: int, duration_s: float) -> World:
-    """A ride along an aisle; cross aisles open between blocks of racks."""
+    """Builds a drive along an aisle; cross aisles open between blocks of racks."""
     rng = np.random.Generator(np.random.PCG64(seed))
     fast = float(rng.uniform(0.6, 3.0))
     moving, far = straight_motion(rng, duration_s, fast, 0.1)
@@ -85,7 +85,7 @@ def _racks(
     aisle_m: float,
     store: _Store,
 ) -> list[float]:
-    """Blocks of bays on both sides, near ones in detail; returns x of the cross aisles."""
+    """Adds blocks of bays on both sides, near ones in detail; returns x of the cross aisles."""
     gaps, x = [], span_m[0] + 0.5
     while x < span_m[1] - BAY_M - 4:
         for _ in range(int(rng.integers(3, 10))):
@@ -104,7 +104,7 @@ def _racks(
 
 
 def _bay(solids: SolidList, place: Place, rng: Generator, store: _Store) -> None:
-    """Uprights, beams and goods of one bay; its front looks at -y."""
+    """Adds uprights, beams and goods of one bay; its front faces -y."""
     tall, half, deep = store.level_m * store.levels, BAY_M / 2, DEEP_M / 2
     for y in (-deep, deep):
         solids.add(place, geo.BOX, geo.STRIPE, (half, y, tall / 2), (0.05, 0.04, tall / 2),
@@ -127,7 +127,7 @@ def _bay(solids: SolidList, place: Place, rng: Generator, store: _Store) -> None
 
 
 def _goods(solids: SolidList, place: Place, rng: Generator, high_m: float) -> None:
-    """A pallet with boxes, one wrapped block, or loose boxes; at most `high_m` high."""
+    """Adds a pallet with boxes, one wrapped block, or loose boxes, at most `high_m` high."""
     z = 0.0
     if high_m > 0.8:
         solids.add(place, geo.BOX, geo.STRIPE, (0, 0, 0.07), (0.5, 0.45, 0.07), PALLET,
@@ -160,7 +160,7 @@ def _goods(solids: SolidList, place: Place, rng: Generator, high_m: float) -> No
 
 
 def _plain_bay(solids: SolidList, place: Place, rng: Generator, store: _Store) -> None:
-    """A bay that is only seen through others: one block of goods per level."""
+    """Adds a simplified bay that is only seen through others: one block of goods per level."""
     for level in range(store.levels):
         tall = (store.level_m - 0.2) * float(rng.uniform(0.4, 1.0)) / 2
         z = level * store.level_m + tall
@@ -176,7 +176,7 @@ def _people(
     aisle_m: float,
     gaps: list[float],
 ) -> list[tuple]:
-    """People who walk beside the camera's way, and fork lifts in the aisles behind the racks."""
+    """Adds people walking beside the camera's path, and fork lifts in aisles behind the racks."""
     actors: list[tuple] = []
     if aisle_m > 1.5:
         for _ in range(int((span_m[1] - span_m[0]) / 25 * rng.uniform(0.0, 1.0))):
@@ -202,7 +202,7 @@ def _people(
 
 
 def _fork_lift(solids: SolidList, place: Place, rng: Generator) -> tuple[float, float]:
-    """A fork lift with its driver, fork to the front; returns half length and half width [m]."""
+    """Adds a fork lift and driver, fork to the front; returns half length and half width [m]."""
     paint = ((0.65, 0.3, 0.02), (0.7, 0.55, 0.03), (0.5, 0.04, 0.04))[int(rng.integers(3))]
     black = (0.03, 0.03, 0.03)
     solids.add(place, geo.BOX, geo.PAINT, (-0.35, 0, 0.65), (0.75, 0.5, 0.4), paint, black,
@@ -225,7 +225,7 @@ def _fork_lift(solids: SolidList, place: Place, rng: Generator) -> tuple[float, 
 
 
 def _mount(rng: Generator) -> geo.Ego:
-    """On a cart or a small robot: it hums and looks about a little."""
+    """Returns a mount on a cart or a small robot that vibrates and pans a little."""
     shake = [
         (2, 0.003, rng.uniform(1, 3)),
         (4, rng.uniform(0.001, 0.008), rng.uniform(0.8, 2.0)),
