@@ -305,7 +305,7 @@ def bag_rig(sensor: EventCameraConfig) -> Rig:
     """Returns one lens for events and colour; ground truth of the ideal pinhole, as in ROS."""
     size = (sensor.camera.width, sensor.camera.height)
     require(max(size) <= EVT3_MAX_PX, 'sensor', f'{size[0]}x{size[1]}',
-            f'at most {EVT3_MAX_PX} px each way, where the evt3 of a bag ends')  # fmt: skip
+            f'at most {EVT3_MAX_PX} px per side, the limit of evt3 in a bag')  # fmt: skip
     view = View(sensor.camera, np.eye(4))
     return Rig(sensor, View(sensor.camera.rectified(), np.eye(4)), view)
 
@@ -355,7 +355,7 @@ def _note_pose(bag: BagWriter, recording: Recording, index: int, t_ns: int) -> N
 
 
 def _note_odometry(bag: BagWriter, recording: Recording, index: int, t_ns: int) -> None:
-    """At 50 Hz, with the twist of the camera itself: its optical frame is the child frame."""
+    """Writes odometry with the twist of the camera, whose optical frame is the child frame."""
     pose, twist = recording.pose(t_ns * 1e-9), recording.twist(t_ns * 1e-9)
     turn = quaternion(pose[:3, :3])
     bag.add_odometry('/odom', t_ns + EPOCH_NS['bag'], 'map', FRAME_ID, pose[:3, 3], turn, twist)

@@ -138,7 +138,7 @@ class Plan:
         require(0.1 <= self.max_step_px <= 8, 'max_step_px', self.max_step_px, '0.1 to 8')
         free_lens = self.shot.field_of_view_deg is None or not self.layout.startswith('dense')
         require(free_lens, 'field_of_view_deg', self.shot.field_of_view_deg,
-                f'None: {self.layout} has a lens of its own')  # fmt: skip
+                f'None: the layout {self.layout} has a fixed lens')  # fmt: skip
         self.rig  # noqa: B018 - an unknown or unsuitable sensor fails here
 
     @property
