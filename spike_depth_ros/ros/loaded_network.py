@@ -20,7 +20,7 @@ from spike_depth_ros.events.arrays import make_events
 from spike_depth_ros.events.camera import Camera
 from spike_depth_ros.events.codecs import CODECS, SMALL_BYTES
 from spike_depth_ros.events.config import shipped
-from spike_depth_ros.events.windows import Window
+from spike_depth_ros.events.windows import Window, in_order
 from spike_depth_ros.network.checkpoint import Checkpoint, load_checkpoint
 from spike_depth_ros.ros import network_choice
 from spike_depth_ros.ros.depth_parameters import NETWORKS, DepthParameters
@@ -105,15 +105,14 @@ def _choose(
     parameters: DepthParameters, camera: Camera | None, choice: network_choice.Choice
 ) -> tuple[LoadedNetwork, str]:
     """Times the networks from the most accurate one on and takes the first that is fast enough."""
-    options = parameters.estimator_options
+    options, took = parameters.estimator_options, list[str]()
     for name, file in NETWORKS.items():
         loaded = _load(shipped(file), parameters, camera)
         window_s = min(loaded.run_empty_window(options, camera) for _ in range(TRIALS))
         stride_s = 1e-9 * cut_times_ns(loaded.checkpoint.spikes, options)[1]
-        choice.reason = (
-            f'a window of {name} takes {1e3 * window_s:.0f} ms of each {1e3 * stride_s:.0f} ms '
-            f'on a quiet machine, {MOST_BUSY:.0%} are allowed'
-        )
+        took.append(f'{name} {1e3 * window_s:.0f} ms')
+        allowed_ms = MOST_BUSY * 1e3 * stride_s
+        choice.reason = f'a window takes {", ".join(took)} of {allowed_ms:.0f} ms allowed'
         if window_s <= MOST_BUSY * stride_s:
             break
     return loaded, name
@@ -152,8 +151,9 @@ def warm_up(loaded: LoadedNetwork, options: EstimatorOptions, camera: Camera | N
 
 
 def _run_s(estimator: Estimator) -> float:
-    """Has one event accumulated and runs an empty window: how long the latter took [s]."""
-    for _ in estimator.windower.push(make_events([0], [0], [0], [1])):
+    """Has a few events accumulated and runs an empty window: how long the latter took [s]."""
+    several = make_events([0, 1, 400_000_000], [0, 0, 0], [0, 0, 0], [1, 1, 1])
+    for _ in estimator.windower.push(in_order(several)):  # across the ends of windows
         pass
     steps = window_steps(estimator.checkpoint.spikes, estimator.options)
     spikes = np.zeros((steps, 2, estimator.pixels.height, estimator.pixels.width), np.uint8)
