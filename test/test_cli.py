@@ -76,4 +76,4 @@ def test_a_missing_package_is_named(monkeypatch, capsys):
     with pytest.raises(SystemExit) as end:
         main(['info', 'x.safetensors'])
     assert end.value.code == 1
-    assert 'the package safetensors is not installed here' in capsys.readouterr().err
+    assert 'the package safetensors is not installed' in capsys.readouterr().err

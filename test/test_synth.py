@@ -354,7 +354,7 @@ def test_what_is_there_is_left_alone(dsec, capsys):
 
 
 def test_another_recording_in_the_way_is_named(dsec):
-    with pytest.raises(recorder.RecordError, match='made otherwise'):
+    with pytest.raises(recorder.RecordError, match='holds another recording'):
         make(dsec.parent, 'dsec', seconds=0.4)
 
 
