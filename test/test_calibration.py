@@ -18,6 +18,7 @@ from spike_depth_ros.learning.calibration import (
     change_range,
     collect_outputs,
     fit_calibration,
+    interpolate,
     output_layer,
 )
 from spike_depth_ros.learning.datasets.sample import Sample
@@ -162,3 +163,31 @@ def test_the_verb_writes_a_calibrated_checkpoint(tmp_path, monkeypatch):
     old, new = (answer_of(load_checkpoint(path).model) for path in (before, after))
     assert torch.equal(old.log_depth, new.log_depth)
     torch.testing.assert_close(new.range_logit, facts['range_gain'] * old.range_logit)
+
+
+def test_weights_between_two_networks():
+    first, second = untrained_checkpoint('tiny', seed=0), untrained_checkpoint('tiny', seed=1)
+    between = interpolate(first, second, 0.75).state_dict()
+    pairs = zip(first.model.state_dict().items(), second.model.state_dict().values(), strict=True)
+    for (name, a), b in pairs:
+        if a.is_floating_point():
+            torch.testing.assert_close(between[name], 0.25 * a + 0.75 * b)
+    other = dataclasses.replace(second, depth_range=DepthRange(min_m=0.2))
+    start = interpolate(first, other, 0.0)
+    expected = copy.deepcopy(first.model)
+    change_range(expected, first.depth_range, other.depth_range)
+    assert torch.equal(output_layer(start).bias, output_layer(expected).bias)
+    with pytest.raises(ConfigError, match='expected the same'):
+        interpolate(first, untrained_checkpoint('small'), 0.5)
+
+
+def test_the_verb_writes_an_average(tmp_path):
+    from spike_depth_ros.cli import main
+
+    files = [tmp_path / name for name in ('a.safetensors', 'b.safetensors', 'c.safetensors')]
+    for seed, file in enumerate(files[:2]):
+        save_checkpoint(file, untrained_checkpoint('tiny', seed=seed))
+    main(['average', *map(str, files[:2]), '--share', '0.25', '--out', str(files[2])])
+    bias = [output_layer(load_checkpoint(file).model).bias for file in files]
+    torch.testing.assert_close(bias[2], 0.75 * bias[0] + 0.25 * bias[1])
+    assert load_checkpoint(files[2]).card['average']['share'] == 0.25

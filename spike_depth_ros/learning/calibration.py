@@ -6,6 +6,7 @@ format and every engine stay as they are.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
@@ -21,6 +22,7 @@ from spike_depth_ros.learning import losses
 from spike_depth_ros.learning.batches import collate
 from spike_depth_ros.learning.datasets.sample import Sample
 from spike_depth_ros.learning.norms import network_input
+from spike_depth_ros.learning.optimizer import follow
 from spike_depth_ros.network.checkpoint import Checkpoint
 from spike_depth_ros.network.head import LOG_SCALE_CENTRE, LOG_SCALE_REACH
 
@@ -84,6 +86,23 @@ def change_range(network: nn.Module, old: DepthRange, new: DepthRange) -> None:
     logits = [np.log(x / (1 - x)) for x in (normalised, other)]
     gain, offset = np.polyfit(logits[0], logits[1], 1)
     _scale_channel(output_layer(network), DEPTH, float(gain), float(offset))
+
+
+def interpolate(first: Checkpoint, second: Checkpoint, share: float) -> nn.Module:
+    """The network with weights (1 - share) * first + share * second, in the second's depth range.
+
+    Raises:
+        ConfigError: they are different networks.
+    """
+    if first.model_config != second.model_config:
+        raise ConfigError(
+            f'the networks are {first.model_config} and {second.model_config}, expected the same'
+        )
+    start, mixed = copy.deepcopy(first.model), copy.deepcopy(second.model)
+    if first.depth_range != second.depth_range:
+        change_range(start, first.depth_range, second.depth_range)
+    follow(mixed, start, decay=share)
+    return mixed
 
 
 def fit_calibration(outputs: Outputs) -> Calibration:

@@ -1,0 +1,34 @@
+"""`spike_depth average`: weights between those of two checkpoints."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from spike_depth_ros.events.config import require
+
+
+def average(
+    first: str, second: str, share: float = 0.5, out: Path = Path('out/average.safetensors')
+) -> None:
+    """Writes (1 - share) * FIRST + share * SECOND, where SECOND was trained from FIRST.
+
+    Between a network and its fine-tuned version lie networks that keep more of the first domain at
+    little cost in the second (Wortsman et al., CVPR 2022).
+
+    Args:
+        first: checkpoint before the fine-tuning.
+        second: checkpoint after it, of the same network; its depth range is used.
+        share: of the second, 0 to 1.
+        out: file to write.
+    """
+    import dataclasses
+
+    from spike_depth_ros.learning.calibration import interpolate
+    from spike_depth_ros.network.checkpoint import load_checkpoint, save_checkpoint
+
+    require(0 <= share <= 1, 'share', share, '0 to 1')
+    loaded = [load_checkpoint(path) for path in (first, second)]
+    model = interpolate(*loaded, share)
+    card = loaded[1].card | {'average': {'first': first, 'second': second, 'share': share}}
+    save_checkpoint(out, dataclasses.replace(loaded[1], model=model, card=card))
+    print(out)
