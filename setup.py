@@ -77,6 +77,7 @@ setup(
             'mcap',
             'onnxruntime',
         ],
+        'view': ['rerun-sdk'],
         'docs': ['mkdocs<2', 'mkdocs-material', 'mkdocstrings[python]'],
     },
     data_files=[
@@ -84,6 +85,7 @@ setup(
         (SHARE, ['package.xml']),
         share('launch', '*.launch.py'),
         share('config', '*.*'),
+        share('config/nav2', '*.yaml'),
         share('config/train', '*.yaml'),
         share('config/evaluate', '*.yaml'),
         share('config/ablate', '*.yaml'),

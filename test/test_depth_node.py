@@ -38,7 +38,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from std_srvs.srv import SetBool, Trigger
 
-from spike_depth_ros.estimation.estimator import Estimator, EstimatorOptions
+from spike_depth_ros.estimation.estimator import DepthEstimator, EstimatorOptions
 from spike_depth_ros.events.camera import Camera
 from spike_depth_ros.events.config import shipped
 from spike_depth_ros.recordings import BagWriter
@@ -79,7 +79,7 @@ def test_outputs_of_one_frame_belong_together_and_equal_the_estimators(graph, st
                                         node.outputs.publishers.values()))  # fmt: skip
     events = Driver(graph).send(3 * WINDOW_MS + 5)
     options = EstimatorOptions(streaming=True)
-    frames = Estimator(checkpoint, HEIGHT, WIDTH, CAMERA, options, node.network.engine).push(
+    frames = DepthEstimator(checkpoint, HEIGHT, WIDTH, CAMERA, options, node.network.engine).push(
         events
     )
     assert len(frames) == 3

@@ -11,7 +11,7 @@ from untrained import untrained_checkpoint
 
 from spike_depth_ros.estimation.engine import ENGINES
 from spike_depth_ros.estimation.estimator import (
-    Estimator,
+    DepthEstimator,
     EstimatorOptions,
     Limits,
     interpret,
@@ -140,7 +140,7 @@ def binned_by_hand(events, t0_ns, t1_ns, steps):
 def test_push_equals_the_composition_by_hand(checkpoint, engine):
     camera = dataclasses.replace(LENS, distortion=())
     events = stream(60)
-    frames = Estimator(checkpoint, HEIGHT, WIDTH, camera, engine=engine).push(events)
+    frames = DepthEstimator(checkpoint, HEIGHT, WIDTH, camera, engine=engine).push(events)
     assert len(frames) == 3
     # 120 px of the sensor are 60 px of the grid
     metres_per_canonical = 60.0 / checkpoint.depth_range.focal_px
@@ -156,8 +156,8 @@ def test_push_equals_the_composition_by_hand(checkpoint, engine):
 
 def test_packets_do_not_matter(checkpoint, engine):
     events = stream(60)
-    whole = Estimator(checkpoint, HEIGHT, WIDTH, engine=engine).push(events)
-    estimator = Estimator(checkpoint, HEIGHT, WIDTH, engine=engine)
+    whole = DepthEstimator(checkpoint, HEIGHT, WIDTH, engine=engine).push(events)
+    estimator = DepthEstimator(checkpoint, HEIGHT, WIDTH, engine=engine)
     pieces = [f for part in np.array_split(events, 37) for f in estimator.push(part)]
     assert len(pieces) == len(whole)
     for piece, frame in zip(pieces, whole, strict=True):
@@ -169,7 +169,7 @@ def test_events_are_rectified_unless_told_otherwise(checkpoint, engine):
     spikes = checkpoint.spikes
     for rectify in (True, False):
         options = EstimatorOptions(rectify=rectify)
-        estimator = Estimator(checkpoint, HEIGHT, WIDTH, LENS, options, engine)
+        estimator = DepthEstimator(checkpoint, HEIGHT, WIDTH, LENS, options, engine)
         assert estimator.camera.is_distorted is not rectify
         table = pixel_map(HEIGHT, WIDTH, spikes, LENS if rectify else None)
         tensor = accumulate(events, 0, 20 * MS, 4, table.height, table.width, table)
@@ -180,10 +180,10 @@ def test_events_are_rectified_unless_told_otherwise(checkpoint, engine):
 
 
 def test_without_a_calibration_metres_are_canonical(checkpoint, engine):
-    estimator = Estimator(checkpoint, HEIGHT, WIDTH, engine=engine)
+    estimator = DepthEstimator(checkpoint, HEIGHT, WIDTH, engine=engine)
     assert estimator.camera is None
     assert estimator.metres_per_canonical == 1.0
-    calibrated = Estimator(checkpoint, HEIGHT, WIDTH, LENS, engine=engine)
+    calibrated = DepthEstimator(checkpoint, HEIGHT, WIDTH, LENS, engine=engine)
     assert calibrated.metres_per_canonical == 60.0 / checkpoint.depth_range.focal_px
 
 
@@ -208,7 +208,7 @@ def window(t0_ms, t1_ms, fresh=False):
 def test_state_is_carried_only_across_windows_that_touch(checkpoint):
     engine = Remembering()
     options = EstimatorOptions(streaming=True)
-    estimator = Estimator(checkpoint, HEIGHT, WIDTH, None, options, engine)
+    estimator = DepthEstimator(checkpoint, HEIGHT, WIDTH, None, options, engine)
     for ends in ((0, 20, True), (20, 40), (40, 60), (80, 100), (100, 120), (120, 140, True)):
         estimator.infer(window(*ends))
     assert engine.states == [None, 1, 2, None, 1, None]
@@ -219,7 +219,7 @@ def test_state_is_carried_only_across_windows_that_touch(checkpoint):
 
 def test_without_streaming_every_window_starts_from_rest(checkpoint):
     engine = Remembering()
-    estimator = Estimator(checkpoint, HEIGHT, WIDTH, engine=engine)
+    estimator = DepthEstimator(checkpoint, HEIGHT, WIDTH, engine=engine)
     assert len(estimator.push(stream(60))) == 3
     assert engine.states == [None] * 3
 
@@ -227,7 +227,7 @@ def test_without_streaming_every_window_starts_from_rest(checkpoint):
 def test_streaming_windows_are_one_stride_and_equal_one_long_run(checkpoint, engine):
     events = stream(40)
     options = EstimatorOptions(streaming=True, stride_ms=10.0)
-    estimator = Estimator(checkpoint, HEIGHT, WIDTH, None, options, engine)
+    estimator = DepthEstimator(checkpoint, HEIGHT, WIDTH, None, options, engine)
     frames = estimator.push(events)
     assert [f.stamp_ns for f in frames] == [10 * MS, 20 * MS, 30 * MS, 40 * MS]
     long, _ = engine.infer(binned_by_hand(events, 0, 40 * MS, steps=8), None)
@@ -238,7 +238,7 @@ def test_streaming_windows_are_one_stride_and_equal_one_long_run(checkpoint, eng
 def test_a_jump_in_time_starts_from_rest(checkpoint):
     engine = Remembering()
     options = EstimatorOptions(streaming=True)
-    estimator = Estimator(checkpoint, HEIGHT, WIDTH, None, options, engine)
+    estimator = DepthEstimator(checkpoint, HEIGHT, WIDTH, None, options, engine)
     estimator.push(stream(60, start_ms=0))
     estimator.push(stream(5060, start_ms=5000))
     estimator.push(stream(60, start_ms=0))
@@ -263,7 +263,7 @@ def test_contradictory_options_are_refused(changes, sentence):
 
 def test_a_stride_that_would_lose_events_is_refused(checkpoint):
     with pytest.raises(ConfigError, match='stride_ms is 30, expected more than 0 and at most'):
-        Estimator(checkpoint, HEIGHT, WIDTH, options=EstimatorOptions(stride_ms=30.0),
+        DepthEstimator(checkpoint, HEIGHT, WIDTH, options=EstimatorOptions(stride_ms=30.0),
                   engine=Remembering())  # fmt: skip
     # a window of streaming is one stride, so that nothing is lost: 6 steps of 5 ms
     options = EstimatorOptions(stride_ms=30.0, streaming=True)
@@ -274,12 +274,12 @@ def test_a_stride_that_would_lose_events_is_refused(checkpoint):
 
 def test_a_calibration_of_another_size_is_refused(checkpoint):
     with pytest.raises(CalibrationError, match='for 60x44, the events come from a 120x88 sensor'):
-        Estimator(checkpoint, 88, 120, LENS, engine=Remembering())
+        DepthEstimator(checkpoint, 88, 120, LENS, engine=Remembering())
 
 
 def test_an_unknown_engine_is_refused(checkpoint):
     with pytest.raises(ConfigError, match="engine is 'steam', expected one of"):
-        Estimator(checkpoint, HEIGHT, WIDTH, engine='steam')
+        DepthEstimator(checkpoint, HEIGHT, WIDTH, engine='steam')
 
 
 class Wall:
@@ -302,7 +302,7 @@ def test_a_twist_gives_depth_its_scale(checkpoint):
     motion = twist(vx=0.8)
     true_m = np.full((120, 160), 2.0, np.float32)
     events = scene_events(motion, true_m, 2000 * MS, span_ms=600, each=60, points=900)
-    estimator = Estimator(wall, 120, 160, camera, engine=Wall())
+    estimator = DepthEstimator(wall, 120, 160, camera, engine=Wall())
     frames = estimator.push(events, motion)
     first, last = frames[0], frames[-1]
     np.testing.assert_allclose(first.depth_m, 10.0, rtol=1e-5)

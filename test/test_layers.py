@@ -1,6 +1,8 @@
 """Imports point one way: down the table of folders, never up."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -47,7 +49,8 @@ def room(path: Path) -> str:
 def test_imports_point_down(path):
     own = room(path)
     if own == '__init__':
-        assert imports(path) <= {'os'}, 'importing the package must cost nothing'
+        tops = {name.split('.')[0] for name in imports(path)}
+        assert tops <= {'__future__', 'importlib', 'os', 'typing', PACKAGE}
         return
     names = imports(path)
     ours = {name.split('.')[1] for name in names if name.startswith(f'{PACKAGE}.')}
@@ -60,6 +63,13 @@ def test_imports_point_down(path):
         assert path == ROOT / 'network' / 'neurons.py'
     if own in ('events', 'recordings', 'sim'):
         assert 'torch' not in tops, f'{own}/ is numpy and numba only'
+
+
+def test_importing_the_package_loads_nothing_heavy():
+    heavy = "{'numpy', 'numba', 'torch'}"
+    code = f'import sys, spike_depth_ros; print(*sorted({heavy} & set(sys.modules)))'
+    ran = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
+    assert ran.stdout.split() == []
 
 
 def test_no_folder_reaches_itself():

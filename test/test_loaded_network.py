@@ -38,8 +38,8 @@ def networks(checkpoint, tmp_path, monkeypatch):
         busy = 0.5
 
     measured = Measured()
-    monkeypatch.setattr(loaded_network, 'NETWORKS', files)
-    monkeypatch.setattr(network_choice, 'NETWORKS', files)
+    monkeypatch.setattr(loaded_network, 'SHIPPED', files)
+    monkeypatch.setattr(network_choice, 'SHIPPED', files)
     monkeypatch.setattr(loaded_network, 'shipped', Path)
     monkeypatch.setattr(loaded_network, 'warm_up', lambda *_: None)
     monkeypatch.setattr(LoadedNetwork, 'run_empty_window', run_empty_window)

@@ -31,6 +31,7 @@ VERBS: dict[str, Verb] = {
     'info': Verb('info:info', 'describe a bag, event file, data set or checkpoint'),
     'warm-up': Verb('warm_up:warm_up', 'compile kernels and choose the network of depth_node'),
     'replay': Verb('replay:replay', 'publish any event source on a ROS 2 topic'),
+    'view': Verb('view:view', 'show events, depth and cloud in rerun, live or from a recording'),
     'convert': Verb('convert:convert', 'convert a recording to a bag or an events.h5'),
     'synth': Verb('synth:synth', 'render synthetic drives with exact depth'),
     'clips': Verb('clips:clips', 'render the synthetic clips of a configuration in advance'),

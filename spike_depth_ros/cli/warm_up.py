@@ -13,11 +13,12 @@ def warm_up(threads: int = 0) -> None:
     Args:
         threads: value of the node's parameter num_threads, on which the choice depends.
     """
-    from spike_depth_ros.ros.depth_parameters import NETWORKS, DepthParameters
+    from spike_depth_ros.estimation.estimator import SHIPPED
+    from spike_depth_ros.ros.depth_parameters import DepthParameters
     from spike_depth_ros.ros.energy_meter import EnergyMeter
     from spike_depth_ros.ros.loaded_network import load_network
 
-    for network in (*NETWORKS, 'auto'):  # The choice comes last, when everything is compiled.
+    for network in (*SHIPPED, 'auto'):  # The choice comes last, when everything is compiled.
         loaded = load_network(DepthParameters(network=network, num_threads=threads), None)
         EnergyMeter(loaded.checkpoint.model, loaded.checkpoint.spikes)
     print(f'depth_node will run {loaded.path} on {loaded.engine.device}')

@@ -1,7 +1,7 @@
 """Events in, metric depth out: the heart of the package, free of ROS.
 
-Two halves that may run in two threads: a windower cuts the event stream into spike tensors by
-sensor time, an `Estimator` turns each into a `DepthFrame`. `Estimator.push` is both in one.
+A windower cuts the event stream into spike tensors by sensor time; a `DepthEstimator` turns each
+of them into a `DepthFrame`. The two may run in two threads; `DepthEstimator.push` does both.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,10 +20,10 @@ from spike_depth_ros.estimation.scale import LONGEST_NS
 from spike_depth_ros.estimation.tracking import Motion, ScaleTracker, between
 from spike_depth_ros.events.arrays import empty_events, join_events
 from spike_depth_ros.events.camera import Camera
-from spike_depth_ros.events.config import ConfigError, DepthRange, SpikeConfig, require
+from spike_depth_ros.events.config import ConfigError, DepthRange, SpikeConfig, require, shipped
 from spike_depth_ros.events.spikes import PixelMap, pixel_map
 from spike_depth_ros.events.windows import TimeWindower, Window, check_cuts
-from spike_depth_ros.network.checkpoint import Checkpoint
+from spike_depth_ros.network.checkpoint import Checkpoint, load_checkpoint
 
 GOOD_RATIO = 1.25
 """Confidence is the probability that depth is right within this factor (the delta < 1.25)."""
@@ -138,13 +139,23 @@ def interpret(
     return depth_m, np.nan_to_num(confidence, nan=0.0)
 
 
-class Estimator:
+SHIPPED = {'default': 'models/default.safetensors', 'fast': 'models/fast.safetensors'}
+"""Name -> checkpoint that comes with the package, the most accurate one first."""
+
+
+def checkpoint_path(checkpoint: str | Path) -> Path:
+    """Returns the path of a checkpoint: that of a shipped one for a key of `SHIPPED`."""
+    name = str(checkpoint)
+    return shipped(SHIPPED[name]) if name in SHIPPED else Path(checkpoint)
+
+
+class DepthEstimator:
     """Runs one checkpoint on the events of one sensor.
 
     Args:
-        checkpoint: weights and the configuration that they were trained with.
-        sensor_height: rows [px].
-        sensor_width: columns [px].
+        checkpoint: a loaded one, the name of a shipped one ('default', 'fast'), or a path.
+        sensor_height: rows of the sensor [px].
+        sensor_width: columns of the sensor [px].
         camera: calibration of the sensor. Without one, depth is in metres only as far as the
             lens is like the training's.
         options: what the user chose.
@@ -162,13 +173,14 @@ class Estimator:
 
     Raises:
         CalibrationError: the calibration is for another sensor.
+        CheckpointError: the checkpoint is missing or damaged.
         ConfigError: the options contradict each other.
         EngineError: the engine or the device is not to be had.
     """
 
     def __init__(
         self,
-        checkpoint: Checkpoint,
+        checkpoint: Checkpoint | str | Path,
         sensor_height: int,
         sensor_width: int,
         camera: Camera | None = None,
@@ -178,6 +190,8 @@ class Estimator:
         threads: int = 0,
     ) -> None:
         self.options = options or EstimatorOptions()
+        if not isinstance(checkpoint, Checkpoint):
+            checkpoint = load_checkpoint(checkpoint_path(checkpoint))
         self.checkpoint = checkpoint
         if camera is not None:
             camera.check_sensor(sensor_height, sensor_width)

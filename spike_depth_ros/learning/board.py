@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from spike_depth_ros.estimation.estimator import Estimator, EstimatorOptions
+from spike_depth_ros.estimation.estimator import DepthEstimator, EstimatorOptions
 from spike_depth_ros.events.wire import EventStream
 from spike_depth_ros.learning.planarity import fit_plane
 from spike_depth_ros.network.checkpoint import Checkpoint
@@ -41,7 +41,7 @@ def board_maps(
     Raises:
         BagError: the recording cannot be read, or is shorter than a window.
     """
-    estimator: Estimator | None = None
+    estimator: DepthEstimator | None = None
     maps = []
     with open_source(recording, topic) as source:
         stream = EventStream(source.event_topic.type)
@@ -51,7 +51,7 @@ def board_maps(
                 continue
             packet, events = decoded
             if estimator is None:
-                estimator = Estimator(
+                estimator = DepthEstimator(
                     checkpoint, packet.height, packet.width, None,
                     EstimatorOptions(streaming=True), 'torch', 'cpu', threads,
                 )  # fmt: skip

@@ -15,7 +15,12 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import torch
 
-from spike_depth_ros.estimation.estimator import Estimator, EstimatorOptions, Limits, interpret
+from spike_depth_ros.estimation.estimator import (
+    DepthEstimator,
+    EstimatorOptions,
+    Limits,
+    interpret,
+)
 from spike_depth_ros.events.camera import Camera
 from spike_depth_ros.events.config import DepthRange
 from spike_depth_ros.events.windows import Window
@@ -58,7 +63,7 @@ def checkpoint_name(path: str | Path, parts: int = 0) -> str:
 
 
 class CheckpointPredictor:
-    """A checkpoint, run by the node's own `Estimator`.
+    """A checkpoint, run by the node's own `DepthEstimator`.
 
     Args:
         path: of the checkpoint.
@@ -81,7 +86,7 @@ class CheckpointPredictor:
         self.parameters = sum(p.numel() for p in self.checkpoint.model.parameters())
         self._options = EstimatorOptions(streaming=streaming)
         self._engine = (engine, device, threads)
-        self._estimators: dict[str, Estimator] = {}
+        self._estimators: dict[str, DepthEstimator] = {}
 
     def __call__(self, clip: list[Sample]) -> Estimate:
         """See `Predictor`."""
@@ -99,13 +104,13 @@ class CheckpointPredictor:
         before = tuple(frame.depth_m for frame in frames[:-1])
         return Estimate(frames[-1].depth_m, frames[-1].confidence, infer_ms, before)
 
-    def _estimator(self, meta: dict) -> Estimator:
+    def _estimator(self, meta: dict) -> DepthEstimator:
         """The estimator for the clip's sensor, with the clip's focal length."""
         width, height = map(int, meta['sensor'].split('x'))
         estimator = self._estimators.get(meta['sensor'])
         if estimator is None:
             lens = Camera(width, height, 1.0, 1.0, 0.0, 0.0)
-            estimator = Estimator(
+            estimator = DepthEstimator(
                 self.checkpoint, height, width, lens, self._options, *self._engine
             )
             self._estimators[meta['sensor']] = estimator

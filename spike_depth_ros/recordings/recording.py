@@ -142,6 +142,10 @@ class Recording:
             )  # fmt: skip
         return None
 
+    def progress(self) -> float:
+        """Returns the share of the recording that has been read, 0 to 1."""
+        return self._source.progress()
+
     def close(self) -> None:
         """Closes the files."""
         self._source.close()

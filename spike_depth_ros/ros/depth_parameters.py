@@ -7,16 +7,13 @@ import functools
 import math
 
 from spike_depth_ros.estimation.engine import ENGINES
-from spike_depth_ros.estimation.estimator import EstimatorOptions
+from spike_depth_ros.estimation.estimator import SHIPPED, EstimatorOptions
 from spike_depth_ros.estimation.pictures import COLOR_MAPS
 from spike_depth_ros.events.wire import EVENT_TYPES
 from spike_depth_ros.ros.compressed_depth import FORMATS
 from spike_depth_ros.ros.messages import CLOUD_FIELDS
 from spike_depth_ros.ros.odometry import pose_of
 from spike_depth_ros.ros.params import RELIABILITY, ParameterError, parameter
-
-NETWORKS = {'default': 'models/default.safetensors', 'fast': 'models/fast.safetensors'}
-"""Values of the parameter `network` -> shipped checkpoint, the most accurate one first."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +35,7 @@ class DepthParameters:
         'auto',
         'Which of the shipped networks runs; auto: default, or fast where inference by default '
         'would take more than 0.6 of the time, measured once on each machine and remembered.',
-        choices=('auto', *NETWORKS),
+        choices=('auto', *SHIPPED),
     )
     checkpoint: str = parameter(
         '', 'Path of a checkpoint (.safetensors) of your own; empty: as network says.'

@@ -11,7 +11,8 @@ import numpy as np
 
 from spike_depth_ros.estimation.engine import ENGINES, Engine
 from spike_depth_ros.estimation.estimator import (
-    Estimator,
+    SHIPPED,
+    DepthEstimator,
     EstimatorOptions,
     cut_times_ns,
     window_steps,
@@ -23,7 +24,7 @@ from spike_depth_ros.events.config import shipped
 from spike_depth_ros.events.windows import Window, in_order
 from spike_depth_ros.network.checkpoint import Checkpoint, load_checkpoint
 from spike_depth_ros.ros import network_choice
-from spike_depth_ros.ros.depth_parameters import NETWORKS, DepthParameters
+from spike_depth_ros.ros.depth_parameters import DepthParameters
 from spike_depth_ros.ros.resource_url import local_path
 
 log = logging.getLogger(__name__)
@@ -57,9 +58,9 @@ class LoadedNetwork(NamedTuple):
 
     def estimator(
         self, height: int, width: int, camera: Camera | None, options: EstimatorOptions
-    ) -> Estimator:
+    ) -> DepthEstimator:
         """An estimator for a sensor of that many rows and columns; it shares the engine."""
-        return Estimator(self.checkpoint, height, width, camera, options, self.engine)
+        return DepthEstimator(self.checkpoint, height, width, camera, options, self.engine)
 
     def run_empty_window(self, options: EstimatorOptions, camera: Camera | None) -> float:
         """Runs an empty window of the camera, of `USUAL_SENSOR` if it is None.
@@ -91,11 +92,11 @@ def load_network(parameters: DepthParameters, camera: Camera | None) -> LoadedNe
         path = Path(local_path(parameters.checkpoint, 'checkpoint')).expanduser()
         return _load(path, parameters, camera)
     if parameters.network != 'auto':
-        return _load(shipped(NETWORKS[parameters.network]), parameters, camera)
+        return _load(shipped(SHIPPED[parameters.network]), parameters, camera)
     with network_choice.remembered(parameters, camera) as choice:
         if choice.network:
             log.info(choice.sentence())
-            return _load(shipped(NETWORKS[choice.network]), parameters, camera)
+            return _load(shipped(SHIPPED[choice.network]), parameters, camera)
         loaded, choice.network = _choose(parameters, camera, choice)
         log.info(choice.sentence())
     return loaded
@@ -106,7 +107,7 @@ def _choose(
 ) -> tuple[LoadedNetwork, str]:
     """Times the networks from the most accurate one on and takes the first that is fast enough."""
     options, took = parameters.estimator_options, list[str]()
-    for name, file in NETWORKS.items():
+    for name, file in SHIPPED.items():
         loaded = _load(shipped(file), parameters, camera)
         window_s = min(loaded.run_empty_window(options, camera) for _ in range(TRIALS))
         stride_s = 1e-9 * cut_times_ns(loaded.checkpoint.spikes, options)[1]
@@ -150,7 +151,7 @@ def warm_up(loaded: LoadedNetwork, options: EstimatorOptions, camera: Camera | N
     loaded.run_empty_window(options, camera)
 
 
-def _run_s(estimator: Estimator) -> float:
+def _run_s(estimator: DepthEstimator) -> float:
     """Has a few events accumulated and runs an empty window: how long the latter took [s]."""
     several = make_events([0, 1, 400_000_000], [0, 0, 0], [0, 0, 0], [1, 1, 1])
     for _ in estimator.windower.push(in_order(several)):  # across the ends of windows

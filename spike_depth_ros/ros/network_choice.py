@@ -18,9 +18,10 @@ import torch
 
 from spike_depth_ros import __version__
 from spike_depth_ros.estimation.engine import thread_count
+from spike_depth_ros.estimation.estimator import SHIPPED
 from spike_depth_ros.events.atomic_write import partial_path
 from spike_depth_ros.events.camera import Camera
-from spike_depth_ros.ros.depth_parameters import NETWORKS, DepthParameters
+from spike_depth_ros.ros.depth_parameters import DepthParameters
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +32,7 @@ class Choice:
 
     Attributes:
         circumstances: machine, versions and settings that the choice is valid for.
-        network: a key of `NETWORKS`; empty: not chosen yet.
+        network: a key of `SHIPPED`; empty: not chosen yet.
         reason: what was measured.
         date: when, in ISO 8601.
         file: where it is remembered; '' if nowhere.
@@ -115,7 +116,7 @@ def _read(path: Path, valid_for: dict[str, str]) -> Choice | None:
         choice = Choice(**{**json.loads(path.read_text('utf-8')), 'file': str(path)})
     except (OSError, ValueError, TypeError):
         return None
-    usable = choice.network in NETWORKS and choice.circumstances == valid_for
+    usable = choice.network in SHIPPED and choice.circumstances == valid_for
     return choice if usable and isinstance(choice.date, str) else None
 
 

@@ -24,7 +24,7 @@ from rclpy.clock import Clock
 from rclpy.publisher import Publisher
 
 from spike_depth_ros.estimation.engine import EngineError
-from spike_depth_ros.estimation.estimator import Estimator
+from spike_depth_ros.estimation.estimator import DepthEstimator
 from spike_depth_ros.estimation.scale import LONGEST_NS
 from spike_depth_ros.events.arrays import join_events
 from spike_depth_ros.events.camera import CalibrationError
@@ -183,7 +183,7 @@ class Pipeline:
         self._parts = parts
         self._gate = SensorGate()
         self._obstacle = ''
-        self._estimator: Estimator | None = None
+        self._estimator: DepthEstimator | None = None
         self._built_for: Needs | None = None
         self._built_s = -math.inf
         self._resets_asked = self._resets_done = 0
@@ -228,7 +228,7 @@ class Pipeline:
         return sum(worker.faults for worker in self.workers.values())
 
     @property
-    def estimator(self) -> Estimator | None:
+    def estimator(self) -> DepthEstimator | None:
         """What estimates at present; None before the first events."""
         return self._estimator
 
@@ -312,7 +312,7 @@ class Pipeline:
             if self._estimator.tracker is not None:
                 self._estimator.tracker.reset()
 
-    def _estimator_for(self, packet: Packet) -> Estimator | None:
+    def _estimator_for(self, packet: Packet) -> DepthEstimator | None:
         """The estimator for this packet's sensor; None if there is to be or can be no depth."""
         parts = self._parts
         if not (parts.live.now.enabled and parts.outputs.wanted()):

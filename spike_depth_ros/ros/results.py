@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from spike_depth_ros.estimation.estimator import DepthFrame, Estimator, EstimatorOptions, Limits
+from spike_depth_ros.estimation.estimator import (
+    DepthEstimator,
+    DepthFrame,
+    EstimatorOptions,
+    Limits,
+)
 from spike_depth_ros.events.camera import Camera
 from spike_depth_ros.events.windows import Window
 
@@ -13,7 +18,7 @@ class Job(NamedTuple):
     """A window on its way to inference."""
 
     window: Window
-    estimator: Estimator
+    estimator: DepthEstimator
     stamp_ns: int  # ROS time of the window's end
     frame_id: str
     limits: Limits

@@ -98,8 +98,8 @@ def _pasture(
     """Adds a meadow behind a fence, with bales, stones and tussocks."""
     if rng.random() < 0.8:
         span = 8.0
-        for s in np.arange(start, end - span, span):
-            furniture.fence(solids, track.place(float(s) + span / 2, side * (EDGE_M + 0.3)),
+        for at in np.arange(start, end - span, span):
+            furniture.fence(solids, track.place(float(at) + span / 2, side * (EDGE_M + 0.3)),
                             rng, span)  # fmt: skip
     for _ in range(int((end - start) * rng.uniform(0.0, 0.8))):
         s, d = float(rng.uniform(start, end)), side * float(rng.uniform(EDGE_M + 1.5, 40))
@@ -160,8 +160,8 @@ def _far(solids: SolidList, rng: Generator, track: Track) -> None:
             plants.tree(solids, place, rng, float(rng.uniform(4, 13)))
     if rng.random() < 0.5:
         d, tall = float(rng.choice([-1, 1])) * float(rng.uniform(4, 25)), 8.0
-        for s in np.arange(10, track.length_m, 38.0):
-            place = track.place(float(s), d)
+        for at in np.arange(10, track.length_m, 38.0):
+            place = track.place(float(at), d)
             if track.clear(place, 3.0):
                 solids.add(place, geo.CONE, geo.BARK, (0, 0, tall / 2), (0.13, 0.13, tall / 2),
                            (0.2, 0.15, 0.1), detail=(0.3, 0, 0.3, 1),

@@ -1,0 +1,101 @@
+"""`spike_depth view`: events, depth, confidence and cloud in rerun, live or from a recording."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from spike_depth_ros.cli.rerun_log import RerunLog
+
+
+def view(
+    source: str = '',
+    node: str = '/depth_node',
+    checkpoint: str = 'default',
+    topic: str = '',
+    calibration: str = '',
+    duration: float = 0.0,
+    save: str = '',
+    web: bool = False,
+) -> None:
+    """Shows events, depth, confidence and point cloud without RViz.
+
+    Without a source, it subscribes to the topics of a running depth node. With one, it runs the
+    network on the recording itself, without ROS.
+
+    Args:
+        source: a recording that `info` reads; empty: the topics of a depth node.
+        node: fully qualified name of that node.
+        checkpoint: for a recording: 'default', 'fast' or the path of a checkpoint.
+        topic: for a recording: the topic of the events, if there are several.
+        calibration: for a recording: calibration file; empty: the one that it holds.
+        duration: stop after so many seconds; 0: at the end, or at Ctrl-C.
+        save: write this .rrd file in place of opening the viewer.
+        web: show the viewer in a browser.
+    """
+    from spike_depth_ros.cli.rerun_log import RerunLog
+    from spike_depth_ros.events.config import require
+
+    require(0 <= duration < 1e9, 'duration', duration, '0 to 1e9 seconds')
+    with RerunLog(save, web) as log:
+        if source:
+            _show_recording(log, source, checkpoint, topic, calibration, duration)
+        else:
+            _show_topics(log, node, duration)
+    if save:
+        print(f'wrote {save}; show it with: rerun {save}')
+
+
+def _show_recording(
+    log: RerunLog, source: str, checkpoint: str, topic: str, calibration: str, duration: float
+) -> None:
+    """Runs the network on a recording and shows each depth frame."""
+    from spike_depth_ros.cli.progress import progress_bar
+    from spike_depth_ros.estimation.estimator import DepthEstimator, EstimatorOptions
+    from spike_depth_ros.estimation.pictures import event_colors
+    from spike_depth_ros.events.calibration_file import read_calibration
+    from spike_depth_ros.recordings import BagError, open_recording
+
+    duration_s = duration or None
+    with open_recording(source, topic) as recording, progress_bar('view') as progress:
+        camera = read_calibration(calibration) if calibration else recording.camera()
+        size = (camera.height, camera.width) if camera else recording.geometry
+        if size is None:
+            raise BagError(f'{source} does not state the size of its sensor: give --calibration')
+        estimator = DepthEstimator(checkpoint, *size, camera, EstimatorOptions(streaming=True))
+        seen = 0
+        for events in recording.events(duration_s=duration_s):
+            seen += len(events)
+            for window in estimator.windower.push(events):
+                frame = estimator.infer(window)
+                height, width = frame.depth_m.shape
+                log.at(frame.stamp_ns)
+                log.picture('events', event_colors(window.spikes)[:height, :width])
+                log.depth(frame.depth_m)
+                log.confidence(frame.confidence)
+                if estimator.camera is not None:
+                    log.cloud(frame.depth_m, estimator.camera)
+            progress(recording.progress(), seen)
+
+
+def _show_topics(log: RerunLog, node: str, duration: float) -> None:
+    """Shows what a depth node publishes until `duration` seconds are over, or Ctrl-C."""
+    import time
+
+    import rclpy
+
+    from spike_depth_ros.ros.live_view import LiveView
+
+    rclpy.init()
+    view_node = LiveView(log, node)
+    end_s = time.monotonic() + duration if duration else float('inf')
+    try:
+        while time.monotonic() < end_s:
+            rclpy.spin_once(view_node, timeout_sec=0.1)
+    except KeyboardInterrupt:
+        pass
+    finally:
+        shown = view_node.shown
+        view_node.destroy_node()
+        rclpy.try_shutdown()
+    print(f'showed {shown} depth images of {node}')
