@@ -39,7 +39,7 @@ VERBS: dict[str, Verb] = {
     'evaluate': Verb('evaluate:evaluate', 'measure the error of one checkpoint'),
     'compare': Verb('compare:compare', 'tabulate error, energy and speed of checkpoints'),
     'ablate': Verb('ablate:ablate', 'tabulate the contribution of each part of the method'),
-    'average': Verb('average:average', 'weights between those of two checkpoints'),
+    'average': Verb('average:average', 'interpolate the weights of two checkpoints'),
     'calibrate': Verb('calibrate:calibrate', 'calibrate the confidence of a checkpoint'),
     'board': Verb('board:board', 'measure the flatness of depth on a planar board'),
     'energy': Verb('energy:energy', 'estimate the energy of a checkpoint per layer'),

@@ -1,4 +1,4 @@
-"""`spike_depth average`: weights between those of two checkpoints."""
+"""`spike_depth average`: interpolates the weights of two checkpoints."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ def average(
 ) -> None:
     """Writes (1 - share) * FIRST + share * SECOND, where SECOND was trained from FIRST.
 
-    Between a network and its fine-tuned version lie networks that keep more of the first domain at
-    little cost in the second (Wortsman et al., CVPR 2022).
+    Networks between an original and its fine-tuned version keep more of the first domain at little
+    cost in the second (Wortsman et al., CVPR 2022).
 
     Args:
-        first: checkpoint before the fine-tuning.
-        second: checkpoint after it, of the same network; its depth range is used.
-        share: of the second, 0 to 1.
+        first: checkpoint before fine-tuning.
+        second: checkpoint after fine-tuning, of the same network; its depth range is used.
+        share: weight of the second checkpoint, 0 to 1.
         out: file to write.
     """
     import dataclasses
