@@ -15,13 +15,9 @@ from spike_depth_ros.cli.synth import synth
 from spike_depth_ros.events.config import ConfigError
 from spike_depth_ros.sim import recorder
 from spike_depth_ros.sim.drive import exposed, world_of
-from spike_depth_ros.sim.layouts import (
-    EPOCH_NS,
-    disparity_code,
-    dsec_rig,
-    rectify_map,
-)
+from spike_depth_ros.sim.layouts import disparity_code, dsec_rig, rectify_map
 from spike_depth_ros.sim.render import render
+from spike_depth_ros.sim.rigs import EPOCH_NS
 from spike_depth_ros.sim.sensors import field_of_view_deg, sensor_config
 
 SEED = 3

@@ -27,8 +27,8 @@ def average(
     from spike_depth_ros.network.checkpoint import load_checkpoint, save_checkpoint
 
     require(0 <= share <= 1, 'share', share, '0 to 1')
-    loaded = [load_checkpoint(path) for path in (first, second)]
-    model = interpolate(*loaded, share)
-    card = loaded[1].card | {'average': {'first': first, 'second': second, 'share': share}}
-    save_checkpoint(out, dataclasses.replace(loaded[1], model=model, card=card))
+    before, after = load_checkpoint(first), load_checkpoint(second)
+    model = interpolate(before, after, share)
+    card = after.card | {'average': {'first': first, 'second': second, 'share': share}}
+    save_checkpoint(out, dataclasses.replace(after, model=model, card=card))
     print(out)

@@ -10,24 +10,26 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
 from spike_depth_ros.events.camera import Camera
-from spike_depth_ros.events.codecs.encoders import EVT3_MAX_PX
 from spike_depth_ros.events.config import require
-from spike_depth_ros.recordings import BagWriter, EventsH5Writer
-from spike_depth_ros.recordings.messages import quaternion
-from spike_depth_ros.recordings.source import FRAME_ID
+from spike_depth_ros.recordings import EventsH5Writer
+from spike_depth_ros.sim import bag_layout
+from spike_depth_ros.sim.rigs import (
+    EPOCH_NS,
+    Layout,
+    Recording,
+    Rig,
+    View,
+    made,
+    one_camera,
+    shifted,
+)
 from spike_depth_ros.sim.sensors import EventCameraConfig
-
-EPOCH_NS = {'dsec': 50_000_000_000_000, 'bag': 32_425 * 2**24 * 5**5 * 1000}
-"""Time at which a recording starts on its own clock; 0 for the other layouts. A bag's is a
-multiple of evt3's wrap of 2^24 us and of 50 ms: windows of 50 ms end where there is a truth."""
 
 EVENT_BASELINE_M = 0.6
 COLOUR_BASELINE_M = 0.51
@@ -38,66 +40,6 @@ SKY_M = 1000.0
 
 SPIKE_FRAMES = 128
 """Frames of the spike camera per depth map."""
-
-TF_HZ = 100
-
-
-class View(NamedTuple):
-    """A camera mounted with the event sensor."""
-
-    camera: Camera
-    from_sensor: np.ndarray  # (4, 4) transform of points from the event sensor to this camera
-
-
-class Rig(NamedTuple):
-    """The cameras of a recording."""
-
-    sensor: EventCameraConfig
-    truth: View
-    colour: View
-
-
-class Recording(NamedTuple):
-    """The parts from which a folder is completed."""
-
-    folder: Path  # already holds the images
-    rig: Rig
-    depth_ns: np.ndarray  # stamps of the depth maps, from the start of the recording
-    image_ns: np.ndarray  # stamps of the images
-    events: Callable[[], Iterator[np.ndarray]]  # in pieces, times from the start
-    pose: Callable[[float], np.ndarray]  # (4, 4) sensor to world at a time in s
-    twist: Callable[[float], tuple[np.ndarray, np.ndarray]]  # of the sensor, see `World.twist`
-
-
-@dataclasses.dataclass(frozen=True)
-class Layout:
-    """A layout of a recording on disk.
-
-    Attributes:
-        sensor: default sensor of this layout.
-        rig: returns the cameras for an event sensor.
-        depth_hz: rate of the depth maps; each comes with an image.
-        image_hz: rate of the colour images.
-        write_depth: writes map `index`, (H, W) metres with +inf for the sky.
-        write_image: writes image `index`, (H, W, 3) uint8 RGB, and its depth if the layout has it.
-        finish: completes the folder.
-        spikes: True if the sensor is a spike camera.
-    """
-
-    sensor: str
-    rig: Callable[[EventCameraConfig], Rig]
-    depth_hz: int
-    image_hz: int
-    write_depth: Callable[[Path, int, np.ndarray, Rig], None]
-    write_image: Callable[[Path, int, np.ndarray, np.ndarray, Rig], None]
-    finish: Callable[[Recording], None]
-    spikes: bool = False
-
-
-def one_camera(sensor: EventCameraConfig) -> Rig:
-    """Returns events, depth and colour through one lens, as in a DAVIS or with a beam splitter."""
-    view = View(sensor.camera, np.eye(4))
-    return Rig(sensor, view, view)
 
 
 # DSEC
@@ -160,7 +102,7 @@ def _finish_dsec(recording: Recording) -> None:
     (events_folder / 'events.h5').unlink(missing_ok=True)  # left over from an interrupted run
     with EventsH5Writer(events_folder / 'events.h5', camera.height, camera.width) as writer:
         for events in recording.events():
-            writer.add(_shifted(events, epoch_ns))
+            writer.add(shifted(events, epoch_ns))
     with h5py.File(events_folder / 'rectify_map.h5', 'w') as file:
         blosc = hdf5plugin.Blosc(cname='zstd', clevel=1, shuffle=hdf5plugin.Blosc.SHUFFLE)
         file.create_dataset('rectify_map', data=rectify_map(rig), **blosc)
@@ -301,88 +243,6 @@ def _dense_stamps(recording: Recording, places: Iterable[str]) -> None:
 # rosbag2
 
 
-def bag_rig(sensor: EventCameraConfig) -> Rig:
-    """Returns one lens for events and colour; ground truth of the ideal pinhole, as in ROS."""
-    size = (sensor.camera.width, sensor.camera.height)
-    require(max(size) <= EVT3_MAX_PX, 'sensor', f'{size[0]}x{size[1]}',
-            f'at most {EVT3_MAX_PX} px per side, the limit of evt3 in a bag')  # fmt: skip
-    view = View(sensor.camera, np.eye(4))
-    return Rig(sensor, View(sensor.camera.rectified(), np.eye(4)), view)
-
-
-def _bag_depth(folder: Path, index: int, depth_m: np.ndarray, rig: Rig) -> None:
-    np.save(_made(folder.parent / 'pictures') / f'depth_{index:06d}.npy', depth_m)
-
-
-def _bag_image(folder: Path, index: int, image: np.ndarray, depth_m: np.ndarray, rig: Rig) -> None:
-    np.save(_made(folder.parent / 'pictures') / f'image_{index:06d}.npy', image)
-
-
-def _finish_bag(recording: Recording) -> None:
-    epoch_ns, camera = EPOCH_NS['bag'], recording.rig.sensor.camera
-    shutil.rmtree(recording.folder, ignore_errors=True)  # left over from an interrupted run
-    with BagWriter(recording.folder, 'mcap', 'evt3') as bag:
-        notes = _bag_notes(recording)
-        for events in recording.events():
-            start = 0
-            while notes and len(events) and notes[-1][0] <= events['t_ns'][-1]:
-                stamp_ns, write, index = notes.pop()
-                stop = int(np.searchsorted(events['t_ns'], stamp_ns))
-                bag.add_events(_shifted(events[start:stop], epoch_ns), camera.height, camera.width)
-                write(bag, recording, index, stamp_ns)
-                start = stop
-            bag.add_events(_shifted(events[start:], epoch_ns), camera.height, camera.width)
-        for stamp_ns, write, index in reversed(notes):
-            write(bag, recording, index, stamp_ns)
-
-
-def _bag_notes(recording: Recording) -> list[tuple[int, Callable, int]]:
-    """Returns all messages except events: stamp, writer, index; latest first."""
-    tf_ns = np.arange(0, recording.depth_ns[-1] + 1, 1_000_000_000 // TF_HZ)
-    kinds = (
-        (tf_ns, _note_pose),
-        (tf_ns[::2], _note_odometry),
-        (recording.image_ns, _note_image),
-        (recording.depth_ns, _note_depth),
-    )
-    notes = [(int(t), write, k) for stamps, write in kinds for k, t in enumerate(stamps)]
-    return sorted(notes, key=lambda note: note[0], reverse=True)
-
-
-def _note_pose(bag: BagWriter, recording: Recording, index: int, t_ns: int) -> None:
-    pose, stamp_ns = recording.pose(t_ns * 1e-9), t_ns + EPOCH_NS['bag']
-    bag.add_tf(stamp_ns, 'map', FRAME_ID, pose[:3, 3], quaternion(pose[:3, :3]))
-
-
-def _note_odometry(bag: BagWriter, recording: Recording, index: int, t_ns: int) -> None:
-    """Writes odometry with the twist of the camera, whose optical frame is the child frame."""
-    pose, twist = recording.pose(t_ns * 1e-9), recording.twist(t_ns * 1e-9)
-    turn = quaternion(pose[:3, :3])
-    bag.add_odometry('/odom', t_ns + EPOCH_NS['bag'], 'map', FRAME_ID, pose[:3, 3], turn, twist)
-
-
-def _note_image(bag: BagWriter, recording: Recording, index: int, t_ns: int) -> None:
-    stamp_ns, camera = t_ns + EPOCH_NS['bag'], recording.rig.colour.camera
-    image = np.load(recording.folder.parent / 'pictures' / f'image_{index:06d}.npy')
-    bag.add_image('/camera/image_raw', stamp_ns, image, FRAME_ID)
-    for topic in ('/camera/camera_info', '/event_camera/camera_info'):
-        bag.add_camera_info(topic, stamp_ns, camera, FRAME_ID)
-
-
-def _note_depth(bag: BagWriter, recording: Recording, index: int, t_ns: int) -> None:
-    stamp_ns, camera = t_ns + EPOCH_NS['bag'], recording.rig.truth.camera
-    depth_m = np.load(recording.folder.parent / 'pictures' / f'depth_{index:06d}.npy')
-    bag.add_depth_32fc1('/ground_truth/depth', stamp_ns, depth_m, FRAME_ID)
-    bag.add_camera_info('/ground_truth/camera_info', stamp_ns, camera, FRAME_ID)
-
-
-def _shifted(events: np.ndarray, offset_ns: int) -> np.ndarray:
-    """Returns the events on a clock that is ahead by `offset_ns`."""
-    moved = events.copy()
-    moved['t_ns'] += offset_ns
-    return moved
-
-
 def rotation(x_rad: float, y_rad: float, z_rad: float) -> np.ndarray:
     """Returns the (3, 3) rotation of a rotation vector."""
     import cv2
@@ -390,15 +250,10 @@ def rotation(x_rad: float, y_rad: float, z_rad: float) -> np.ndarray:
     return cv2.Rodrigues(np.array([x_rad, y_rad, z_rad], np.float64))[0]
 
 
-def _made(folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
 def _write_png(path: Path, image: np.ndarray) -> None:
     import cv2
 
-    _made(path.parent)
+    made(path.parent)
     pixels = cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if image.ndim == 3 else image
     if not cv2.imwrite(str(path), pixels, [cv2.IMWRITE_PNG_COMPRESSION, 1]):
         raise OSError(f'cannot write {path}')
@@ -410,6 +265,14 @@ LAYOUTS: dict[str, Layout] = {
     'dense_spike': Layout(
         '346x260', dense_rig, 30, 30, _dense_depth, _dense_image, _finish_dense_spike, True
     ),
-    'bag': Layout('640x480', bag_rig, 20, 20, _bag_depth, _bag_image, _finish_bag),
+    'bag': Layout(
+        '640x480',
+        bag_layout.bag_rig,
+        20,
+        20,
+        bag_layout.write_depth,
+        bag_layout.write_image,
+        bag_layout.finish,
+    ),
 }
 """Name -> layout: the only registry of layouts."""

@@ -24,14 +24,8 @@ from spike_depth_ros.events.config import require
 from spike_depth_ros.sim.drive import Drive, SpikeDrive, picture, world_of
 from spike_depth_ros.sim.ego import MOTIONS, Mounts, ride, with_flicker
 from spike_depth_ros.sim.geometry import Flicker
-from spike_depth_ros.sim.layouts import (
-    LAYOUTS,
-    SPIKE_FRAMES,
-    Recording,
-    Rig,
-    View,
-    write_spikes,
-)
+from spike_depth_ros.sim.layouts import LAYOUTS, SPIKE_FRAMES, write_spikes
+from spike_depth_ros.sim.rigs import Recording, Rig, View
 from spike_depth_ros.sim.sensors import (
     SENSOR_MODELS,
     EventCameraConfig,
