@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from spike_depth_ros.events.config import ConfigError, DepthRange, SpikeConfig, from_dict
-from spike_depth_ros.learning import run
+from spike_depth_ros.learning import run, run_folder
 from spike_depth_ros.learning.batches import DrawnBatches, collate, groups_by_size, loader, spread
 from spike_depth_ros.learning.datasets import DATASETS
 from spike_depth_ros.learning.datasets.augment import NO_AUGMENTATION
@@ -264,7 +264,7 @@ def test_a_folder_belongs_to_one_run(tmp_path):
     other = dataclasses.replace(longer, loss=LossConfig(gradient=1.0))
     with pytest.raises(run.TrainingError, match=r"settings in \['loss'\]"):
         run.train(other, tmp_path)
-    assert json.loads((tmp_path / run.CONFIG).read_text())['loss']['gradient'] == 0.25
+    assert json.loads((tmp_path / run_folder.CONFIG).read_text())['loss']['gradient'] == 0.25
 
 
 def test_the_teacher_teaches_and_stays_outside(tmp_path):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ctypes
 import dataclasses
-import json
 import logging
 import signal
 import threading
@@ -25,7 +24,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
 from torch.utils.data import ConcatDataset, DataLoader, Subset
 
-from spike_depth_ros.events.config import ConfigError, to_dict
+from spike_depth_ros.events.config import ConfigError
 from spike_depth_ros.learning.batches import (
     Batch,
     DrawnBatches,
@@ -38,6 +37,7 @@ from spike_depth_ros.learning.batches import (
 )
 from spike_depth_ros.learning.calibration import change_range
 from spike_depth_ros.learning.module import DepthTraining
+from spike_depth_ros.learning.run_folder import BEST, LAST, STATE, TrainingError, claim
 from spike_depth_ros.learning.settings import MoreClips, TeacherChoice, TrainConfig
 from spike_depth_ros.network.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from spike_depth_ros.network.registry import PRESETS, build
@@ -45,16 +45,8 @@ from spike_depth_ros.network.teacher import TEACHERS, CachedTeacher, Teacher
 
 log = logging.getLogger(__name__)
 
-STATE, CONFIG, BEST, LAST = 'state.ckpt', 'config.json', 'best.safetensors', 'last.safetensors'
-FREE_TO_CHANGE = ('machine',)
-"""Settings that may differ when a run resumes, beside `schedule.max_iterations`."""
-
 NORM_SEED = 1_000_000
 """Added to the run's seed for the clips on which normalisations are measured."""
-
-
-class TrainingError(ValueError):
-    """A run cannot start or resume; the message says why."""
 
 
 class ClipsOfRun(lightning.LightningDataModule):
@@ -375,39 +367,3 @@ def _lightning(**options: Any) -> lightning.Trainer:
         raise ConfigError(
             f'this machine cannot provide the settings of machine: {error}'
         ) from error
-
-
-def claim(folder: Path, config: TrainConfig, student: nn.Module) -> None:
-    """Writes the configuration into the folder of the run, or checks that it is the same.
-
-    The configuration of the network is written out, since presets may change between versions.
-
-    Raises:
-        TrainingError: the folder belongs to another run.
-    """
-    file = folder / CONFIG
-    wanted = json.loads(json.dumps(dataclasses.asdict(config)))
-    wanted['network'] = to_dict(student.config)
-    if file.exists() and (folder / STATE).exists():
-        try:
-            found = json.loads(file.read_text(encoding='utf-8'))
-        except (OSError, ValueError) as error:
-            raise TrainingError(f'cannot read {str(file)!r}: {error}') from error
-        different = [
-            key for key in wanted
-            if key not in FREE_TO_CHANGE and _lasting(found.get(key)) != _lasting(wanted[key])
-        ]  # fmt: skip
-        if different:
-            raise TrainingError(
-                f'{str(folder)!r} holds a run with other settings in {different}: choose another '
-                '--out, or delete that folder to start again'
-            )
-    folder.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(wanted, indent=2) + '\n', encoding='utf-8')
-
-
-def _lasting(part: Any) -> Any:
-    """A part of the configuration without the settings that may change on resume."""
-    if not isinstance(part, dict):
-        return part
-    return {key: value for key, value in part.items() if key not in ('max_iterations', 'workers')}

@@ -44,6 +44,7 @@ from spike_depth_ros.ros.outputs import Outputs
 from spike_depth_ros.ros.params import Live
 from spike_depth_ros.ros.queues import AgingQueue, Worker
 from spike_depth_ros.ros.results import Job, Needs, Result
+from spike_depth_ros.ros.sensor_gate import SensorGate
 
 SENSOR_TIME_TYPES = ('event_camera_msgs/msg/EventPacket', 'event_array_msgs/msg/EventArray')
 """Message types whose events carry sensor time; the others carry ROS time."""
@@ -65,9 +66,6 @@ kept up for as long."""
 
 TOGETHER = 16
 """So many windows that one message completes do not push each other out of the queue."""
-
-HOLD_S = 0.5
-"""A sensor of another size is taken for a new one when the one before was silent for this long."""
 
 REBUILD_S = 1.0
 """Another calibration waits for this long since the estimator was built."""
@@ -114,26 +112,6 @@ class Parts(NamedTuple):
     diagnostics: Publisher
     clock: Clock
     log: ConditionLog
-
-
-class SensorGate:
-    """Keeps to one sensor size where messages of several sizes alternate.
-
-    Attributes:
-        size: (height, width) of the sensor that is admitted; None before the first.
-    """
-
-    def __init__(self) -> None:
-        self.size: tuple[int, int] | None = None
-        self._seen_s = -math.inf
-
-    def admits(self, size: tuple[int, int]) -> bool:
-        """Takes the size of a message; True if it is that of the sensor kept to."""
-        now_s = time.monotonic()
-        if size != self.size and now_s - self._seen_s < HOLD_S:
-            return False
-        self.size, self._seen_s = size, now_s
-        return True
 
 
 class Pipeline:
