@@ -369,6 +369,7 @@ def test_weights_must_fit_their_names(tmp_path):
 
 
 def test_the_recipe_says_what_the_clips_are_made_of(made):
+    open_synthetic(made)
     recipe = json.loads((clip_path(made, 0, 0).parents[1] / 'recipe.json').read_text())
     assert recipe['scenes'] == ['street']
     assert recipe['stored_steps'] == 4

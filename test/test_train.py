@@ -644,7 +644,7 @@ def test_terminating_one_of_two_processes_stops_both_after_a_whole_step(job, tmp
         time.sleep(0.1)
     running.terminate()
     _, said = running.communicate(timeout=120)
-    assert 'interrupted; the same command goes on' in said
+    assert 'interrupted; the same command resumes' in said
     state = torch.load(tmp_path / 'run' / run.STATE, weights_only=True)
     assert state['global_step'] >= 5
 

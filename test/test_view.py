@@ -1,7 +1,8 @@
 """The live view: what reaches the viewer, from topics and from a recording."""
 
-import shutil
 import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -73,8 +74,7 @@ def test_a_recording_becomes_a_file_that_rerun_opens(drive, checkpoint_file, tmp
         ['view', '--source', str(drive), '--checkpoint', str(checkpoint_file), '--save', str(save)]
     )
     assert f'wrote {save}' in capsys.readouterr().out
-    program = shutil.which('rerun')
-    assert program, 'rerun-sdk installs its program beside its module'
+    program = Path(sys.executable).with_name('rerun')
     printed = subprocess.run([program, 'rrd', 'print', str(save)], capture_output=True, text=True,
                              check=True).stdout  # fmt: skip
     for entity in ('/events', '/depth', '/confidence', '/cloud'):

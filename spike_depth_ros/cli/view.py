@@ -80,22 +80,6 @@ def _show_recording(
 
 def _show_topics(log: RerunLog, node: str, duration: float) -> None:
     """Shows what a depth node publishes until `duration` seconds are over, or Ctrl-C."""
-    import time
+    from spike_depth_ros.ros.live_view import show
 
-    import rclpy
-
-    from spike_depth_ros.ros.live_view import LiveView
-
-    rclpy.init()
-    view_node = LiveView(log, node)
-    end_s = time.monotonic() + duration if duration else float('inf')
-    try:
-        while time.monotonic() < end_s:
-            rclpy.spin_once(view_node, timeout_sec=0.1)
-    except KeyboardInterrupt:
-        pass
-    finally:
-        shown = view_node.shown
-        view_node.destroy_node()
-        rclpy.try_shutdown()
-    print(f'showed {shown} depth images of {node}')
+    print(f'showed {show(log, node, duration or None)} depth images of {node}')

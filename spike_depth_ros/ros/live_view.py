@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
+import time
 from typing import Protocol
 
 import numpy as np
+import rclpy
 from cv_bridge import CvBridge
+from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, Image
@@ -80,3 +84,23 @@ class LiveView(Node):
     def _pixels(self, message: Image) -> np.ndarray:
         pixels = self._bridge.imgmsg_to_cv2(message, desired_encoding='passthrough')
         return np.asarray(pixels)
+
+
+def show(viewer: Viewer, node_name: str, duration_s: float | None) -> int:
+    """Shows the outputs of a depth node until the time is over, or Ctrl-C.
+
+    Returns:
+        The number of depth images shown.
+    """
+    rclpy.init()
+    view = LiveView(viewer, node_name)
+    end_s = math.inf if duration_s is None else time.monotonic() + duration_s
+    try:
+        while time.monotonic() < end_s:
+            rclpy.spin_once(view, timeout_sec=0.1)
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+    finally:
+        view.destroy_node()
+        rclpy.try_shutdown()
+    return view.shown
