@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ['DepthEstimator', 'DepthFrame', 'EstimatorOptions', 'open_recording']
 
-__version__ = '0.1.0'
+__version__ = '0.2.0'
 
 # Set before torch and numba load OpenMP: threads that spin for long starve the rest of the robot,
 # a short spin bridges the gaps between layers. Values of the environment are kept.
