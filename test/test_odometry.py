@@ -198,6 +198,12 @@ def test_why_there_is_no_scale_is_said_and_depth_goes_on(robot, name):
     it = robot()
     it.hear()
     it.drive(300, message)
+    until_ms = 300
+    # the node looks for the pose of the camera once in a while
+    while words not in it.node.scale.report().message and until_ms < LONG_MS:
+        until_ms += 20
+        it.graph.spin_until(lambda: False, 0.05)
+        it.drive(until_ms, message)
     report = it.report(words)
     assert report.level == WARN
     assert report.message.startswith('no scale')

@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -74,8 +73,7 @@ def test_a_recording_becomes_a_file_that_rerun_opens(drive, checkpoint_file, tmp
         ['view', '--source', str(drive), '--checkpoint', str(checkpoint_file), '--save', str(save)]
     )
     assert f'wrote {save}' in capsys.readouterr().out
-    program = Path(sys.executable).with_name('rerun')
-    printed = subprocess.run([program, 'rrd', 'print', str(save)], capture_output=True, text=True,
-                             check=True).stdout  # fmt: skip
+    command = [sys.executable, '-m', 'rerun', 'rrd', 'print', str(save)]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     for entity in ('/events', '/depth', '/confidence', '/cloud'):
         assert entity in printed
