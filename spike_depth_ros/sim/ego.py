@@ -32,7 +32,7 @@ MARGIN_M = 0.15
 half of the width of `World.free`, is less.
 """
 
-MOST_HEIGHTS_PER_S = 8.0
+MOST_HEIGHTS_PER_S = 15.0
 """Maximum speed [m/s] per metre of height: cameras near the ground move slowly, as robots do."""
 
 CHECK_STEP_S = 0.05

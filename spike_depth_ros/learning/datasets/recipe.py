@@ -32,7 +32,7 @@ RECIPE = 'recipe.json'
 RECIPE_VERSION = 1
 """Version of the recipe; increases when the same configuration would give other clips."""
 
-MIX_VERSION = 2
+MIX_VERSION = 3
 """The same for configurations that draw motions, mounts, lenses or sensor models."""
 
 LONGEST_DRIVE_S = 55.0
