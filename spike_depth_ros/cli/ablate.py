@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
+import dataclasses
+import json
 from pathlib import Path
 
+from jsonargparse import ArgumentParser
+
+from spike_depth_ros.cli.train import train
+from spike_depth_ros.events.config import ConfigError
 from spike_depth_ros.learning.settings import EvaluationData, TrainConfig
 
 
@@ -29,18 +36,14 @@ def ablate(
         out: folder of the runs.
         results: Markdown file whose section `ablation` is updated after each variant.
     """
-    import json
-
-    from spike_depth_ros.events.config import ConfigError
-    from spike_depth_ros.learning.ablation import Variant, replace_section
-    from spike_depth_ros.learning.ablation import ablate as run
+    from spike_depth_ros.learning import ablation
     from spike_depth_ros.learning.report_pages import markdown
 
     if not variants or not seeds:
         raise ConfigError('variants and seeds must not be empty: see config/ablate/synthetic.yaml')
     common = shared or []
     chosen = [
-        Variant(name, {seed: settings(base, [*common, *options], seed) for seed in seeds})
+        ablation.Variant(name, {seed: settings(base, [*common, *options], seed) for seed in seeds})
         for name, options in variants.items()
     ]
     schedule = chosen[0].configs[seeds[0]].schedule
@@ -54,12 +57,12 @@ def ablate(
         for name, options in variants.items()
     ]
     results.parent.mkdir(parents=True, exist_ok=True)
-    for header, rows in run(chosen, data, out, say=print):
+    for header, rows in ablation.ablate(chosen, data, out, say=print):
         table = markdown((header, rows))
         done = f'{len(rows)} of {len(chosen)} variants are done.'
         body = '\n'.join(['## Ablations', '', facts, done, '', *changes, '', table])
         text = results.read_text(encoding='utf-8') if results.exists() else '# Results\n'
-        results.write_text(replace_section(text, 'ablation', body), encoding='utf-8')
+        results.write_text(ablation.replace_section(text, 'ablation', body), encoding='utf-8')
     print(table)
     print(results)
 
@@ -70,14 +73,6 @@ def settings(base: Path, options: list[str], seed: int) -> TrainConfig:
     Raises:
         ConfigError: an option is unknown to `train` or its value is invalid.
     """
-    import argparse
-    import dataclasses
-
-    from jsonargparse import ArgumentParser
-
-    from spike_depth_ros.cli.train import train
-    from spike_depth_ros.events.config import ConfigError
-
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument('--config', action='config')
     parser.add_function_arguments(train)

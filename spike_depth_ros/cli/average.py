@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 from spike_depth_ros.events.config import require
@@ -21,8 +22,6 @@ def average(
         share: weight of the second checkpoint, 0 to 1.
         out: file to write.
     """
-    import dataclasses
-
     from spike_depth_ros.learning.calibration import interpolate
     from spike_depth_ros.network.checkpoint import load_checkpoint, save_checkpoint
 

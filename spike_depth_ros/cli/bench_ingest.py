@@ -22,6 +22,7 @@ from spike_depth_ros.events.config import SpikeConfig
 from spike_depth_ros.events.spikes import accumulate, pixel_map
 from spike_depth_ros.events.windows import TimeWindower
 from spike_depth_ros.events.wire import EVENT_TYPES, EventStream, Packet, pack_event_array, parse
+from spike_depth_ros.recordings import open_source
 
 LEGACY = 'dvs_msgs/msg/EventArray'
 UNIT = 'Mev/s'
@@ -65,7 +66,6 @@ def _recorded(folder: Path | None, bag: str) -> list[Packet] | None:
     if folder is None or not (folder / bag).exists():
         log.info('no recording %s given; using a stream written by our own encoder', bag)
         return None
-    from spike_depth_ros.recordings import open_source
 
     with open_source(folder / bag) as source:
         messages = [m for m in source.messages() if m.type in EVENT_TYPES]

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from pathlib import Path
+
+from spike_depth_ros.cli.demo import synthetic_drive
+from spike_depth_ros.cli.report import bench_row, print_bench
+from spike_depth_ros.events.config import shipped
 
 
 def node(
@@ -32,13 +38,7 @@ def node(
         engine: engine that runs the network; empty: as set in the parameters file.
         json: print one JSON object instead of a table.
     """
-    import contextlib
-    import sys
-
-    from spike_depth_ros.cli.demo import synthetic_drive
     from spike_depth_ros.cli.demo_report import measure
-    from spike_depth_ros.cli.report import bench_row, print_bench
-    from spike_depth_ros.events.config import shipped
     from spike_depth_ros.ros.node_processes import Nodes, first_map_s, play
 
     folder = Path(out)

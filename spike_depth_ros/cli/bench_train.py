@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from spike_depth_ros.cli.report import bench_row, print_bench, time_jobs
+from spike_depth_ros.events.config import DepthRange
+from spike_depth_ros.learning.settings import LossConfig
+
 GPU_FACTOR = 8
 """Batch size on a GPU as a multiple of that on the CPU."""
 
@@ -38,8 +42,6 @@ def train(
     """
     import torch
 
-    from spike_depth_ros.cli.report import print_bench
-
     torch.set_num_threads(threads)
     shape = (steps, batch_size, 2, height, width)
     print_bench(list(step_rows(preset, shape, rounds)), json)
@@ -51,7 +53,6 @@ def step_rows(
     """Yields the rows of `train`."""
     import torch
 
-    from spike_depth_ros.cli.report import bench_row, time_jobs
     from spike_depth_ros.learning.run import keep_freed_memory
 
     keep_freed_memory()
@@ -75,8 +76,6 @@ def _size(spikes: Any) -> str:
 
 def _row(preset: str, bfloat16: bool, spikes: Any, rounds: int, where: str = '') -> dict[str, Any]:
     """Compares a step to spikingjelly's on the device of the spikes (T, B, 2, H, W)."""
-    from spike_depth_ros.cli.report import bench_row, time_jobs
-
     jobs = [_step(preset, backend, bfloat16, spikes) for backend in ('auto', 'spikingjelly')]
     ours, peer = (1e3 * seconds / spikes.shape[1] for seconds in time_jobs(jobs, rounds))
     precision = 'bfloat16' if bfloat16 else 'float32'
@@ -93,9 +92,7 @@ def _step(name: str, backend: str, bfloat16: bool, spikes: Any) -> Callable[[], 
     """
     import torch
 
-    from spike_depth_ros.events.config import DepthRange
     from spike_depth_ros.learning import losses
-    from spike_depth_ros.learning.settings import LossConfig
     from spike_depth_ros.network.neurons import set_backend
     from spike_depth_ros.network.registry import build
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json as jsonlib
+
+import numpy as np
+
 
 def board(
     checkpoint: str, recording: str, topic: str | None = None, json: bool = False, threads: int = 1
@@ -18,10 +22,6 @@ def board(
         json: print one JSON object instead of a table.
         threads: number of threads for inference.
     """
-    import json as jsonlib
-
-    import numpy as np
-
     from spike_depth_ros.learning.board import BoardMap, board_maps
     from spike_depth_ros.learning.report_pages import markdown
     from spike_depth_ros.network.checkpoint import load_checkpoint

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
+
+from tqdm import tqdm
 
 from spike_depth_ros.learning.settings import EvaluationData
 
@@ -23,10 +26,6 @@ def calibrate(
         data: clips to fit on; all sets are pooled.
         out: file to write.
     """
-    import dataclasses
-
-    from tqdm import tqdm
-
     from spike_depth_ros.learning.batches import open_clips, spread
     from spike_depth_ros.learning.calibration import (
         apply_calibration,

@@ -6,6 +6,13 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import yaml
+
+from spike_depth_ros.events.config import ConfigError, SpikeConfig, from_dict, require
+from spike_depth_ros.learning.datasets.recipe import SyntheticConfig
+from spike_depth_ros.learning.datasets.sample import DatasetError
+from spike_depth_ros.learning.datasets.synthetic import generate
+
 
 def clips(config: Path, workers: int = 0) -> None:
     """Renders all synthetic clips that a file of config/train or config/evaluate refers to.
@@ -18,9 +25,6 @@ def clips(config: Path, workers: int = 0) -> None:
         config: YAML file of `train`, `evaluate` or `ablate` whose data set is `synthetic`.
         workers: number of processes; 0: one per core.
     """
-    from spike_depth_ros.learning.datasets.sample import DatasetError
-    from spike_depth_ros.learning.datasets.synthetic import generate
-
     made, failures = 0, []
     for name, wanted in synthetic_configs(config):
         print(f'{name}: {wanted.worlds} {wanted.split} worlds into {wanted.folder}')
@@ -34,18 +38,13 @@ def clips(config: Path, workers: int = 0) -> None:
         raise DatasetError('; '.join(failures))
 
 
-def synthetic_configs(path: Path) -> list[tuple[str, Any]]:
+def synthetic_configs(path: Path) -> list[tuple[str, SyntheticConfig]]:
     """Returns the name and `SyntheticConfig` of each entry in a YAML file that has a clip folder.
 
     Raises:
         ConfigError: there is no such entry, or a field is invalid.
         OSError: the file cannot be read.
     """
-    import yaml
-
-    from spike_depth_ros.events.config import ConfigError, SpikeConfig, from_dict, require
-    from spike_depth_ros.learning.datasets.recipe import SyntheticConfig
-
     try:
         values = yaml.safe_load(path.read_text(encoding='utf-8'))
     except (UnicodeDecodeError, yaml.YAMLError) as error:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
+
+from tqdm import tqdm
 
 from spike_depth_ros.learning.settings import EvaluationData
 
@@ -35,10 +38,6 @@ def compare(
         device: auto, cpu or cuda.
         threads: number of threads for inference.
     """
-    import logging
-
-    from tqdm import tqdm
-
     from spike_depth_ros.learning.comparison import run
 
     logging.getLogger('spike_depth_ros').setLevel(logging.WARNING)

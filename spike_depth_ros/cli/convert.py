@@ -5,6 +5,10 @@ from __future__ import annotations
 import json as json_text
 from typing import Literal
 
+from spike_depth_ros.cli.progress import progress_bar
+from spike_depth_ros.events.config import require
+from spike_depth_ros.recordings import convert_to, is_h5, open_source
+
 
 def convert(
     source: str,
@@ -38,10 +42,6 @@ def convert(
         time_unit: s, ms, us or ns, if the unit of an HDF5 file cannot be inferred.
         json: print a summary as JSON.
     """
-    from spike_depth_ros.cli.progress import progress_bar
-    from spike_depth_ros.events.config import require
-    from spike_depth_ros.recordings import convert_to, is_h5, open_source
-
     require(0 <= start < 1e9, 'start', start, '0 to 1e9 seconds')
     require(duration is None or 0 < duration < 1e9, 'duration', duration, 'up to 1e9 seconds')
     duration_ns = None if duration is None else round(duration * 1e9)

@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from spike_depth_ros.cli.synth import synth
+from spike_depth_ros.events.config import shipped
+
 DRIVE_SENSOR = '346x260'
 
 
@@ -35,7 +38,6 @@ def demo(
         calibration: calibration file of the camera; empty: the camera_info topic of the drive.
         topic: event topic of a bag that has several.
     """
-    from spike_depth_ros.events.config import shipped
     from spike_depth_ros.ros.node_processes import Nodes, play
 
     folder = Path(out)
@@ -59,8 +61,6 @@ def demo(
 
 def synthetic_drive(folder: Path, sensor: str, seed: int, seconds: float) -> Path:
     """Renders a street drive as a bag; an existing bag is reused."""
-    from spike_depth_ros.cli.synth import synth
-
     drives = folder / f'drive-{sensor}-{seed}-{seconds:g}s'
     print(f'rendering {seconds:g} s of a synthetic drive (once)')
     synth(str(drives), scene='street', seed=seed, sequences=1, seconds=seconds, sensor=sensor,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json as jsonlib
+
 from spike_depth_ros.learning.settings import EvaluationData
 
 
@@ -20,8 +22,6 @@ def energy(
         data: input data, which determines the firing rates and so the energy.
         json: print one JSON object instead of tables.
     """
-    import json as jsonlib
-
     from spike_depth_ros.learning.batches import open_clips, spread
     from spike_depth_ros.learning.energy_report import energy_table, energy_totals, mean_energy
     from spike_depth_ros.learning.report_pages import markdown

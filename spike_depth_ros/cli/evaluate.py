@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from spike_depth_ros.cli.compare import compare
 from spike_depth_ros.learning.settings import EvaluationData
 
 
@@ -35,6 +36,4 @@ def evaluate(
         device: auto, cpu or cuda.
         threads: number of threads for inference.
     """
-    from spike_depth_ros.cli.compare import compare
-
     compare([checkpoint], data, out, streaming, cap_m, alignment, engine, device, threads)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from spike_depth_ros.events.atomic_write import partial_path
+
 
 def export(checkpoint: str, out: str = '', steps: int = 0) -> None:
     """Exports a checkpoint as an ONNX graph whose state is an input and an output.
@@ -16,9 +20,6 @@ def export(checkpoint: str, out: str = '', steps: int = 0) -> None:
     Raises:
         ValueError: the network cannot be exported, or `steps` is out of range.
     """
-    from pathlib import Path
-
-    from spike_depth_ros.events.atomic_write import partial_path
     from spike_depth_ros.network.checkpoint import load_checkpoint
     from spike_depth_ros.network.export import export_onnx
 

@@ -6,6 +6,10 @@ import json as json_text
 from pathlib import Path
 from typing import Any
 
+from spike_depth_ros.cli.progress import progress_bar
+from spike_depth_ros.events.config import require
+from spike_depth_ros.recordings import BagError, open_source, summarise
+
 
 def info(
     path: str,
@@ -37,8 +41,6 @@ def info(
     table = _recording(path, topic, start, duration, sensor, time_unit)
     _show(table, json)
     if table['problem']:
-        from spike_depth_ros.recordings import BagError
-
         raise BagError(table['problem'])
 
 
@@ -57,10 +59,6 @@ def _recording(
     path: str, topic: str, start: float, duration: float | None, sensor: str, time_unit: str
 ) -> dict[str, Any]:
     """Returns the summary of a recording."""
-    from spike_depth_ros.cli.progress import progress_bar
-    from spike_depth_ros.events.config import require
-    from spike_depth_ros.recordings import open_source, summarise
-
     require(0 <= start < 1e9, 'start', start, '0 to 1e9 seconds')
     require(duration is None or 0 < duration < 1e9, 'duration', duration, 'up to 1e9 seconds')
     duration_ns = None if duration is None else round(duration * 1e9)
@@ -75,8 +73,6 @@ def _recording(
 def _checkpoint(path: str) -> dict[str, Any]:
     """Returns the header of a checkpoint, read without its weights and without torch."""
     from safetensors import SafetensorError, safe_open
-
-    from spike_depth_ros.recordings import BagError
 
     try:
         with safe_open(path, framework='numpy') as file:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 
+from tqdm import tqdm
+
 
 @contextlib.contextmanager
 def progress_bar(name: str) -> Iterator[Callable[[float, int], None]]:
     """Shows a bar on a terminal; yields the function to call with progress and event count."""
-    from tqdm import tqdm
-
     layout = '{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}'
     with tqdm(total=1.0, desc=name, bar_format=layout, disable=None, leave=False) as bar:
 

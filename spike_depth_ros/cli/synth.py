@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-if TYPE_CHECKING:
-    from spike_depth_ros.sim.recorder import Plan
+from tqdm import tqdm
 
-Job = tuple[Path, 'Plan', int]  # working folder, plan, segment
+from spike_depth_ros.events.config import require
+from spike_depth_ros.sim import recorder
+from spike_depth_ros.sim.layouts import LAYOUTS
+from spike_depth_ros.sim.recorder import Plan, Shot
+
+Job = tuple[Path, Plan, int]  # working folder, plan, segment
 
 
 def synth(
@@ -63,10 +70,6 @@ def synth(
         static_part: Part of the robot in view: bonnet, arm, dirt or rim; none by default.
         flicker: Frequency [Hz] at which lamps flicker, such as 100 or 120; steady by default.
     """
-    from spike_depth_ros.events.config import require
-    from spike_depth_ros.sim.layouts import LAYOUTS
-    from spike_depth_ros.sim.recorder import Plan, Shot, open_work
-
     require(sequences >= 1, 'sequences', sequences, '1 or more')
     sensor = sensor or LAYOUTS[layout].sensor
     shot = Shot(motion, height, pitch, roll, yaw, field_of_view, sensor_model, static_part,
@@ -75,7 +78,7 @@ def synth(
     plans = [Plan(layout, scene, s, seconds, sensor, max_step_px, shot) for s in seeds]
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
-    works = {plan: open_work(folder, plan) for plan in plans}
+    works = {plan: recorder.open_work(folder, plan) for plan in plans}
     todo = {plan: work for plan, work in works.items() if work is not None}
     try:
         count = _record(todo, processes)
@@ -96,11 +99,7 @@ def _record(todo: dict[Plan, Path], processes: int | None) -> int:
     Returns:
         The number of new events.
     """
-    from tqdm import tqdm
-
-    from spike_depth_ros.sim.recorder import finish, missing_segments
-
-    missing = {plan: missing_segments(work, plan) for plan, work in todo.items()}
+    missing = {plan: recorder.missing_segments(work, plan) for plan, work in todo.items()}
     jobs = [(work, plan, k) for plan, work in todo.items() for k in missing[plan]]
     left = {plan: len(segments) for plan, segments in missing.items()}
     total = 0
@@ -109,20 +108,16 @@ def _record(todo: dict[Plan, Path], processes: int | None) -> int:
             total += count
             left[plan] -= 1
             if not left[plan]:
-                bar.write(str(finish(todo[plan], plan)))
+                bar.write(str(recorder.finish(todo[plan], plan)))
             bar.set_postfix_str(f'{total / 1e6:.1f} M')
             bar.update()
     for plan in (plan for plan, segments in missing.items() if not segments):
-        print(finish(todo[plan], plan))  # interrupted after its last segment
+        print(recorder.finish(todo[plan], plan))  # interrupted after its last segment
     return total
 
 
 def _results(jobs: list[Job], processes: int | None) -> Iterator[tuple[Plan, int]]:
     """Runs all jobs, in several processes if there are several; yields results in any order."""
-    import multiprocessing
-    import os
-    import signal
-
     cores = len(os.sched_getaffinity(0)) if processes is None else processes
     workers = min(cores, len(jobs))
     if workers <= 1:
@@ -135,6 +130,4 @@ def _results(jobs: list[Job], processes: int | None) -> Iterator[tuple[Plan, int
 
 
 def _segment(job: Job) -> tuple[Plan, int]:
-    from spike_depth_ros.sim.recorder import record_segment
-
-    return job[1], record_segment(*job)
+    return job[1], recorder.record_segment(*job)

@@ -4,6 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from spike_depth_ros.cli.progress import progress_bar
+from spike_depth_ros.estimation.pictures import event_colors
+from spike_depth_ros.events.calibration_file import read_calibration
+from spike_depth_ros.events.config import require
+from spike_depth_ros.recordings import BagError, open_recording
+
 if TYPE_CHECKING:
     from spike_depth_ros.cli.rerun_log import RerunLog
 
@@ -34,7 +40,6 @@ def view(
         web: show the viewer in a browser.
     """
     from spike_depth_ros.cli.rerun_log import RerunLog
-    from spike_depth_ros.events.config import require
 
     require(0 <= duration < 1e9, 'duration', duration, '0 to 1e9 seconds')
     with RerunLog(save, web) as log:
@@ -50,11 +55,7 @@ def _show_recording(
     log: RerunLog, source: str, checkpoint: str, topic: str, calibration: str, duration: float
 ) -> None:
     """Runs the network on a recording and shows each depth frame."""
-    from spike_depth_ros.cli.progress import progress_bar
     from spike_depth_ros.estimation.estimator import DepthEstimator, EstimatorOptions
-    from spike_depth_ros.estimation.pictures import event_colors
-    from spike_depth_ros.events.calibration_file import read_calibration
-    from spike_depth_ros.recordings import BagError, open_recording
 
     duration_s = duration or None
     with open_recording(source, topic) as recording, progress_bar('view') as progress:

@@ -21,6 +21,7 @@ from spike_depth_ros.sim.ego import MOTIONS, Mounts, check_range
 from spike_depth_ros.sim.geometry import STEADY, Flicker
 from spike_depth_ros.sim.sensors import SENSOR_MODELS
 from spike_depth_ros.sim.static_parts import STATIC_PARTS
+from spike_depth_ros.sim.world import SCENES
 
 TRAIN_SEEDS = range(0, 1_000_000)
 VALIDATION_SEEDS = range(1_000_000, 1_100_000)
@@ -188,8 +189,6 @@ class ClipPlan(NamedTuple):
 
 def plan_clip(config: SyntheticConfig, seed: int, number: int) -> ClipPlan:
     """Plans clip `number` of world `seed`; the same integers give the same plan."""
-    from spike_depth_ros.sim.world import SCENES
-
     world_rng = np.random.default_rng((seed, RECIPE_VERSION))
     scenes = config.scenes or tuple(sorted(SCENES))
     scene = _choose(world_rng, scenes, config.scene_weights, 'scene_weights')
@@ -254,8 +253,6 @@ def clip_path(config: SyntheticConfig, seed: int, number: int) -> Path:
 
 def _recipe(config: SyntheticConfig) -> dict[str, Any]:
     """Returns everything that the bytes of a clip depend on, ready for JSON."""
-    from spike_depth_ros.sim.world import SCENES
-
     names: tuple[str, ...] = ('stored_windows', 'stored_steps', 'stored_width_px', 'store_images',
              'scene_weights', 'sensors', 'sensor_weights', 'min_threshold', 'max_threshold',
              'zooms', 'rectified_part', 'max_step_px')  # fmt: skip

@@ -15,7 +15,9 @@ from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
+import cv2
 import numpy as np
+from tqdm import tqdm
 
 from spike_depth_ros.events.camera import Camera
 from spike_depth_ros.events.config import SpikeConfig, require
@@ -46,6 +48,7 @@ from spike_depth_ros.learning.datasets.sample import (
     grid_meta,
     spikes_of,
 )
+from spike_depth_ros.sim import drive
 from spike_depth_ros.sim.ego import RideError, ride, with_flicker
 from spike_depth_ros.sim.geometry import World
 from spike_depth_ros.sim.sensors import (
@@ -72,8 +75,6 @@ __all__ = [
 
 def render_clip(config: SyntheticConfig, plan: ClipPlan) -> list[Sample]:
     """Simulates a clip: `stored_windows` samples of `stored_steps` steps, images included."""
-    from spike_depth_ros.sim import drive
-
     sensor = _sensor(plan)
     view = sensor.camera.rectified() if plan.rectified else sensor.camera
     spikes = _stored(config)
@@ -201,8 +202,6 @@ def generate(config: SyntheticConfig, workers: int = 0) -> int:
     Raises:
         DatasetError: the folder holds clips of another recipe, or some clips failed.
     """
-    from tqdm import tqdm
-
     check_recipe(config)
     keys = [key for key in clip_keys(config) if not clip_path(config, *key).is_file()]
     worlds: dict[int, list[tuple[int, int]]] = {}
@@ -231,8 +230,6 @@ def generate(config: SyntheticConfig, workers: int = 0) -> int:
 
 def _make_clips(config: SyntheticConfig, keys: list[tuple[int, int]]) -> tuple[int, list[str]]:
     """Renders clips one by one; returns their number and the errors of those that failed."""
-    import cv2
-
     cv2.setNumThreads(1)
     failures = []
     for seed, number in keys:
@@ -247,11 +244,9 @@ def _make_clips(config: SyntheticConfig, keys: list[tuple[int, int]]) -> tuple[i
 
 def _world(config: SyntheticConfig, plan: ClipPlan) -> tuple[World, str]:
     """Returns the world of a plan with its mount and motion, or the scene's own if none fits."""
-    from spike_depth_ros.sim.drive import world_of
-
     end_s = plan.start_s + config.stored_windows * config.spikes.window_ms * 1e-3
     rng = clip_rng(plan.seed, plan.number, 2)
-    world = world_of(plan.scene, plan.seed)
+    world = drive.world_of(plan.scene, plan.seed)
     try:
         return ride(world, plan.motion, config.mounts, rng, plan.start_s, end_s), plan.motion
     except RideError as error:
