@@ -38,14 +38,15 @@ setup(
         PACKAGE: ['py.typed', 'learning/datasets/splits/*.txt', 'learning/templates/*.html']
     },
     python_requires='>=3.11',
+    # test_private_names.py tells whether the bounds of numba and torch may be raised
     install_requires=[
         'setuptools',
         'numpy',
-        'numba<0.69',  # events/compiled.py touches its private cache
+        'numba<0.69',
         'opencv-python-headless',
         'pyyaml',
         'jinja2',
-        'torch>=2.6',
+        'torch>=2.6,<2.14',
         # spikingjelly 2 goes in with --no-deps: it asks for a torchvision that it does not use
         'spikingjelly>=2',
         'safetensors',

@@ -100,6 +100,12 @@ install -r "$venv/requirements.txt"
 pip install --quiet --no-deps -c "$constraints" spikingjelly
 step "installing spike_depth_ros"
 pip install --quiet --no-deps --no-build-isolation --editable "$root"
+if [ "${extras[*]}" != - ]; then # for demo, clips and tests
+    step "compiling the simulator (a minute)"
+    scratch=$(mktemp -d)
+    "$venv/bin/spike_depth" synth "$scratch" --layout bag --sensor 64x48 --seconds 0.1 > /dev/null
+    rm -r "$scratch"
+fi
 step "compiling kernels and choosing the network of this machine (a minute)"
 "$venv/bin/spike_depth" warm-up
 step "ready: $venv/bin/spike_depth --help"

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1] / 'spike_depth_ros'
+SOURCES = sorted(ROOT.rglob('*.py'))
 INNER = """
 from spike_depth_ros.events.compiled import compiled
 
@@ -74,10 +75,9 @@ def test_without_a_folder_for_the_cache_kernels_are_compiled_anew(tmp_path):
     assert run(tmp_path, code=f'{NOWHERE}{call}') == '3'
 
 
-@pytest.mark.parametrize('path', sorted(ROOT.rglob('*.py')), ids=lambda p: str(p.name))
-def test_nobody_asks_numba_for_a_cache_but_here(path):
-    if path.name != 'compiled.py':
-        assert 'cache=True' not in path.read_text(encoding='utf-8')
+def test_only_compiled_uses_the_cache_of_numba():
+    users = [path.name for path in SOURCES if 'cache=True' in path.read_text(encoding='utf-8')]
+    assert users == ['compiled.py']
 
 
 @pytest.mark.parametrize('beside', [True, False], ids=['beside the source', 'elsewhere'])
@@ -114,11 +114,18 @@ def called(path: Path) -> set[str]:
     return {ast.unparse(call).partition('.')[0] for call in calls}
 
 
-@pytest.mark.parametrize('path', sorted(ROOT.rglob('*.py')), ids=lambda p: str(p.name))
-def test_kernels_call_kernels_of_their_own_folder(path):
+def foreign_kernels(path: Path) -> set[str]:
+    """Names that kernels of a file call and that come from another folder of the package."""
     names = called(path)
     package = '.'.join(path.relative_to(ROOT.parent).parent.parts)
+    foreign = set()
     for node in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
-        if isinstance(node, ast.ImportFrom) and node.module.startswith('spike_depth_ros'):
-            used = {alias.asname or alias.name for alias in node.names} & names
-            assert not used or node.module == package or node.module.rpartition('.')[0] == package
+        if not isinstance(node, ast.ImportFrom) or not node.module.startswith('spike_depth_ros'):
+            continue
+        if package not in (node.module, node.module.rpartition('.')[0]):
+            foreign |= {alias.asname or alias.name for alias in node.names} & names
+    return foreign
+
+
+def test_kernels_call_kernels_of_their_own_folder():
+    assert {path.name: found for path in SOURCES if (found := foreign_kernels(path))} == {}
