@@ -197,7 +197,9 @@ def test_mvsec(tmp_path):
     with h5py.File(tmp_path / 'indoor_flying1_gt.hdf5', 'w') as file:
         file['davis/left/depth_image_rect'] = np.full((2, 260, 346), np.nan, np.float32)
         file['davis/left/depth_image_rect_ts'] = stamps_s
-        file['davis/left/pose'] = np.stack([pose, pose])
+        later = pose.copy()
+        later[2, 3] += 0.005
+        file['davis/left/pose'] = np.stack([pose, later])
         file['davis/left/pose_ts'] = stamps_s
     camera = {
         'intrinsics': [226.0, 226.0, 173.0, 133.0],
@@ -222,6 +224,7 @@ def test_mvsec(tmp_path):
     assert np.isnan(found['/ground_truth/depth'][0][1].data.view('<f4')).all()
     transform = found['/tf'][0][1].transforms[0]
     assert (transform.header.frame_id, transform.transform.translation.z) == ('map', 3)
+    assert [m.twist.twist.linear.z for _, m in found['/odom']] == pytest.approx([5, 5])
     # without truth and calibration there are still events and images
     (tmp_path / 'indoor_flying1_gt.hdf5').unlink()
     (tmp_path / 'camchain-imucam-indoor_flying.yaml').unlink()

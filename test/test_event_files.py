@@ -21,7 +21,13 @@ from recordings import (
     young,
 )
 
-from spike_depth_ros.recordings import BagError, EventsH5Writer, convert_to, open_source
+from spike_depth_ros.recordings import (
+    BagError,
+    EventsH5Writer,
+    convert_to,
+    open_recording,
+    open_source,
+)
 
 
 def test_h5_is_as_dsec_has_it(tmp_path):
@@ -230,3 +236,33 @@ def test_m3ed_with_depth_and_poses(tmp_path):
     assert found['/ground_truth/camera_info'][0][1].k[0] == 30.0
     position = found['/tf'][1][1].transforms[0].transform.translation
     assert (position.x, position.y, position.z) == (-1, -2, -3)
+
+
+def test_the_motion_of_the_camera_follows_from_its_poses(tmp_path):
+    """A camera that drives 2 m/s forward in a curve of 0.3 rad/s, with a pause of the poses."""
+    events = some_events(3000)
+    write_m3ed(tmp_path / 'car_data.h5', events)
+    start_us = int(events['t_ns'][0]) // 1000
+    times_s = np.array([0.0, 0.1, 0.2, 0.3, 0.4, 3.0, 3.1])
+    poses = []
+    for angle in 0.3 * times_s:  # a left turn is about -y: the circle's centre is at x = -v / w
+        cos, sin = np.cos(angle), np.sin(angle)
+        pose = np.eye(4)
+        pose[:3, :3] = [[cos, 0, -sin], [0, 1, 0], [sin, 0, cos]]
+        pose[:3, 3] = (-2.0 / 0.3 * (1 - cos), 0, 2.0 / 0.3 * sin)
+        poses.append(np.linalg.inv(pose))
+    poses[1][0, 3] = np.nan
+    with h5py.File(tmp_path / 'car_depth_gt.h5', 'w') as file:
+        file['ts'] = start_us + 1e6 * times_s
+        file['Cn_T_C0'] = np.stack(poses)
+    with open_recording(tmp_path / 'car_data.h5') as recording:
+        found = list(recording.messages('/odom'))
+    stamps_us = [m.header.stamp.sec * 10**6 + m.header.stamp.nanosec // 1000 for m in found]
+    assert np.array(stamps_us) - start_us == pytest.approx(
+        [0, 100_000, 200_000, 300_000, 3_100_000]
+    )
+    linear = np.array([[m.twist.twist.linear.x, m.twist.twist.linear.z] for m in found])
+    assert np.isnan(linear[:3]).all()  # beside the pose that is not finite
+    assert linear[3] == pytest.approx([0, 2.0], abs=1e-3)
+    assert found[3].twist.twist.angular.y == pytest.approx(-0.3, abs=1e-9)
+    assert found[3].child_frame_id == 'event_camera_optical_frame'

@@ -49,9 +49,10 @@ def test_a_pose_that_is_not_finite_is_refused():
         mount_of(np.eye(3), np.array([0, math.nan, 0]))
 
 
-def test_a_quaternion_of_another_length_is_refused():
-    with pytest.raises(MotionError, match='has length 0, expected 1'):
-        rotation_of_quaternion(0, 0, 0, 0)
+@pytest.mark.parametrize('length', [0.0, 0.5, 2.0])
+def test_a_quaternion_of_another_length_is_refused(length):
+    with pytest.raises(MotionError, match='expected an orthonormal matrix'):
+        mount_of(rotation_of_quaternion(0, 0, 0, length), np.zeros(3))
 
 
 def odometry(samples):

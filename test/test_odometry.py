@@ -13,11 +13,16 @@ from nav_msgs.msg import Odometry as OdometryMessage
 from scale_scene import VIEW, scene_events, twist
 from sensor_msgs.msg import Image
 
-from spike_depth_ros.estimation.motion import FORWARD, MotionError
+from spike_depth_ros.estimation.motion import (
+    FORWARD,
+    MotionError,
+    mount_of_transform,
+    pose_of,
+    twist_of,
+)
 from spike_depth_ros.events.config import SpikeConfig
 from spike_depth_ros.ros.diagnostics import OK, WARN
 from spike_depth_ros.ros.messages import make_time
-from spike_depth_ros.ros.odometry import mount_of_transform, pose_of, twist_of
 
 LONG_MS = 1000
 WALL_M = 2.0
@@ -283,13 +288,13 @@ def test_poses_are_read_by_hand():
 def test_transforms_are_read_by_hand():
     right = Transform(translation=Vector(x=1.0), rotation=Quaternion(x=-0.5, y=0.5, z=-0.5, w=0.5))
     np.testing.assert_allclose(mount_of_transform(right).rotation, FORWARD, atol=1e-12)
-    with pytest.raises(MotionError, match='has length 0'):
+    with pytest.raises(MotionError, match='expected an orthonormal matrix'):
         mount_of_transform(Transform(rotation=Quaternion(w=0.0)))
 
 
 def test_messages_are_read_by_hand():
     message = odometry(vx=1.5, frame='base', wz=0.2)(40)
-    stamp_ns, frame, read, has_covariance = twist_of(message)
-    assert (stamp_ns, frame, has_covariance) == (EPOCH_NS + 40 * MS, 'base', True)
+    stamp_ns, frame_id, read, has_covariance = twist_of(message)
+    assert (stamp_ns, frame_id, has_covariance) == (EPOCH_NS + 40 * MS, 'base', True)
     assert read.velocity_mps.tolist() == [1.5, 0, 0]
     assert read.rate_radps.tolist() == [0, 0, 0.2]

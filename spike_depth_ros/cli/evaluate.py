@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from pathlib import Path
+from typing import Literal
 
 from spike_depth_ros.cli.compare import compare
-from spike_depth_ros.learning.settings import EvaluationData
+from spike_depth_ros.learning.settings import (
+    SCALES,
+    EvaluationData,
+    OdometryErrors,
+    ScaleSettings,
+)
 
 
 def evaluate(
@@ -18,11 +26,21 @@ def evaluate(
     engine: str = 'torch',
     device: str = 'auto',
     threads: int = 1,
+    recordings: str = '',
+    scale: Literal['all', 'none', 'odometry', 'height', 'oracle'] = 'all',
+    camera_pose: str = '',
+    camera_height_m: float = 0.0,
+    odometry_errors: OdometryErrors = OdometryErrors(),
+    skip_s: float = 1.0,
 ) -> None:
     """Measures one checkpoint with the same processing as the node.
 
     `spike_depth evaluate models/default.safetensors --config config/evaluate/synthetic.yaml`
     writes results.json, results.md and a page with pictures.
+
+    `spike_depth evaluate default --recordings out/drives` measures recordings with ground truth
+    instead, such as those of `synth --layout bag`, once for each source of the metric scale, and
+    writes scale.json.
 
     Args:
         checkpoint: checkpoint to measure.
@@ -35,5 +53,58 @@ def evaluate(
         engine: key of `ENGINES`.
         device: auto, cpu or cuda.
         threads: number of threads for inference.
+        recordings: a recording with ground truth, or a folder of them.
+        scale: source of the metric scale, for recordings: none (the network alone), odometry,
+            height (of the camera above the ground), oracle (the ground truth) or all of them.
+        camera_pose: pose of the camera in the frame of the odometry, as the parameter of
+            depth_node; empty: the same frame, or /tf_static of the recording.
+        camera_height_m: height of the camera above the ground [m]; 0: unknown.
+        odometry_errors: errors to add to the odometry of the recordings.
+        skip_s: of each recording, leave out the first seconds.
     """
+    if recordings:
+        scales = (scale,) if scale != 'all' else SCALES
+        if scale == 'all' and not camera_height_m:
+            scales = tuple(name for name in SCALES if name != 'height')
+        settings = ScaleSettings(
+            scales, camera_pose, camera_height_m, odometry_errors, skip_s, cap_m
+        )
+        _measure_recordings(checkpoint, recordings, settings, out, (engine, device, threads))
+        return
     compare([checkpoint], data, out, streaming, cap_m, alignment, engine, device, threads)
+
+
+def _measure_recordings(
+    checkpoint: str,
+    folder: str,
+    settings: ScaleSettings,
+    out: Path,
+    engine: tuple[str, str, int],
+) -> None:
+    """Measures each recording of a folder, prints the tables and writes scale.json."""
+    from tqdm import tqdm
+
+    from spike_depth_ros.estimation.estimator import checkpoint_path
+    from spike_depth_ros.learning.report_pages import markdown
+    from spike_depth_ros.learning.scale_evaluation import mean_table, measure, recording_table
+    from spike_depth_ros.network.checkpoint import load_checkpoint
+    from spike_depth_ros.recordings import recordings_in
+
+    loaded = load_checkpoint(checkpoint_path(checkpoint))
+    paths = recordings_in(folder)
+    results = {
+        path.name: measure(path, loaded, settings, *engine)
+        for path in tqdm(paths, unit='recording', disable=None)
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    plain = {
+        'checkpoint': checkpoint,
+        'settings': dataclasses.asdict(settings),
+        'recordings': {
+            name: {scale: figures._asdict() for scale, figures in found.items()}
+            for name, found in results.items()
+        },
+    }
+    (out / 'scale.json').write_text(json.dumps(plain, indent=2), 'utf-8')
+    print(markdown(recording_table(results)))
+    print(markdown(mean_table(results)))

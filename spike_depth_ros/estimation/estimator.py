@@ -228,8 +228,23 @@ class DepthEstimator:
             window: the next one, of `windower`.
             limits: which answers become marks; by default those of the options.
 
-        Windows come in order. Carried state is kept only across windows that touch: after a
-        jump, or where a window was dropped, the network starts from rest.
+        Windows come in order, see `maps`.
+        """
+        maps = self.maps(window)
+        ln_scale = 0.0 if self.tracker is None else self.tracker.state.ln_scale
+        metres = self.metres_per_canonical * math.exp(ln_scale)
+        depth_m, confidence = interpret(
+            maps, self.checkpoint.depth_range, metres, limits or self.options.limits
+        )
+        if self.tracker is not None:
+            confidence *= np.float32(self.tracker.confidence(GOOD_RATIO))
+        return DepthFrame(window.t1_ns, depth_m, confidence, ln_scale)
+
+    def maps(self, window: Window) -> np.ndarray:
+        """Runs the network on the next window; returns its maps for `interpret`.
+
+        Carried state is kept only across windows that touch: after a jump, or where a window was
+        dropped, the network starts from rest.
         """
         if window.fresh or window.t0_ns != self._last_end_ns or not self.options.streaming:
             self._state = None
@@ -237,15 +252,7 @@ class DepthEstimator:
         maps, state = self.engine.infer(window.spikes, carried)
         self._state = state if self.options.streaming else None
         self._last_end_ns = window.t1_ns
-        image = maps[:, : self.pixels.image_height, : self.pixels.image_width]
-        ln_scale = 0.0 if self.tracker is None else self.tracker.state.ln_scale
-        metres = self.metres_per_canonical * math.exp(ln_scale)
-        depth_m, confidence = interpret(
-            image, self.checkpoint.depth_range, metres, limits or self.options.limits
-        )
-        if self.tracker is not None:
-            confidence *= np.float32(self.tracker.confidence(GOOD_RATIO))
-        return DepthFrame(window.t1_ns, depth_m, confidence, ln_scale)
+        return maps[:, : self.pixels.image_height, : self.pixels.image_width]
 
     def look(self, frame: DepthFrame, events: np.ndarray, motion: Motion) -> None:
         """Learns the scale of later frames from this one; may run in a thread of its own.

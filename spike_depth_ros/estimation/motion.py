@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 import threading
 from bisect import bisect_right
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 HOLD_NS = 150_000_000
 """The newest twist is taken to last so long: odometry of 20 Hz may come late."""
@@ -26,12 +27,29 @@ MOST_JUMPS = 5
 class Twist(NamedTuple):
     """Velocity and turning rate of a frame, in its own axes."""
 
-    velocity_mps: np.ndarray  # (3,)
-    rate_radps: np.ndarray  # (3,)
+    velocity_mps: NDArray[Any]  # (3,)
+    rate_radps: NDArray[Any]  # (3,)
+
+
+class StampedTwist(NamedTuple):
+    """The twist of a message."""
+
+    stamp_ns: int
+    frame_id: str  # the frame that moves, along whose axes the twist is
+    twist: Twist
+    has_covariance: bool  # not absent, and not all zeros
+
+
+TWIST_TYPES = (
+    'nav_msgs/msg/Odometry',
+    'geometry_msgs/msg/TwistWithCovarianceStamped',
+    'geometry_msgs/msg/TwistStamped',
+)
+"""Types of messages that `twist_of` reads, the preferred one first."""
 
 
 class MotionError(ValueError):
-    """A mount or a twist is not one."""
+    """A camera pose or a rotation is invalid."""
 
 
 class Mount(NamedTuple):
@@ -42,8 +60,8 @@ class Mount(NamedTuple):
         translation_m: (3,) origin of the optical frame in the base frame.
     """
 
-    rotation: np.ndarray
-    translation_m: np.ndarray
+    rotation: NDArray[Any]
+    translation_m: NDArray[Any]
 
     def camera_twist(self, base: Twist) -> Twist:
         """The twist of the camera on a robot whose base moves like that."""
@@ -55,7 +73,7 @@ FORWARD = np.array([[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]])
 """Rotation of an optical frame that looks along the base's x axis, with z up (REP 103)."""
 
 
-def mount_of(rotation: np.ndarray, translation_m: np.ndarray) -> Mount:
+def mount_of(rotation: NDArray[Any], translation_m: NDArray[Any]) -> Mount:
     """Checks a rotation and a translation.
 
     Raises:
@@ -73,25 +91,16 @@ def mount_of(rotation: np.ndarray, translation_m: np.ndarray) -> Mount:
     return Mount(rotation, translation_m)
 
 
-def rotation_of_quaternion(x: float, y: float, z: float, w: float) -> np.ndarray:
-    """(3, 3) rotation matrix of a quaternion.
-
-    Raises:
-        MotionError: its length is not 1.
-    """
-    length = math.sqrt(x * x + y * y + z * z + w * w)
-    if not abs(length - 1.0) < 0.01:
-        raise MotionError(f'the quaternion ({x:g}, {y:g}, {z:g}, {w:g}) has length {length:g}, '
-                          'expected 1')  # fmt: skip
-    x, y, z, w = x / length, y / length, z / length, w / length
+def rotation_of_quaternion(x: float, y: float, z: float, w: float) -> NDArray[Any]:
+    """(3, 3) rotation matrix of a unit quaternion; not orthonormal if its length is not 1."""
     return np.array([
-        [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
-        [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
-        [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
+        [w * w + x * x - y * y - z * z, 2 * (x * y - z * w), 2 * (x * z + y * w)],
+        [2 * (x * y + z * w), w * w - x * x + y * y - z * z, 2 * (y * z - x * w)],
+        [2 * (x * z - y * w), 2 * (y * z + x * w), w * w - x * x - y * y + z * z],
     ])  # fmt: skip
 
 
-def rotation_of_angles(roll_rad: float, pitch_rad: float, yaw_rad: float) -> np.ndarray:
+def rotation_of_angles(roll_rad: float, pitch_rad: float, yaw_rad: float) -> NDArray[Any]:
     """(3, 3) rotation about the fixed axes x, then y, then z (REP 103)."""
     cr, sr = math.cos(roll_rad), math.sin(roll_rad)
     cp, sp = math.cos(pitch_rad), math.sin(pitch_rad)
@@ -100,6 +109,46 @@ def rotation_of_angles(roll_rad: float, pitch_rad: float, yaw_rad: float) -> np.
     about_y = np.array([[cp, 0, sp], [0, 1, 0], [-sp, 0, cp]])
     about_z = np.array([[cy, -sy, 0], [sy, cy, 0], [0, 0, 1]])
     return about_z @ about_y @ about_x
+
+
+def pose_of(text: str) -> Mount:
+    """Reads 'x y z roll pitch yaw' [m, rad], the pose of the optical frame in the base frame.
+
+    Raises:
+        MotionError: not six finite numbers.
+    """
+    try:
+        numbers = [float(word) for word in text.replace(',', ' ').split()]
+    except ValueError:
+        numbers = []
+    if len(numbers) != 6:
+        raise MotionError(f'camera_pose is {text!r}, expected six numbers: x y z roll pitch yaw')
+    return mount_of(rotation_of_angles(*numbers[3:]), np.array(numbers[:3]))
+
+
+def mount_of_transform(transform: Any) -> Mount:
+    """Reads a geometry_msgs/Transform from the base frame to the optical frame.
+
+    Raises:
+        MotionError: its quaternion is not of length 1, or a number is not finite.
+    """
+    t, q = transform.translation, transform.rotation
+    return mount_of(rotation_of_quaternion(q.x, q.y, q.z, q.w), np.array([t.x, t.y, t.z]))
+
+
+def twist_of(message: Any) -> StampedTwist:
+    """Reads a message of `TWIST_TYPES`, of rclpy or of rosbags.
+
+    The twist of an Odometry is in its child frame, that of the other types in the header's frame.
+    """
+    stamp_ns = message.header.stamp.sec * 1_000_000_000 + message.header.stamp.nanosec
+    frame_id = getattr(message, 'child_frame_id', message.header.frame_id)
+    values, covariance = message.twist, None
+    if hasattr(values, 'covariance'):
+        values, covariance = values.twist, values.covariance
+    v, w = values.linear, values.angular
+    twist = Twist(np.array([v.x, v.y, v.z]), np.array([w.x, w.y, w.z]))
+    return StampedTwist(stamp_ns, frame_id, twist, bool(np.any(covariance)))
 
 
 class Odometry:
@@ -116,7 +165,7 @@ class Odometry:
         self.refused: dict[str, int] = {}
         self._lock = threading.Lock()
         self._times_ns: list[int] = []
-        self._twists: list[np.ndarray] = []  # (6,)
+        self._twists: list[NDArray[Any]] = []  # (6,)
         self._jumps = 0
 
     @property
@@ -144,7 +193,7 @@ class Odometry:
             del self._times_ns[:old], self._twists[:old]
         return ''
 
-    def _problem(self, stamp_ns: int, motion: np.ndarray) -> str:
+    def _problem(self, stamp_ns: int, motion: NDArray[Any]) -> str:
         if not np.isfinite(motion).all():
             return 'odometry holds numbers that are not finite'
         if not self._times_ns:

@@ -223,6 +223,27 @@ class Camera:
             undistorted[~(np.abs(seen - points).max(-1) < MOST_ERROR_PX)] = np.nan
         return undistorted.reshape(-1, 2)
 
+    def project(self, points: NDArray[Any]) -> NDArray[Any]:
+        """Normalised image coordinates (x/z, y/z) to pixels: the inverse of `undistort`.
+
+        Args:
+            points: (N, 2); NaN gives NaN.
+
+        Returns:
+            (N, 2) float64 columns and rows [px].
+        """
+        if not self.is_distorted:
+            return np.asarray(points, np.float64) * (self.fx, self.fy) + (self.cx, self.cy)
+        import cv2
+
+        coefficients = np.array(self.distortion)
+        if self.distortion_model == 'equidistant':
+            flat = np.ascontiguousarray(points, np.float64).reshape(-1, 1, 2)
+            return cv2.fisheye.distortPoints(flat, self.matrix, coefficients).reshape(-1, 2)
+        rays = np.concatenate([points, np.ones((len(points), 1))], axis=1)
+        zero = np.zeros(3)
+        return cv2.projectPoints(rays, zero, zero, self.matrix, coefficients)[0].reshape(-1, 2)
+
 
 def camera_from_matrix(
     k: Sequence[float],

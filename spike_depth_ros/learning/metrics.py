@@ -89,8 +89,7 @@ def frame_metrics(
             'must be of one shape'
         )
     depth_m, truth_m = depth_m.astype(np.float64), truth_m.astype(np.float64)
-    counted = np.isfinite(truth_m) & (truth_m > 0) & (truth_m <= cap_m)
-    mask = counted & ~np.isnan(depth_m)
+    counted, mask = _compared(depth_m, truth_m, cap_m)
     truth = truth_m[mask]
     answer = depth_m[mask]
     finite = np.isfinite(answer)  # "beyond range" stays that, whatever the scale
@@ -113,6 +112,26 @@ def frame_metrics(
         missed * _is_closed(truth_m),
         _calibration(depth_m, confidence, truth_m, cap_m),
     )
+
+
+def _compared(
+    depth_m: np.ndarray, truth_m: np.ndarray, cap_m: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Masks of the pixels whose truth counts, and of those that were also predicted."""
+    counted = np.isfinite(truth_m) & (truth_m > 0) & (truth_m <= cap_m)
+    return counted, counted & ~np.isnan(depth_m)
+
+
+def depth_errors(
+    depth_m: np.ndarray, truth_m: np.ndarray, cap_m: float = CAP_M
+) -> dict[str, float]:
+    """The error metrics of one depth map alone, those of Eigen et al. (NeurIPS 2014).
+
+    The arguments are those of `frame_metrics`; the figures have the names of `SCALARS`.
+    """
+    mask = _compared(depth_m, truth_m, cap_m)[1]
+    answer = np.clip(depth_m[mask].astype(np.float64), NEAREST_M, cap_m)
+    return _errors(answer, truth_m[mask].astype(np.float64))
 
 
 def align(answer: np.ndarray, truth: np.ndarray, alignment: str) -> np.ndarray:

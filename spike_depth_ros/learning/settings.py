@@ -299,3 +299,60 @@ class EvaluationData:
     def named(self) -> dict[str, dict[str, Any]]:
         """Name -> fields of all sets; a single one has the name ''."""
         return self.sets or {'': self.test}
+
+
+SCALES = ('none', 'odometry', 'height', 'oracle')
+"""Sources of the scale: the network alone; the motion of the camera; its height above the ground;
+the ground truth of each map, which is the limit of any single factor."""
+
+
+@dataclasses.dataclass(frozen=True)
+class OdometryErrors:
+    """Errors that are added to the odometry of a recording.
+
+    Attributes:
+        factor: by which velocities are multiplied.
+        late_ms: how much later than the motion its samples are stamped.
+        rate_hz: samples are left out down to this rate; 0 keeps all.
+        noise_mps: standard deviation of white noise on each component of the velocity.
+        noise_radps: standard deviation of white noise on each component of the turning rate.
+    """
+
+    factor: float = 1.0
+    late_ms: float = 0.0
+    rate_hz: float = 0.0
+    noise_mps: float = 0.0
+    noise_radps: float = 0.0
+
+    def __post_init__(self) -> None:
+        require(0.1 <= self.factor <= 10, 'factor', self.factor, '0.1 to 10')
+        require(abs(self.late_ms) <= 1000, 'late_ms', self.late_ms, '-1000 to 1000')
+        for name in ('rate_hz', 'noise_mps', 'noise_radps'):
+            require(getattr(self, name) >= 0, name, getattr(self, name), '0 or more')
+
+
+@dataclasses.dataclass(frozen=True)
+class ScaleSettings:
+    """How to measure recordings.
+
+    Attributes:
+        scales: of `SCALES`.
+        camera_pose: as the parameter of depth_node; '' for the identity or /tf_static.
+        camera_height_m: of the camera above the ground, for the scale from height.
+        odometry_errors: to add to the odometry.
+        skip_s: depth maps of the first seconds are not compared with the ground truth.
+        cap_m: ground truth beyond this does not count.
+    """
+
+    scales: tuple[str, ...] = SCALES
+    camera_pose: str = ''
+    camera_height_m: float = 0.0
+    odometry_errors: OdometryErrors = dataclasses.field(default_factory=OdometryErrors)
+    skip_s: float = 1.0
+    cap_m: float = 80.0
+
+    def __post_init__(self) -> None:
+        for name in self.scales:
+            require(name in SCALES, 'scale', name, f'one of {SCALES}')
+        has_height = self.camera_height_m > 0 or 'height' not in self.scales
+        require(has_height, 'camera_height_m', self.camera_height_m, 'more than 0 for its scale')

@@ -15,9 +15,11 @@ from spike_depth_ros.events.camera import Camera
 from spike_depth_ros.recordings.messages import (
     CAMERA_INFO,
     IMAGE,
+    ODOMETRY,
     TF,
     camera_info_cdr,
     image_cdr,
+    odometry_cdr,
     quaternion,
     transform_cdr,
 )
@@ -44,6 +46,9 @@ WORLD_FRAME_ID = 'map'
 INFO_TOPIC = '/event_camera/camera_info'
 TRUTH_TOPIC = '/ground_truth/depth'
 TRUTH_INFO_TOPIC = '/ground_truth/camera_info'
+ODOMETRY_TOPIC = '/odom'
+MOST_GAP_NS = 500_000_000
+"""Poses farther apart than this say nothing about the velocity between them."""
 
 
 class EventArrays(Protocol):
@@ -215,6 +220,45 @@ def pose_series(stamps_ns: NDArray[Any], read: Callable[[int], NDArray[Any]]) ->
         return transform_cdr(stamp_ns, WORLD_FRAME_ID, FRAME_ID, pose[:3, 3], q)
 
     return Series('/tf', TF, stamps_ns, pack)
+
+
+def odometry_series(stamps_ns: NDArray[Any], read: Callable[[int], NDArray[Any]]) -> Series:
+    """The motion of the event camera along its own axes, by central differences of its poses.
+
+    A pose whose neighbours are more than `MOST_GAP_NS` apart has no twist.
+
+    Args:
+        stamps_ns: (N,) int64, ascending.
+        read: gives the (4, 4) pose of an index, see `pose_series`.
+    """
+    everything = np.arange(len(stamps_ns))
+    before, after = np.maximum(everything - 1, 0), everything + 1
+    after[-1:] -= 1
+    apart_ns = stamps_ns[after] - stamps_ns[before]
+    chosen = np.flatnonzero((apart_ns > 0) & (apart_ns <= MOST_GAP_NS))
+
+    def pack(number: int, stamp_ns: int) -> memoryview:
+        index = int(chosen[number])
+        pose = read(index)
+        twist = _twist(read(int(before[index])), pose, read(int(after[index])),
+                       float(apart_ns[index]) * 1e-9)  # fmt: skip
+        q = quaternion(pose[:3, :3])
+        return odometry_cdr(stamp_ns, WORLD_FRAME_ID, FRAME_ID, pose[:3, 3], q, twist)
+
+    return Series(ODOMETRY_TOPIC, ODOMETRY, stamps_ns[chosen], pack)
+
+
+def _twist(
+    before: NDArray[Any], pose: NDArray[Any], after: NDArray[Any], apart_s: float
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Velocity and turning rate along the axes of `pose`; NaN where a pose is not finite."""
+    import cv2
+
+    if not np.isfinite([before, pose, after]).all():
+        return np.full(3, np.nan), np.full(3, np.nan)
+    velocity = pose[:3, :3].T @ (after[:3, 3] - before[:3, 3]) / apart_s
+    turn, _ = cv2.Rodrigues(before[:3, :3].T @ after[:3, :3])
+    return velocity, turn.ravel() / apart_s
 
 
 def static_series(

@@ -25,6 +25,7 @@ from spike_depth_ros.recordings.array_source import (
     image_series,
     info_series,
     info_ticks,
+    odometry_series,
     pose_series,
 )
 from spike_depth_ros.recordings.hdf5 import Hdf5File
@@ -116,7 +117,10 @@ class M3edFiles:
             if has_camera:
                 found.append(info_series(TRUTH_INFO_TOPIC, FRAME_ID, stamps_ns, self.camera))
         if POSE in self.truth:
-            found.append(pose_series(self.depth_stamps_ns, self.pose))
+            found += [
+                pose_series(self.depth_stamps_ns, self.pose),
+                odometry_series(self.depth_stamps_ns, self.pose),
+            ]
         return found
 
     @property

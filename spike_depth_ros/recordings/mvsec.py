@@ -26,6 +26,7 @@ from spike_depth_ros.recordings.array_source import (
     image_series,
     info_series,
     info_ticks,
+    odometry_series,
     pose_series,
     static_series,
 )
@@ -114,7 +115,8 @@ class MvsecFiles:
                                           self.depth_m))  # fmt: skip
             if POSE in self.truth and f'{POSE}_ts' in self.truth:
                 stamps_ns = seconds_to_ns(self.truth.whole(f'{POSE}_ts'))
-                found.append(pose_series(stamps_ns, functools.partial(self.truth.row, POSE)))
+                read = functools.partial(self.truth.row, POSE)
+                found += [pose_series(stamps_ns, read), odometry_series(stamps_ns, read)]
         if not self._calibration_path.is_file():
             return found
         cameras = self.calibration

@@ -88,6 +88,14 @@ def open_source(
     return _open_packed(path, options, opener) if is_packed(path) else opener(path, options)
 
 
+def recordings_in(path: str | Path) -> list[Path]:
+    """Returns the recordings directly in a folder; the path itself if it is one, or no folder."""
+    path = Path(path).expanduser()
+    if not path.is_dir() or _looks_like_recording(path):
+        return [path]
+    return [child for child in sorted(path.iterdir()) if _looks_like_recording(child)] or [path]
+
+
 def _open_packed(path: Path, options: _Options, opener: _Opener) -> EventSource:
     """Opens a file that was compressed as a whole, from a temporary copy."""
     copy = unpacked(path)

@@ -54,13 +54,15 @@ class Recording:
         kind: what it is, such as 'rosbag2'.
         geometry: (height, width) of the sensor [px]; None if only the messages know it.
         topics: names of all topics; files without topics get names.
+        types: topic -> type of its messages.
     """
 
     def __init__(self, source: EventSource) -> None:
         self._source = source
         self.path, self.kind = source.path, source.kind
         self.geometry = source.geometry
-        self.topics = [topic.name for topic in source.topics]
+        self.types = {topic.name: topic.type for topic in source.topics}
+        self.topics = list(self.types)
 
     def events(
         self, start_s: float = 0.0, duration_s: float | None = None
@@ -120,27 +122,49 @@ class Recording:
             else:
                 raise BagError(f'{name} of {self.path} is {encoding}, expected 32FC1 or 16UC1')
 
-    def camera(self) -> Camera | None:
-        """The calibration of the event camera; None if the recording has none.
+    def messages(
+        self, topic: str, start_s: float = 0.0, duration_s: float | None = None
+    ) -> Iterator[Any]:
+        """Yields the messages of one topic, with the fields that ROS gives their type.
+
+        The arguments are those of `images`.
+
+        Raises:
+            BagError: no such topic.
+        """
+        for message in self._messages(topic, start_s, duration_s):
+            yield typestore().deserialize_cdr(bytes(message.cdr), message.type)
+
+    def camera(self, topic: str = '') -> Camera | None:
+        """Returns the calibration of a camera; None if the recording has none.
+
+        Args:
+            topic: of its images; '' for the events.
 
         Raises:
             CalibrationError: it is impossible or implausible.
         """
-        folder = self._source.event_topic.name.rpartition('/')[0]
-        beside = [
-            t.name
-            for t in self._source.topics
-            if t.type == CAMERA_INFO and t.name.rpartition('/')[0] == folder
-        ]
-        if len(beside) != 1:
+        info = self.camera_info(topic)
+        if info is None:
             return None
-        for message in self._messages(beside[0], 0.0, None):
-            info: Any = typestore().deserialize_cdr(bytes(message.cdr), CAMERA_INFO)
-            return camera_from_matrix(
-                info.k.tolist(), info.width, info.height, info.distortion_model, info.d.tolist(),
-                f'{beside[0]} of {self.path}',
-            )  # fmt: skip
-        return None
+        return camera_from_matrix(
+            info.k.tolist(), info.width, info.height, info.distortion_model, info.d.tolist(),
+            f'the calibration beside {topic or self._source.event_topic.name} of {self.path}',
+        )  # fmt: skip
+
+    def camera_info(self, topic: str = '') -> Any:
+        """Returns the first CameraInfo in the namespace of a topic; None without one.
+
+        Args:
+            topic: of images; '' for the events.
+        """
+        folder = (topic or self._source.event_topic.name).rpartition('/')[0]
+        beside = [
+            name
+            for name, kind in self.types.items()
+            if kind == CAMERA_INFO and name.rpartition('/')[0] == folder
+        ]
+        return next(self.messages(beside[0]), None) if len(beside) == 1 else None
 
     def progress(self) -> float:
         """Returns the share of the recording that has been read, 0 to 1."""

@@ -13,13 +13,15 @@ from rclpy.subscription import Subscription
 from rclpy.time import Time
 
 from spike_depth_ros.estimation.motion import (
+    TWIST_TYPES,
     MotionError,
     Mount,
     Odometry,
     Twist,
     mount_of,
-    rotation_of_angles,
-    rotation_of_quaternion,
+    mount_of_transform,
+    pose_of,
+    twist_of,
 )
 from spike_depth_ros.ros.diagnostics import OK, WARN, Report
 from spike_depth_ros.ros.inputs import InputError, message_class
@@ -32,13 +34,6 @@ if TYPE_CHECKING:
     from spike_depth_ros.ros.params import Live
     from spike_depth_ros.ros.results import Result
 
-ODOMETRY_TYPES = (
-    'nav_msgs/msg/Odometry',
-    'geometry_msgs/msg/TwistWithCovarianceStamped',
-    'geometry_msgs/msg/TwistStamped',
-)
-"""Types of the topic `odometry`: the first that a publisher has is taken."""
-
 WAIT_S, WAITS = 0.01, 6
 """How long the newest depth map waits for odometry of its time: nothing else waits for it."""
 
@@ -46,47 +41,6 @@ HELD_S = 1.0
 """A scale that no window has confirmed for longer is said to be held."""
 
 NO_COVARIANCE = 'its covariance is zero or absent: taken as unknown'
-
-
-def pose_of(text: str) -> Mount:
-    """Reads the parameter `camera_pose`: x y z [m] and roll pitch yaw [rad].
-
-    Raises:
-        MotionError: not six finite numbers.
-    """
-    try:
-        numbers = [float(word) for word in text.replace(',', ' ').split()]
-    except ValueError:
-        numbers = []
-    if len(numbers) != 6:
-        raise MotionError(f'camera_pose is {text!r}, expected six numbers: x y z roll pitch yaw')
-    return mount_of(rotation_of_angles(*numbers[3:]), np.array(numbers[:3]))
-
-
-def mount_of_transform(transform: Any) -> Mount:
-    """The mount that a geometry_msgs/Transform from the base to the camera says.
-
-    Raises:
-        MotionError: its quaternion is none, or a number is not finite.
-    """
-    t, r = transform.translation, transform.rotation
-    return mount_of(rotation_of_quaternion(r.x, r.y, r.z, r.w), np.array([t.x, t.y, t.z]))
-
-
-def twist_of(message: Any) -> tuple[int, str, Twist, bool]:
-    """Reads a message of `ODOMETRY_TYPES`.
-
-    Returns:
-        Stamp [ns]; the frame that the twist is in; the twist; whether a covariance is given.
-    """
-    stamp_ns = message.header.stamp.sec * 1_000_000_000 + message.header.stamp.nanosec
-    frame = getattr(message, 'child_frame_id', message.header.frame_id)
-    values, covariance = message.twist, None
-    if hasattr(values, 'covariance'):
-        values, covariance = values.twist, values.covariance
-    v, w = values.linear, values.angular
-    twist = Twist(np.array([v.x, v.y, v.z]), np.array([w.x, w.y, w.z]))
-    return stamp_ns, frame, twist, covariance is not None and bool(np.any(covariance))
 
 
 class ScaleInput:
@@ -242,17 +196,20 @@ class ScaleInput:
         return mount.camera_twist(base), ''
 
     def _take(self, message: Any) -> None:
-        stamp_ns, frame, twist, self._has_covariance = twist_of(message)
-        if stamp_ns == 0:
+        stamped = twist_of(message)
+        self._has_covariance = stamped.has_covariance
+        if stamped.stamp_ns == 0:
             self._note('odometry has no stamps')
             return
-        if frame != self._frame:
+        if stamped.frame_id != self._frame:
             if self._frame:
-                self._note(f'odometry changes its frame from {self._frame!r} to {frame!r}')
-            self._frame, self._mount = frame, self._given
+                self._note(
+                    f'odometry changes its frame from {self._frame!r} to {stamped.frame_id!r}'
+                )
+            self._frame, self._mount = stamped.frame_id, self._given
             refused, self._odometry = self._odometry.refused, Odometry()
             self._odometry.refused = refused
-        self._odometry.add(stamp_ns, twist)
+        self._odometry.add(stamped.stamp_ns, stamped.twist)
 
     def _note(self, sentence: str) -> None:
         refused = self._odometry.refused
@@ -261,13 +218,13 @@ class ScaleInput:
     def _subscribe(self) -> None:
         peers = self._node.get_publishers_info_by_topic(self._topic)
         offered = {peer.topic_type for peer in peers}
-        found = [name for name in ODOMETRY_TYPES if name in offered]
+        found = [name for name in TWIST_TYPES if name in offered]
         if not found:
             self.problem = f'nobody publishes {self._topic}'
             if offered:
                 self.problem = (
                     f'{self._topic} has the type {", ".join(sorted(offered))}, expected one of '
-                    f'{", ".join(ODOMETRY_TYPES)}'
+                    f'{", ".join(TWIST_TYPES)}'
                 )
             return
         try:
