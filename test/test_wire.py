@@ -94,7 +94,7 @@ def test_every_type_name_has_its_parser():
         found, decoded = EventStream(name).feed(cdr)
         assert found.encoding == ('event_array' if legacy else 'mono')
         assert decoded.events.tolist() == EVENTS.tolist()
-    with pytest.raises(WireError, match='no event message'):
+    with pytest.raises(WireError, match='not an event message'):
         EventStream('sensor_msgs/msg/Image')
 
 

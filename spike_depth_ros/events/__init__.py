@@ -2,7 +2,7 @@
 
 wire      a ROS message -> header and payload; `EventStream`: all messages of a topic -> events
 codecs    a payload -> events, one `Decoder` per stream
-jumps     which event times to believe
+jumps     rejects wrong event times and detects jumps of the clock
 windows   events -> windows of equal length
 spikes    a window -> spike tensor
 camera    calibration: pixels to rays
@@ -49,7 +49,7 @@ _MODULES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Imports a name when it is asked for: kernels take seconds, configuration none."""
+    """Imports a name on first access, because the kernels take seconds to load."""
     if name not in _MODULES:
         raise AttributeError(f'{__name__} has no {name!r}; it has {__all__}')
     return getattr(importlib.import_module(f'{__name__}.{_MODULES[name]}'), name)

@@ -24,7 +24,7 @@ TRIGGER_DTYPE = np.dtype([('t_ns', '<i8'), ('id', '<u2'), ('edge', 'u1')])
 
 
 class Decoded(NamedTuple):
-    """What one payload held, in stream order. Both arrays are read-only."""
+    """Content of one payload in stream order. Both arrays are read-only."""
 
     events: Events  # (N,) EVENT_DTYPE
     triggers: NDArray[np.void]  # (M,) TRIGGER_DTYPE
@@ -41,7 +41,7 @@ def empty_triggers() -> NDArray[np.void]:
 
 
 def read_only(array: _Array) -> _Array:
-    """Marks `array` read-only and returns it: events are shared between threads, never edited."""
+    """Marks `array` read-only and returns it, because threads share event arrays."""
     array.flags.writeable = False
     return array
 
@@ -49,13 +49,13 @@ def read_only(array: _Array) -> _Array:
 def seconds_to_ns(seconds: ArrayLike) -> NDArray[np.int64]:
     """Converts float64 seconds to int64 ns, rounded to us.
 
-    A float64 resolves present-day Unix times to 0.24 us only.
+    The resolution of float64 is 0.24 us at present-day Unix times.
     """
     return np.rint(np.asarray(seconds, np.float64) * 1e6).astype(np.int64) * 1000
 
 
 def join_events(parts: Iterable[Events]) -> Events:
-    """Joins event arrays into one, read-only; without parts it is empty.
+    """Joins event arrays into one read-only array, which is empty if there are no parts.
 
     The arrays are copied as bytes: numpy copies structured arrays field by field, which takes
     20 times as long.

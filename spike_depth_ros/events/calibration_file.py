@@ -28,15 +28,15 @@ _OPENCV_NAMES = {
     'height': ('image_height', 'image_Height', 'imageHeight', 'height', 'Image_height'),
     'size': ('image_size', 'imageSize', 'resolution'),
 }  # fmt: skip
-"""What files of OpenCV call their entries: there is no rule."""
+"""Names of the entries in OpenCV files, which follow no standard."""
 
 
 def read_calibration(path: str | Path) -> Camera:
     """Reads the calibration of a camera; a leading `file://` is accepted, as in `camera_info_url`.
 
     Args:
-        path: a file of ROS, Kalibr or OpenCV. Of a camchain with several cameras it may end in
-            `#cam1`, else the first one is taken and the log says so.
+        path: a file of ROS, Kalibr or OpenCV. For a camchain with several cameras, a suffix such
+            as `#cam1` selects one; by default the first one is used and logged.
 
     Raises:
         CalibrationError: no such file, not a calibration, or implausible numbers.
@@ -62,7 +62,7 @@ def read_calibration(path: str | Path) -> Camera:
     if camera and camera not in chain:
         raise CalibrationError(f'{file} has no {camera}; it has {chain}')
     if not camera and len(chain) > 1:
-        log.warning('%s: taking %s of %s; append #%s for another', file, chain[0], chain, chain[1])
+        log.warning('%s: using %s of %s; append #%s for another', file, chain[0], chain, chain[1])
     chosen = camera or chain[0]
     return _from_kalibr(values[chosen], f'{file}#{chosen}')
 
@@ -73,7 +73,7 @@ def camera_from_calibration(values: Any, source: str = 'calibration') -> Camera:
     Args:
         values: the parsed YAML: image_width, image_height, camera_matrix.data (9),
             distortion_model, distortion_coefficients.data.
-        source: how to call it in an error.
+        source: name of the calibration in error messages.
 
     Raises:
         CalibrationError: a field is missing or not of the expected form.
@@ -101,15 +101,15 @@ def _is_table(values: Any) -> bool:
 
 
 def _from_kalibr(values: Any, source: str) -> Camera:
-    """One camera of a camchain.
+    """Builds one camera of a camchain.
 
     Raises:
-        CalibrationError: a field is missing, or the model is no pinhole.
+        CalibrationError: a field is missing, or the model is not a pinhole.
     """
     try:
         if values.get('camera_model', 'pinhole') != 'pinhole':
             raise CalibrationError(
-                f'{source} is of the model {values["camera_model"]!r}, expected pinhole'
+                f'{source} has the model {values["camera_model"]!r}, expected pinhole'
             )
         fx, fy, cx, cy = (float(number) for number in values['intrinsics'])
         width, height = (int(number) for number in values['resolution'])
@@ -130,7 +130,7 @@ def _from_kalibr(values: Any, source: str) -> Camera:
 
 
 def _from_opencv(file: Path) -> Camera:
-    """A camera from a FileStorage of OpenCV, in YAML or XML.
+    """Reads a camera from an OpenCV FileStorage in YAML or XML.
 
     Raises:
         CalibrationError: a field is missing or not of the expected form.
@@ -165,7 +165,7 @@ def _from_opencv(file: Path) -> Camera:
 
 
 def _entry(storage: Any, names: tuple[str, ...]) -> Any:
-    """The first of some entries that there is: a matrix, list, text or number; None if none is."""
+    """Returns the first entry that exists: a matrix, list, text or number; None if none does."""
     for name in names:
         node = storage.getNode(name)
         if node.empty():

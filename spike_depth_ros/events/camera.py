@@ -16,13 +16,13 @@ from numpy.polynomial import chebyshev
 from numpy.typing import NDArray
 
 WIDEST_TAN = 57.0
-"""Tangent of 89 degrees: pixels farther off the axis get no ray."""
+"""Tangent of 89 degrees: pixels farther from the axis have no ray."""
 
 MOST_ERROR_PX = 0.1
 """Largest distance between a pixel and the projection of its ray through the lens."""
 
 MOST_SMOOTH_ERROR_PX = 1e-3
-"""Largest error of a ray from the polynomial, against that of the lens model."""
+"""Largest difference between the ray of the polynomial and that of the lens model."""
 
 SMOOTH_NODES = 24
 """Rows and columns of pixels that the polynomial of a lens interpolates."""
@@ -36,13 +36,13 @@ DISTORTION_MODELS: dict[str, tuple[int, ...]] = {
     'rational_polynomial': (0, 8, 12, 14),
     'equidistant': (0, 4),
 }
-"""Distortion model (sensor_msgs/CameraInfo) -> the numbers of coefficients that it may have."""
+"""Distortion model (sensor_msgs/CameraInfo) -> allowed numbers of coefficients."""
 
 MODEL_ALIASES = {'fisheye': 'equidistant', 'radtan': 'plumb_bob', 'none': ''}
-"""Other names of the same models: of ROS 1 and OpenCV, and of Kalibr."""
+"""Other names of these models in ROS 1, OpenCV and Kalibr."""
 
 MOST_ASPECT = 1.5
-"""fx and fy that differ by this factor are of no sensor: their pixels are square."""
+"""Largest plausible ratio of fx and fy, because the pixels of sensors are square."""
 
 TINY = 1e-6
 
@@ -106,7 +106,7 @@ class Camera:
 
     @property
     def is_distorted(self) -> bool:
-        """True unless rays are those of a pinhole; a fisheye of zeros is the ideal fisheye."""
+        """True unless this is a pinhole; a fisheye with zero coefficients is distorted, too."""
         return any(self.distortion) or (
             self.distortion_model == 'equidistant' and bool(self.distortion)
         )
@@ -120,7 +120,7 @@ class Camera:
             )
 
     def binned(self, factor: int) -> Camera:
-        """The camera after `factor` x `factor` pixels have become one; partial blocks count."""
+        """The camera after binning by `factor` x `factor`; partial blocks count as pixels."""
         return dataclasses.replace(
             self,
             width=-(-self.width // factor),
@@ -132,11 +132,11 @@ class Camera:
         )
 
     def rectified(self) -> Camera:
-        """The same pinhole without distortion: the camera of undistorted events."""
+        """The same pinhole without distortion, which is the camera of undistorted events."""
         return dataclasses.replace(self, distortion=())
 
     def rays(self) -> NDArray[Any]:
-        """Viewing rays with z = 1 through every pixel centre, distortion removed.
+        """Viewing rays with z = 1 through all pixel centres, without distortion.
 
         Returns:
             (H, W, 3) float32: multiply by depth along z to get points in the optical frame.
@@ -149,19 +149,19 @@ class Camera:
         return rays
 
     def _undistorted_grid(self, columns: NDArray[Any], rows: NDArray[Any]) -> NDArray[Any]:
-        """(rows, columns, 2) `undistort` of each column in each row."""
+        """(rows, columns, 2): `undistort` of each column in each row."""
         pixels = np.stack(np.meshgrid(columns, rows), axis=-1).reshape(-1, 2)
         return self.undistort(pixels).reshape(len(rows), len(columns), 2)
 
     def _smooth_rays(self) -> NDArray[Any] | None:
-        """(H, W, 2) the rays' x and y, as a polynomial through those of few pixels.
+        """Interpolates the rays' x and y by a polynomial through a few pixels.
 
-        An inverse lens is smooth: interpolation at Chebyshev nodes gives it in a thirtieth of
-        the time that solving for every pixel takes.
+        The inverse of a lens model is smooth, so that interpolation at Chebyshev nodes takes a
+        thirtieth of the time of solving for every pixel.
 
         Returns:
-            None for a lens that is not smooth, or that leaves pixels without a ray: where other
-            pixels, borders and corners among them, get other rays than the lens gives them.
+            (H, W, 2), or None if check pixels, among them borders and corners, differ from the
+            lens model: the lens is not smooth, or some pixels have no ray.
         """
         ends = np.array([self.width - 1, self.height - 1])
         nodes = chebyshev.chebpts1(SMOOTH_NODES)
@@ -171,7 +171,7 @@ class Camera:
         coefficients = to_coefficients @ known @ to_coefficients.T
 
         def at(columns: NDArray[Any], rows: NDArray[Any]) -> NDArray[Any]:
-            """(rows, columns, 2) the polynomial there."""
+            """(rows, columns, 2): evaluates the polynomial."""
             across, down = (
                 chebyshev.chebvander(2 * pixels / max(end, 1) - 1, SMOOTH_NODES - 1)
                 for pixels, end in zip((columns, rows), ends, strict=True)
@@ -185,13 +185,13 @@ class Camera:
         return at(np.arange(self.width), np.arange(self.height))
 
     def undistort(self, pixels: NDArray[Any]) -> NDArray[Any]:
-        """Pixels to normalised image coordinates (x/z, y/z), distortion removed.
+        """Converts pixels to normalised image coordinates (x/z, y/z) without distortion.
 
         Args:
             pixels: (N, 2) columns and rows [px].
 
         Returns:
-            (N, 2) float64; NaN where the model cannot be inverted, or sees behind the camera.
+            (N, 2) float64; NaN where the model cannot be inverted or the ray points backwards.
         """
         if not self.is_distorted:
             return (np.asarray(pixels, np.float64) - (self.cx, self.cy)) / (self.fx, self.fy)
@@ -205,18 +205,18 @@ class Camera:
         coefficients = np.array(self.distortion)
         if self.distortion_model == 'equidistant':
             undistorted = cv2.fisheye.undistortPoints(points, self.matrix, coefficients)
-            # beyond 90 degrees the tangent changes its sign
+            # the tangent changes its sign at 90 degrees
             behind = (undistorted * (points - (self.cx, self.cy))).sum(-1) < 0
             too_wide = np.hypot(undistorted[..., 0], undistorted[..., 1]) > WIDEST_TAN
             undistorted[behind | too_wide] = np.nan
         else:
             criteria = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 40, 1e-4)  # px
-            # OpenCV 5 has given undistortPoints what was undistortPointsIter in OpenCV 4
+            # undistortPointsIter of OpenCV 4 is undistortPoints in OpenCV 5
             solve: Any = getattr(cv2, 'undistortPointsIter', cv2.undistortPoints)
             undistorted = solve(
                 points, self.matrix, coefficients, R=np.eye(3), P=np.eye(3), criteria=criteria
             )
-            # the solver answers everywhere: a ray is one that the lens sends back to its pixel
+            # the solver always returns something: keep rays that the lens projects to their pixel
             rays = np.concatenate([undistorted, np.ones_like(undistorted[..., :1])], axis=-1)
             zero = np.zeros(3)
             seen, _ = cv2.projectPoints(rays, zero, zero, self.matrix, coefficients)
@@ -253,7 +253,7 @@ def camera_from_matrix(
     distortion: Sequence[float],
     source: str = 'calibration',
 ) -> Camera:
-    """Builds a camera from its intrinsic matrix, and refuses what no camera has.
+    """Builds a camera from its intrinsic matrix and rejects implausible numbers.
 
     Args:
         k: the 9 numbers of K, row by row.
@@ -261,10 +261,10 @@ def camera_from_matrix(
         height: rows [px].
         distortion_model: a key of `DISTORTION_MODELS` or of `MODEL_ALIASES`.
         distortion: its coefficients.
-        source: how to call it in an error.
+        source: name of the calibration in error messages.
 
     Raises:
-        CalibrationError: impossible or implausible numbers; the sentence shows the matrix.
+        CalibrationError: impossible or implausible numbers; the message contains the matrix.
     """
     if len(k) != 9:
         raise CalibrationError(f'{source}: the camera matrix has {len(k)} numbers, not 9')
@@ -281,12 +281,12 @@ def camera_from_matrix(
         raise CalibrationError(f'{found}, expected [[fx, 0, cx], [0, fy, cy], [0, 0, 1]]{hint}')
     if not 1 / MOST_ASPECT < fx / fy < MOST_ASPECT or abs(skew) > TINY * fx:
         raise CalibrationError(
-            f'{found}: fx and fy of {fx:g} and {fy:g} are of no square pixels, expected a ratio '
+            f'{found}: fx and fy of {fx:g} and {fy:g} do not fit square pixels, expected a ratio '
             f'below {MOST_ASPECT} and no skew'
         )
     if not (-0.5 <= cx <= width - 0.5 and -0.5 <= cy <= height - 0.5):
         raise CalibrationError(
             f'{found}: the principal point ({cx:g}, {cy:g}) lies outside the image. Is it the '
-            'calibration of another size?'
+            'calibration of another image size?'
         )
     return camera

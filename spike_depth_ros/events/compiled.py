@@ -1,8 +1,8 @@
-"""Compiles kernels, and keeps machine code on disk that is never older than its source.
+"""Compiles kernels and caches their machine code, which is never older than its source.
 
-numba's cache compares the file of the outermost function only: after an update, a kernel that
-calls one of another file would run with the old one. Here all files of the folder count, so
-kernels may call kernels of their own folder only.
+numba's cache checks the file of the outermost function only. After an update, a kernel that calls
+one of another file would use the old version of it. Here a change of any file in the folder
+invalidates the cache, so kernels may call kernels of their own folder only.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ def compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:
     """Decorates a kernel: numba's njit without the GIL, cached on disk.
 
     Args:
-        options: more of numba's own, such as `error_model` or `fastmath`.
+        options: further options of `numba.njit`, such as `error_model` or `fastmath`.
     """
 
     def decorate(function: Callable[..., Any]) -> Any:
         try:
             kernel = numba.njit(cache=True, nogil=True, **options)(function)
-        except RuntimeError:  # of numba, which finds no folder that it may write to
+        except RuntimeError:  # numba finds no writable folder
             _say_uncached()
             return numba.njit(nogil=True, **options)(function)
         _stamp(kernel, folder_digest(Path(function.__code__.co_filename).parent))
@@ -42,10 +42,10 @@ def compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:
 
 
 def _stamp(kernel: Any, digest: str) -> None:
-    """Makes a kernel's machine code on disk void unless the digest is the same.
+    """Invalidates the cached machine code of a kernel unless the digest is the same.
 
-    The one place where private interfaces of numba are touched: its cache compares
-    `_source_stamp`. A kernel that numba does not cache has no such file.
+    numba's cache compares `_source_stamp`, a private attribute; no other module uses private names
+    of numba. Kernels that numba does not cache have no cache file.
     """
     index = getattr(getattr(kernel, '_cache', None), '_cache_file', None)
     if index is not None:
@@ -68,19 +68,19 @@ def _prefetch(_typing: Any, array: Any, index: Any) -> Any:
 
 
 prefetch: Any = intrinsic(_prefetch)
-"""In kernels, of an array and an index: starts to bring an element into the cache, without waiting
-for it. The index may lie beyond the end."""
+"""prefetch(array, index), for kernels: starts loading an element into the CPU cache and does not
+wait for it. The index may lie beyond the end."""
 
 
 @functools.cache
 def _say_uncached() -> None:
-    log.warning('no folder for compiled kernels can be written: each start takes a minute longer; '
-                'give one by NUMBA_CACHE_DIR')  # fmt: skip
+    log.warning('no writable folder for compiled kernels: each start takes a minute longer; '
+                'set NUMBA_CACHE_DIR to a writable folder')  # fmt: skip
 
 
 @functools.cache
 def folder_digest(folder: Path) -> str:
-    """Digest of the Python files of a folder, as they are when it is first asked for."""
+    """Digest of the Python files of a folder at the time of the first call."""
     digest = hashlib.sha256()
     for path in sorted(folder.glob('*.py')):
         digest.update(path.name.encode() + b'\0' + path.read_bytes() + b'\0')

@@ -1,7 +1,7 @@
-"""Configuration as frozen dataclasses, and their strict JSON form.
+"""Configuration as frozen dataclasses with a strict JSON form.
 
-Everything that makes the numbers of a checkpoint (how events become spikes, what range the
-depth output covers) is one of these and travels with the weights.
+They hold everything that determines the output of a checkpoint besides the network itself: the
+conversion of events to spikes and the depth range. They are stored with the weights.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ class ConfigError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class SpikeConfig:
-    """How events become the spike tensor that the network reads.
+    """Conversion of events to the spike tensor that the network reads.
 
     Attributes:
-        window_ms: length of the time window that one full pass covers.
+        window_ms: length of the time window of one depth map.
         steps: number T of equal time bins in the window.
-        max_width_px: sensors wider than this are binned k x k by the smallest integer k
-            that brings them to at most this width.
+        max_width_px: largest width of the grid; wider sensors are binned k x k by the smallest
+            sufficient integer k.
         multiple_px: height and width of the tensor are padded to a multiple of this.
     """
 
@@ -52,19 +52,19 @@ class SpikeConfig:
 
 @dataclasses.dataclass(frozen=True)
 class DepthRange:
-    """The metric range that the normalised log-depth output covers.
+    """Metric range of the normalised log-depth output.
 
     `normalise` is d_log = 1 + ln(d / max_m) / ln(max_m / min_m), clipped to [0, 1]
     (E2Depth, section 3; alpha = ln(max_m / min_m)).
 
-    Depth in the network's terms is *canonical*: metres as a camera of `focal_px` would need
-    them. An image alone cannot tell a near scene through a wide lens from a far one through a
-    long lens, so a camera of another focal length f scales: d_m = d_canonical * f / focal_px
-    (Metric3D, ICCV 2023, eq. 1). f is the focal length in pixels of the *network's* input grid.
+    The network predicts *canonical* depth: metres for a camera of focal length `focal_px`. A near
+    scene through a wide lens and a far scene through a long lens give the same image, so depth is
+    rescaled for a camera of another focal length f: d_m = d_canonical * f / focal_px (Metric3D,
+    ICCV 2023, eq. 1), with f in pixels of the network's input grid.
 
     Attributes:
-        min_m: nearest canonical depth that can be expressed.
-        max_m: farthest canonical depth; what lies beyond is reported as out of range (+inf).
+        min_m: least canonical depth.
+        max_m: greatest canonical depth; pixels beyond it are reported as beyond range (+inf).
         focal_px: focal length of the canonical camera.
     """
 
@@ -80,18 +80,18 @@ class DepthRange:
 
     @property
     def alpha(self) -> float:
-        """ln(max_m / min_m): one unit of normalised log depth in natural-log metres."""
+        """ln(max_m / min_m): difference of ln depth per unit of normalised log depth."""
         return math.log(self.max_m / self.min_m)
 
     def normalise(self, depth_m: NDArray[Any]) -> NDArray[Any]:
-        """Canonical metres to normalised log depth in [0, 1]; NaN stays NaN, +inf becomes 1."""
+        """Converts canonical metres to normalised log depth; NaN stays NaN, +inf becomes 1."""
         with np.errstate(divide='ignore'):
             log_depth = 1.0 + np.log(np.asarray(depth_m, np.float32) / self.max_m) / self.alpha
         clipped: NDArray[np.float32] = np.clip(log_depth, 0.0, 1.0).astype(np.float32)
         return clipped
 
     def denormalise(self, log_depth: NDArray[Any]) -> NDArray[Any]:
-        """Normalised log depth to canonical metres: the inverse of `normalise` on [0, 1]."""
+        """Converts normalised log depth to canonical metres, the inverse of `normalise`."""
         clipped = np.clip(np.asarray(log_depth, np.float32), 0.0, 1.0)
         depth_m: NDArray[np.float32] = self.max_m * np.exp((clipped - 1.0) * self.alpha)
         return depth_m.astype(np.float32)
@@ -100,8 +100,8 @@ class DepthRange:
 def shipped(path: str) -> Path:
     """Finds a file that comes with the package, such as 'config/depth.yaml'.
 
-    In a checkout it lies beside the package's folder; once installed (colcon, pip) under
-    `share/spike_depth_ros` of the prefix.
+    In a checkout the file lies beside the package's folder; after installation by colcon or pip
+    it lies in `share/spike_depth_ros` of the prefix.
 
     Raises:
         ConfigError: the file is in neither place.
@@ -112,11 +112,11 @@ def shipped(path: str) -> Path:
     for place in places:
         if place.exists():
             return place
-    raise ConfigError(f'{path} is not shipped: it is neither {places[0]} nor installed')
+    raise ConfigError(f'{path} is not in the package: neither at {places[0]} nor installed')
 
 
 def require(condition: bool, name: str, value: Any, expected: str) -> None:
-    """Raises a `ConfigError` that names the value and the expectation unless `condition`."""
+    """Raises a `ConfigError` with the value and the expectation unless `condition` holds."""
     if not condition:
         raise ConfigError(f'{name} is {value!r}, expected {expected}')
 
@@ -132,7 +132,7 @@ def from_dict(cls: type[T], values: dict[str, Any]) -> T:
 
     Args:
         cls: a frozen dataclass whose fields are bool, int, float, str or tuples of those.
-        values: what `to_dict` gave, or what a file that a user gives claims.
+        values: result of `to_dict`, or content of a user's file.
 
     Raises:
         ConfigError: a field is unknown, missing without a default, or of another type.

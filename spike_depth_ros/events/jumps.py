@@ -1,19 +1,19 @@
-"""Which event times of a stream to believe: one wrong time is dropped, a jump of the clock kept.
+"""Separates single wrong event times from jumps of the sensor clock.
 
-Cameras and drivers send single events whose time is off by milliseconds or years, and clocks that
-restart. One event cannot tell the two apart, several in a row can. `JumpFilter` is the one place
-of that rule; windows, clocks and files see only what it lets through.
+Cameras and drivers sometimes send single events whose time is wrong by milliseconds or years, and
+their clocks sometimes restart. A single event cannot distinguish the two cases, but several
+consecutive events can. `JumpFilter` implements this rule for windows, clocks and files.
 
-The newest time so far says where the stream is. An event is *in place* if its time lies within
-`NEAR_NS` of that. Events that are not in place are held until the next ones decide:
+The filter tracks the newest time of the stream. An event is *in place* if its time lies within
+`NEAR_NS` of the newest time. Events that are not in place are held until later events decide:
 
-* an event in place shows that they were wrong: they are late, dropped and counted;
-* `JUMP_EVENTS` of them in a row that continue each other, or `FEW_EVENTS` whose time goes on by
-  `GOES_ON_NS`, show that the stream has moved. All of them are kept. It is a jump if the stream
-  moved backward, or forward by more than `MAX_GAP_NS`; otherwise nothing happened for a while.
+* If an event in place follows, the held events are wrong: they are dropped and counted as late.
+* If `JUMP_EVENTS` consecutive events continue each other, or `FEW_EVENTS` whose times advance by
+  `GOES_ON_NS`, the stream has moved and all of them are kept. This is a jump if the stream moved
+  backwards, or forwards by more than `MAX_GAP_NS`; otherwise it was a pause.
 
-Each event is judged by those before it in the stream, so the result does not depend on how the
-stream is cut into messages.
+Only earlier events decide about an event, so the result does not depend on how the stream is
+divided into messages.
 """
 
 # mypy: no-check-untyped-defs
@@ -30,38 +30,38 @@ from spike_depth_ros.events.arrays import Events, empty_events, join_events, rea
 from spike_depth_ros.events.compiled import compiled
 
 NEAR_NS = 50_000_000
-"""An event this near to the newest time is believed at once. Sensors step back by us,
-messages that drivers assemble by ms."""
+"""Events within this distance of the newest time are accepted at once. Times step back by
+microseconds in sensors, and by milliseconds in messages that drivers assemble."""
 
 MAX_GAP_NS = 1_000_000_000
-"""Silence longer than this, or a confirmed move ahead by more, is a jump."""
+"""A longer pause, or a confirmed move forwards by more, is a jump."""
 
 JUMP_EVENTS = 16
-"""Events in a row that show that the stream has moved."""
+"""Number of consecutive events that show that the stream has moved."""
 
 FEW_EVENTS = 3
 GOES_ON_NS = 10_000_000
-"""So many events in a row, whose time goes on by this much, show the same."""
+"""Number of consecutive events that show the same if their times advance by GOES_ON_NS."""
 
 END_EVENTS = 2
-"""Held events in a row that show a jump at the end of a stream, where nothing follows."""
+"""Number of consecutive held events that show a jump at the end of a stream."""
 
 
 class Run(NamedTuple):
-    """Successive believable events of a stream, at least one.
+    """Consecutive accepted events of a stream, at least one.
 
-    Within a run no event is more than `MAX_GAP_NS` ahead of the newest before it, or more than
-    `NEAR_NS` behind.
+    Within a run no event is more than `MAX_GAP_NS` later than the newest event before it, or more
+    than `NEAR_NS` earlier.
     """
 
     events: Events  # (N,) EVENT_DTYPE
-    first_ns: int  # earliest time, wherever it stands
+    first_ns: int  # earliest time
     last_ns: int  # latest time
-    jump_ns: int = 0  # by how much sensor time jumped right before it; 0: it did not
+    jump_ns: int = 0  # size of the jump right before the run; 0 if there was none
 
 
 class JumpFilter:
-    """Drops events of wrong times from a stream, and finds the jumps of its clock.
+    """Drops events with wrong times from a stream and detects jumps of its clock.
 
     Attributes:
         dropped: events dropped.
@@ -73,7 +73,7 @@ class JumpFilter:
         self.reset()
 
     def reset(self) -> None:
-        """Forgets the time, as before the first event; the count stays."""
+        """Forgets the time, as before the first event, but not the count."""
         self.newest_ns: int | None = None
         self._held = empty_events()
 
@@ -84,8 +84,8 @@ class JumpFilter:
             events: (N,) `EVENT_DTYPE` in stream order.
 
         Returns:
-            The runs of believable events in order. A few events (fewer than `JUMP_EVENTS`) may
-            be held back, and come with a later call.
+            The runs of accepted events in order. A few events (fewer than `JUMP_EVENTS`) may be
+            held back and returned by a later call.
         """
         if len(events) == 0:
             return []
@@ -96,9 +96,9 @@ class JumpFilter:
         return self._judged(events, JUMP_EVENTS, FEW_EVENTS)
 
     def finish(self) -> list[Run]:
-        """Ends the stream and returns what was held back.
+        """Ends the stream and returns the held events that are accepted.
 
-        A jump needs `END_EVENTS` events; one event after a pause that is no jump is enough.
+        A jump needs `END_EVENTS` events; after a pause that is not a jump, one event is enough.
         """
         if not len(self._held):
             return []
@@ -111,7 +111,7 @@ class JumpFilter:
         return runs
 
     def _steady(self, events: Events) -> Run | None:
-        """All events as one run, if each of them is in place."""
+        """Returns all events as one run if all of them are in place."""
         start_ns = int(events['t_ns'][0]) if self.newest_ns is None else self.newest_ns
         count, first_ns, last_ns = _count_in_place(events, start_ns)
         if count < len(events):
@@ -136,7 +136,7 @@ class JumpFilter:
 
 @compiled()
 def _distance(a_ns, b_ns):
-    """Time from `a_ns` to the later `b_ns`: unsigned, since a difference may exceed int64."""
+    """Time from `a_ns` to the later `b_ns`; unsigned, as the difference may exceed int64."""
     return np.uint64(b_ns) - np.uint64(a_ns)
 
 
@@ -149,7 +149,7 @@ def _is_in_place(t_ns, newest_ns, max_forward_ns):
 
 @compiled()
 def _count_in_place(events, newest_ns):
-    """Counts the events before the first that is not in place.
+    """Counts the events before the first one that is not in place.
 
     Returns:
         The count, and the earliest and latest time of those events.
@@ -171,11 +171,11 @@ def _count_in_place(events, newest_ns):
 
 @compiled()
 def _judge(events, newest_ns, jump_events, few_events):
-    """Judges the events that follow a stream whose newest time is `newest_ns`.
+    """Decides about events that follow a stream whose newest time is `newest_ns`.
 
     Returns:
-        (N,) which are kept; (N,) by how much time jumped before each [ns]; the newest time
-        after them; the index from which on events are held.
+        (N,) True for kept events; (N,) size of the jump before each event [ns]; the newest time
+        after them; the index of the first event that is still held.
     """
     size, newest = events.shape[0], np.int64(newest_ns)
     kept, jumps_ns = np.zeros(size, np.bool_), np.zeros(size, np.int64)
@@ -186,7 +186,7 @@ def _judge(events, newest_ns, jump_events, few_events):
             kept[i], held = True, -1
             newest = max(newest, t_ns)
             continue
-        # ahead of the stream any pause may follow a pause; behind it, only what continues
+        # later than the stream, pauses of any length may follow; earlier, events must continue
         max_forward_ns = np.int64(2**63 - 1 if held_newest > newest else MAX_GAP_NS)
         if held >= 0 and _is_in_place(t_ns, held_newest, max_forward_ns):
             held_newest = max(held_newest, t_ns)
@@ -204,7 +204,7 @@ def _judge(events, newest_ns, jump_events, few_events):
 
 @compiled()
 def _jump_ns(newest, t_ns):
-    """By how much time jumps from `newest` to `t_ns`, within int64; 0 if that is no jump."""
+    """Size of the jump from `newest` to `t_ns`, limited to int64; 0 if it is not a jump."""
     if _is_in_place(t_ns, newest, MAX_GAP_NS):
         return np.int64(0)
     if t_ns > newest:

@@ -1,7 +1,7 @@
-"""Events to spike tensors: the one place where time is cut into bins and pixels into blocks.
+"""Events to spike tensors: binning in time and space.
 
-Data sets, evaluation and the node call the same `accumulate` with the same `PixelMap`, so that
-what a network was trained on is what it sees on a robot.
+Data sets, evaluation and the node call the same `accumulate` with the same `PixelMap`, so a
+network gets the same input on a robot as in training.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ OFF, ON = 0, 1
 DROPPED = -1
 
 BLOCK_EVENTS = 128
-"""Events that are prepared before they are counted: what they need fits into the first cache."""
+"""Number of events that are processed together; their working data fits the L1 cache."""
 
 
 class PixelMap(NamedTuple):
-    """Where each sensor pixel lands in the network's grid: binning, padding, rectification.
+    """Position of each sensor pixel in the network's grid: binning, padding, rectification.
 
-    The image occupies the rows [0, image_height) and columns [0, image_width) of the grid; what
-    lies right of and below it is padding up to a multiple that the network needs.
+    The image occupies the rows [0, image_height) and columns [0, image_width) of the grid. The
+    rest is padding to the multiple that the network needs.
     """
 
     table: NDArray[Any]  # (sensor_height, sensor_width) int32: flat grid index or DROPPED
@@ -38,11 +38,11 @@ class PixelMap(NamedTuple):
     width: int  # grid columns, padded
     image_height: int
     image_width: int
-    factor: int  # k: k x k sensor pixels became one
+    factor: int  # k of the binning by k x k
 
 
 def binning_factor(sensor_width: int, config: SpikeConfig) -> int:
-    """The smallest k for which a sensor binned k x k is at most `max_width_px` wide."""
+    """Returns the smallest k for which a sensor binned k x k is at most `max_width_px` wide."""
     return -(-sensor_width // config.max_width_px)
 
 
@@ -53,16 +53,16 @@ def pixel_map(
     camera: Camera | None = None,
     rectified_xy: NDArray[Any] | None = None,
 ) -> PixelMap:
-    """Builds the table that takes sensor pixels to the network's grid.
+    """Builds the table from sensor pixels to the network's grid.
 
     Args:
         sensor_height: sensor rows [px].
         sensor_width: sensor columns [px].
-        config: gives the binning and the padding.
-        camera: if given and distorted, events are moved to where `camera.rectified()` would
-            have seen them; those that leave the image are dropped.
+        config: binning and padding.
+        camera: if given and distorted, events are moved to their position in the image of
+            `camera.rectified()`; events that leave the image are dropped.
         rectified_xy: (sensor_height, sensor_width, 2) target columns and rows at sensor
-            resolution, as in DSEC's `rectify_map.h5`; takes the place of `camera`.
+            resolution, as in DSEC's `rectify_map.h5`; replaces `camera`.
 
     Raises:
         CalibrationError: the camera or the map is for a sensor of another size.
@@ -85,9 +85,9 @@ def pixel_map(
         columns, rows = (
             np.floor((pixels + 0.5) / factor) for pixels in np.moveaxis(rectified_xy, 2, 0)
         )
-        # false for NaN
+        # False for NaN
         inside = (columns >= 0) & (columns < image_width) & (rows >= 0) & (rows < image_height)
-    with np.errstate(invalid='ignore'):  # of pixels that are not inside
+    with np.errstate(invalid='ignore'):  # pixels that are not inside may be NaN
         places = rows * width + columns
     table = np.where(inside, places, DROPPED).astype(np.int32)
     table.flags.writeable = False
@@ -106,26 +106,26 @@ def accumulate(
 ) -> NDArray[Any]:
     """Counts events per time bin, polarity and pixel.
 
-    The window [t0_ns, t1_ns) is given by the clock, never by the events in it. Bin k holds the
-    times with floor((t - t0) * steps / (t1 - t0)) == k: half-open, no event lost or counted
-    twice. Events outside the window are left out; their order does not matter; counts saturate
-    at 255; the input is not touched.
+    Bin k holds the times with floor((t - t0) * steps / (t1 - t0)) == k: bins are half-open, so no
+    event is lost or counted twice. Events outside the window [t0_ns, t1_ns) are ignored. The order
+    of the events does not matter. Counts saturate at 255. The input is not modified.
 
     Args:
         events: (N,) `EVENT_DTYPE`, coordinates within the sensor.
         t0_ns: start of the window, included.
         t1_ns: end of the window, excluded.
         steps: number T of time bins.
-        height: rows of the result, and of the sensor unless `pixels` says otherwise.
-        width: columns of the result, and of the sensor unless `pixels` says otherwise.
+        height: rows of the result, and of the sensor unless `pixels` is given.
+        width: columns of the result, and of the sensor unless `pixels` is given.
         pixels: binning, padding and rectification; its grid must be `height` x `width`.
-        out: (T, 2, H, W) uint8 to add to, so that a window may arrive in pieces.
+        out: (T, 2, H, W) uint8 to add to, for a window that arrives in parts.
 
     Returns:
-        (T, 2, H, W) uint8, channel 0 OFF and 1 ON: `out` if that was given.
+        (T, 2, H, W) uint8, channel 0 OFF and 1 ON: `out` if given.
 
     Raises:
-        ValueError: an empty window, an unfit `out` or `pixels`, or an event off the sensor.
+        ValueError: the window is empty, `out` or `pixels` does not fit, or an event lies outside
+            the sensor.
     """
     if t1_ns <= t0_ns or steps < 1:
         raise ValueError(f'window [{t0_ns}, {t1_ns}) ns with {steps} steps is empty')
@@ -157,11 +157,11 @@ def _round_up(value: int, multiple: int) -> int:
 
 @functools.lru_cache(maxsize=1)
 def _rectified_coordinates(camera: Camera) -> NDArray[Any] | None:
-    """(H, W, 2) columns and rows in the rectified image, or None if nothing moves."""
+    """(H, W, 2) columns and rows in the rectified image; None without distortion."""
     if not camera.is_distorted:
         return None
     x, y = np.moveaxis(camera.rays()[..., :2], 2, 0)
-    # one after the other: numpy is slow where the last axis is short
+    # separately, because numpy is slow if the last axis is short
     columns = np.multiply(x, camera.fx, dtype=np.float64) + camera.cx
     rows = np.multiply(y, camera.fy, dtype=np.float64) + camera.cy
     return read_only(np.stack([columns, rows], axis=-1))
@@ -169,14 +169,14 @@ def _rectified_coordinates(camera: Camera) -> NDArray[Any] | None:
 
 @functools.lru_cache(maxsize=256)
 def _bin_edges_ns(t0_ns: int, t1_ns: int, steps: int) -> NDArray[Any]:
-    """(steps + 1,) int64: bin k holds the times from edge k to before edge k + 1."""
+    """(steps + 1,) int64: bin k holds the times from edge k up to, excluding, edge k + 1."""
     span_ns = t1_ns - t0_ns
     return read_only(np.array([t0_ns - -k * span_ns // steps for k in range(steps + 1)], np.int64))
 
 
 @compiled()
 def _bin_of(t_ns, edges_ns):
-    """The bin of a time inside the window: a guess in floating point, set right by the edges."""
+    """Bin of a time inside the window: a floating-point estimate, corrected by the edges."""
     steps = edges_ns.shape[0] - 1
     fraction = (t_ns - edges_ns[0]) / (edges_ns[steps] - edges_ns[0])
     step = min(np.int64(fraction * steps), steps - 1)
@@ -189,7 +189,7 @@ def _bin_of(t_ns, edges_ns):
 
 @compiled()
 def _look_up(indices, count, table, out):
-    """Turns pixels and their channels into indices of `out`; returns how many are not dropped."""
+    """Replaces pixels by indices of `out`; returns the number of those that are not dropped."""
     kept = np.uintp(0)
     for k in range(count):
         place = np.int64(table[indices[np.uintp(k)]])
@@ -202,24 +202,23 @@ def _look_up(indices, count, table, out):
 
 @compiled()
 def _accumulate(events, edges_ns, height, width, table, area, out):
-    """Adds events to `out`, a flat tensor; returns how many lie off the sensor.
+    """Adds events to `out`, a flat tensor; returns the number of events outside the sensor.
 
-    It would mostly wait for memory: the counts are scattered, and their addresses keep the
-    processor from seeing that the events lie in a row. So a block of events goes through one
-    step at a time, and each step asks in advance for what the next one needs: the events of the
-    next block, what the table says of a pixel, the count.
+    Memory latency dominates, because the counts are scattered over `out`. Therefore blocks of
+    events pass through one step at a time, and each step prefetches the data of the next one: the
+    events of the next block, the table entries, the counts.
 
     Args:
         events: (N,) events.
         edges_ns: edges of the T bins.
         height: sensor rows.
         width: sensor columns.
-        table: (height * width,) where each sensor pixel lands, or None if right there.
-        area: pixels of the grid.
+        table: (height * width,) grid index of each sensor pixel; None for the identity.
+        area: number of pixels of the grid.
         out: (T * 2 * area,) uint8.
     """
     first_ns, end_ns = edges_ns[0], edges_ns[-1]
-    indices = np.empty(2 * BLOCK_EVENTS, np.uintp)  # with a table: pixels, then channels
+    indices = np.empty(2 * BLOCK_EVENTS, np.uintp)  # with a table: pixels, then channel offsets
     i, size, stray = 0, events.shape[0], 0
     while i < size:
         stop, count = min(i + BLOCK_EVENTS, size), np.uintp(0)
@@ -230,7 +229,7 @@ def _accumulate(events, edges_ns, height, width, table, area, out):
                 continue
             step = _bin_of(t_ns, edges_ns)
             low, high, base = edges_ns[step], edges_ns[step + 1], step * 2 * area
-            while i < stop:  # as long as it is the same bin
+            while i < stop:  # events of the same bin
                 event = events[np.uintp(i)]
                 t_ns = event['t_ns']
                 if t_ns < low or t_ns >= high:

@@ -1,7 +1,7 @@
-"""Cuts the event stream into windows by sensor time.
+"""Divides the event stream into windows of sensor time.
 
-The windower keeps the windows that are still open and nothing else, so its memory does not depend
-on the length of the stream.
+The windower stores only the windows that are still open, so its memory does not depend on the
+length of the stream.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from spike_depth_ros.events.jumps import JumpFilter, Run
 from spike_depth_ros.events.spikes import PixelMap, accumulate
 
 MAX_OVERLAP = 128
-"""Most windows that an event may fall into: each of them is a spike tensor in memory."""
+"""Largest number of overlapping windows; each of them is a spike tensor in memory."""
 
 
 class Window(NamedTuple):
-    """A cut of the event stream, ready for the network."""
+    """A window of the event stream as input of the network."""
 
     t0_ns: int
     t1_ns: int
     spikes: NDArray[np.uint8]  # (T, 2, H, W)
     event_count: int
-    fresh: bool  # the first after a start or a jump in time: carried state is void
+    fresh: bool  # first window after a start or a jump: the carried state is invalid
 
 
 class _Open(NamedTuple):
-    """A window that still takes events."""
+    """A window to which events are still added."""
 
     t0_ns: int
     t1_ns: int
@@ -45,21 +45,21 @@ class _Open(NamedTuple):
 class TimeWindower:
     """Windows of equal length whose ends lie on multiples of the stride in sensor time.
 
-    The cuts depend on the clock alone: not on packets, and not on when the stream was joined.
-    Windows longer than the stride overlap. A window is complete at the first event at or after
-    its end, and takes none that follow in the stream; an event older than all open windows is
-    late. Events that come in one message count in the order of their times.
+    The boundaries depend on the sensor clock only, not on packets or the time of subscription.
+    Windows longer than the stride overlap. A window is complete at the first event at or after its
+    end; later events are not added to it. An event older than all open windows is late. Events of
+    one message are ordered by time.
 
     Args:
-        pixels: sensor pixels to the network's grid.
+        pixels: map from sensor pixels to the network's grid.
         steps: number T of time bins in a window.
         window_ns: length of a window.
         stride_ns: time from one window's end to the next.
 
     Attributes:
-        jumps: jumps of the clock, each of which started the windows anew.
-        late_events: events dropped, since all windows of their time were complete, or since
-            `push` took their time for wrong.
+        jumps: number of jumps of the clock; each of them restarts the windows.
+        late_events: number of dropped events: their windows were complete, or `push` rejected
+            their time.
     """
 
     def __init__(self, pixels: PixelMap, steps: int, window_ns: int, stride_ns: int) -> None:
@@ -73,7 +73,7 @@ class TimeWindower:
 
     @property
     def late_events(self) -> int:
-        """See the class."""
+        """Starts without open windows; arguments as described at the class."""
         return self._late + self._filter.dropped
 
     def reset(self) -> None:
@@ -87,15 +87,15 @@ class TimeWindower:
         self._fresh = True
 
     def push(self, events: Events) -> Iterator[Window]:
-        """Takes the next events of the stream and gives the windows that they complete.
+        """Takes the next events of the stream and yields the windows that they complete.
 
-        The windows are made one by one, as they are asked for: ask for all of them.
+        The iterator processes the events, so the caller must exhaust it.
         """
         for run in self._filter.push(events):
             yield from self.take(run)
 
     def take(self, run: Run) -> Iterator[Window]:
-        """Does as `push`, for events that have passed a `JumpFilter` of the caller."""
+        """Like `push`, for events that have passed a `JumpFilter` of the caller."""
         if run.jump_ns:
             self.jumps += 1
             self._start_anew()
@@ -112,7 +112,7 @@ class TimeWindower:
                 yield self._complete()
 
     def _fill(self, run: Run, start: int) -> int:
-        """Adds the events from `start` on to the open windows, until one completes the first.
+        """Adds events from `start` on to the open windows until one completes the first window.
 
         Returns:
             The index of that event, or the number of events.
@@ -120,7 +120,7 @@ class TimeWindower:
         t0_ns, t1_ns = self._open[0].t0_ns, self._open[0].t1_ns
         if run.last_ns < t1_ns:
             part = run.events[start:]
-        else:  # in order of time
+        else:  # ordered by time
             part = run.events[start : _first_at(run.events, start, t1_ns)]
         if run.first_ns < t0_ns and not self._fresh:
             self._late += int(np.count_nonzero(part['t_ns'] < t0_ns))
@@ -150,7 +150,7 @@ class TimeWindower:
 
 
 def check_cuts(window_ns: int, stride_ns: int) -> None:
-    """Raises a `ConfigError` unless windows of that length, a stride apart, can be cut."""
+    """Raises a `ConfigError` unless the stride fits the length of the windows."""
     stride, window = f'{stride_ns / 1e6:g}', f'{window_ns / 1e6:g} ms'
     if not 0 < stride_ns <= window_ns:
         raise ConfigError(
@@ -165,7 +165,7 @@ def check_cuts(window_ns: int, stride_ns: int) -> None:
 
 
 def in_order(events: Events) -> Events:
-    """The same events in order of time: (N,) read-only, a copy if there is anything to sort."""
+    """Returns the events sorted by time: (N,) read-only, a copy if they were not sorted."""
     if _is_in_order(events):
         return events
     return read_only(events[np.argsort(events['t_ns'], kind='stable')])
@@ -178,7 +178,7 @@ def _count_since(events: Events, first_ns: int, t0_ns: int) -> int:
 
 @compiled()
 def _is_in_order(events: Events) -> bool:
-    """Whether no event is earlier than the one before it."""
+    """Returns True if no event is earlier than the one before it."""
     for i in range(1, events.shape[0]):
         if events[np.uintp(i)]['t_ns'] < events[np.uintp(i - 1)]['t_ns']:
             return False
@@ -187,7 +187,7 @@ def _is_in_order(events: Events) -> bool:
 
 @compiled()
 def _first_at(events: Events, low: int, t_ns: int) -> int:
-    """Index from `low` on of the first event at or after `t_ns`, of events in order of time."""
+    """Index, from `low` on, of the first event at or after `t_ns` in events sorted by time."""
     high = events.shape[0]
     while low < high:
         middle = (low + high) // 2

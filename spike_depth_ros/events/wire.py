@@ -1,8 +1,8 @@
-"""Event messages as bytes: CDR in, packet and events out, with no message package needed.
+"""Decodes event messages from CDR bytes, without message packages.
 
-The bytes of a `raw=True` subscription and the bytes in a bag are the same, so `EventStream` is
-the one path for both. Layout: ros-event-camera/event_camera_msgs and the legacy EventArray of
-rpg_dvs_ros; encapsulation and alignment: OMG DDS-XTYPES 7.4 (plain CDR).
+A `raw=True` subscription and a bag give the same bytes, so `EventStream` serves both. Layout:
+ros-event-camera/event_camera_msgs and the legacy EventArray of rpg_dvs_ros; encapsulation and
+alignment: OMG DDS-XTYPES 7.4 (plain CDR).
 """
 
 from __future__ import annotations
@@ -31,23 +31,23 @@ _SEQ_AND_BASE = struct.Struct('<QQ')
 
 
 class Packet(NamedTuple):
-    """One event message, its events still encoded."""
+    """One event message; its events are still encoded."""
 
     stamp_ns: int  # header stamp, clock of the host
     frame_id: str
     height: int  # sensor rows [px]
     width: int  # sensor columns [px]
     seq: int | None  # packet counter; None in a legacy EventArray
-    time_base_ns: int  # what the payload's times are relative to, where the encoding uses it
+    time_base_ns: int  # reference of the payload's times, if the encoding has one
     encoding: str  # key of CODECS
     payload: NDArray[Any]  # (N,) uint8, a view of the message
 
 
 class WireError(ValueError):
-    """Bytes that are not the message they should be.
+    """The bytes are not the expected message.
 
     Attributes:
-        reason: a short token to count by.
+        reason: a short key for counting.
     """
 
     def __init__(self, reason: str, sentence: str) -> None:
@@ -62,7 +62,7 @@ def parse_event_packet(cdr: Any) -> Packet:
         cdr: bytes-like, with its encapsulation header.
 
     Raises:
-        WireError: truncated, not little-endian, or with impossible values.
+        WireError: the message is truncated, not little-endian or has impossible values.
     """
     try:
         stamp_ns, frame_id, height, width, at = _parse_header(cdr)
@@ -75,7 +75,7 @@ def parse_event_packet(cdr: Any) -> Packet:
     except (struct.error, IndexError) as error:
         raise _truncated(cdr) from error
     if is_bigendian:
-        raise WireError('big_endian', 'packet says is_bigendian; only little-endian is known')
+        raise WireError('big_endian', 'is_bigendian is true, expected little-endian')
     if time_base_ns > MAX_TIME_NS:
         raise WireError('time_base', f'time_base is {time_base_ns} ns, expected below 2^62')
     return Packet(stamp_ns, frame_id, height, width, seq, time_base_ns, encoding, payload)
@@ -88,7 +88,7 @@ def parse_event_array(cdr: Any) -> Packet:
         cdr: bytes-like, with its encapsulation header.
 
     Raises:
-        WireError: truncated, not little-endian, or with impossible values.
+        WireError: the message is truncated, not little-endian or has impossible values.
     """
     try:
         stamp_ns, frame_id, height, width, at = _parse_header(cdr)
@@ -122,17 +122,17 @@ def parse(type_name: str, cdr: Any) -> Packet:
 def _parser(type_name: str) -> Callable[[Any], Packet]:
     if type_name not in EVENT_TYPES:
         raise WireError(
-            'type', f'{type_name!r} is no event message; expected one of {sorted(EVENT_TYPES)}'
+            'type', f'{type_name!r} is not an event message, expected one of {sorted(EVENT_TYPES)}'
         )
     return EVENT_TYPES[type_name]
 
 
 def _parse_header(cdr: Any) -> tuple[int, str, int, int, int]:
-    """Returns stamp, frame, height, width and the offset behind them (all within the stream)."""
+    """Returns stamp, frame, height, width and the offset after them."""
     if bytes(cdr[:2]) != LITTLE_ENDIAN_CDR:
         raise WireError(
             'encapsulation',
-            f'CDR opens with {bytes(cdr[:4]).hex() or "nothing"}, '
+            f'CDR begins with {bytes(cdr[:4]).hex() or "nothing"}, '
             'expected 0001.... (plain little-endian)',
         )
     sec, nanosec, length = _STAMP_AND_LENGTH.unpack_from(cdr, ENCAPSULATION_BYTES)
@@ -147,12 +147,12 @@ def _parse_header(cdr: Any) -> tuple[int, str, int, int, int]:
 
 
 def _aligned(at: int, size: int) -> int:
-    """The next offset that CDR allows for numbers of `size` bytes; it counts from the body."""
+    """The next offset aligned to `size` bytes, counted from the body as CDR requires."""
     return at + (ENCAPSULATION_BYTES - at) % size
 
 
 def _parse_string(cdr: Any, at: int, length: int) -> tuple[str, int]:
-    """The string whose length stands at `at`, and the offset behind it."""
+    """Returns the string at offset `at` and the offset after it."""
     start, end = at + 4, at + 4 + length
     if length > MAX_STRING_BYTES:
         raise WireError('string', f'string of {length} bytes, expected at most {MAX_STRING_BYTES}')
@@ -168,11 +168,11 @@ def _parse_bytes(cdr: Any, at: int, length: int) -> NDArray[Any]:
 
 
 def _truncated(cdr: Any) -> WireError:
-    return WireError('truncated', f'message of {len(cdr)} bytes ends before its content does')
+    return WireError('truncated', f'message of {len(cdr)} bytes is shorter than its content')
 
 
 def pack_event_packet(packet: Packet) -> bytes:
-    """CDR bytes of an event_camera_msgs/EventPacket, with the encapsulation header."""
+    """Returns the CDR bytes of an EventPacket with the encapsulation header."""
     head = _pack_header(packet, 8) + _SEQ_AND_BASE.pack(packet.seq or 0, packet.time_base_ns)
     head += _pack_string(packet.encoding) + b'\0'  # is_bigendian
     head += bytes(-len(head) % 4) + _LENGTH.pack(len(packet.payload))
@@ -180,14 +180,14 @@ def pack_event_packet(packet: Packet) -> bytes:
 
 
 def pack_event_array(packet: Packet) -> bytes:
-    """CDR bytes of a legacy EventArray; the payload is that of `encode_event_array`."""
+    """Returns the CDR bytes of a legacy EventArray with a payload of `encode_event_array`."""
     count = (len(packet.payload) + ROW_BYTES - LAST_ROW_BYTES) // ROW_BYTES
     head = _pack_header(packet, 4) + _LENGTH.pack(count)
     return LITTLE_ENDIAN_CDR + b'\0\0' + head + bytes(packet.payload)
 
 
 def _pack_header(packet: Packet, align: int) -> bytes:
-    """Header and geometry, padded to `align`."""
+    """Returns header and geometry, padded to `align` bytes."""
     head = struct.pack('<iI', *divmod(packet.stamp_ns, 1_000_000_000))
     head += _pack_string(packet.frame_id)
     head += bytes(-len(head) % 4) + _GEOMETRY.pack(packet.height, packet.width)
@@ -200,24 +200,24 @@ def _pack_string(text: str) -> bytes:
 
 
 class EventStream:
-    """Messages of one topic to events: the one path of node, bags and tools.
+    """Decodes the messages of one topic, for the node, bags and tools.
 
-    `feed` never raises on what it is fed. What cannot be used is counted.
+    `feed` raises no error for any message; it counts messages that cannot be decoded.
 
     Attributes:
-        skipped: messages that gave nothing, by reason.
-        last_error: the sentence about the last of them; '' if there was none.
-        packets: messages decoded.
-        gaps: times that `seq` jumped ahead.
-        missing: packets that are missing in those gaps.
-        restarts: times that `seq` fell: the camera restarted or the bag began again.
+        skipped: number of messages that could not be decoded, by reason.
+        last_error: message of the last such error; '' if there was none.
+        packets: number of decoded messages.
+        gaps: number of jumps of `seq` forwards.
+        missing: number of packets missing in these gaps.
+        restarts: number of jumps of `seq` backwards: the camera or the bag restarted.
     """
 
     def __init__(self, type_name: str) -> None:
         """Prepares for messages of `type_name`, a key of `EVENT_TYPES`.
 
         Raises:
-            WireError: not an event message type.
+            WireError: it is not an event message type.
         """
         self.skipped: Counter[str] = Counter()
         self.last_error = ''
@@ -228,7 +228,7 @@ class EventStream:
         self._next_seq: int | None = None
 
     def feed(self, cdr: Any) -> tuple[Packet, Decoded] | None:
-        """Decodes one message; None (and a count) if it cannot be used.
+        """Decodes one message; returns None and counts the message if that fails.
 
         Args:
             cdr: bytes-like, with its encapsulation header.
@@ -246,19 +246,19 @@ class EventStream:
         return packet, decoder.decode(packet.payload, packet.time_base_ns)
 
     def reset(self) -> None:
-        """Forgets time and sequence, as after a restart; counts stay."""
+        """Forgets time and sequence number, as after a restart, but not the counts."""
         self._next_seq = None
         if self._decoder is not None:
             self._decoder.reset()
 
     @property
     def counts(self) -> DecodeCounts:
-        """Running totals of what was decoded."""
+        """Running totals of the decoders."""
         current = DecodeCounts() if self._decoder is None else self._decoder.counts
         return add_counts(self._retired, current)
 
     def _decoder_for(self, packet: Packet) -> Decoder:
-        """The decoder of this encoding and geometry; only one is kept, so memory is bounded."""
+        """Returns the decoder of this encoding and geometry; only one exists, to bound memory."""
         decoder = self._decoder
         if decoder is None or decoder.key != (packet.encoding, packet.height, packet.width):
             if packet.encoding not in CODECS:
@@ -271,10 +271,10 @@ class EventStream:
         return decoder
 
     def _follow(self, seq: int, decoder: Decoder) -> None:
-        """Notes lost packets and restarts; both leave the decoder's state stale."""
+        """Detects lost packets and restarts, which invalidate the state of the decoder."""
         expected = self._next_seq
         self._next_seq = seq + 1
-        if expected is None or seq in (expected, expected - 1):  # the latter: heard twice
+        if expected is None or seq in (expected, expected - 1):  # the latter: received twice
             return
         if seq > expected:
             self.gaps += 1

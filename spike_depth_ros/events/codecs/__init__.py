@@ -1,7 +1,7 @@
-"""Payload bytes to events, and back: one decoder class, one table of encodings.
+"""Payload bytes to events and back: one decoder class, one table of encodings.
 
-A decoder is for one sensor and one stream. It never raises on what a payload holds: what cannot
-be used is skipped and counted in `Decoder.counts`.
+A decoder serves one stream of one sensor. It raises no error for any payload; it skips invalid
+parts and counts them in `Decoder.counts`.
 """
 
 from __future__ import annotations
@@ -67,22 +67,22 @@ __all__ = [
 ]
 
 MAX_SENSOR_PX = 4096
-"""Largest sensor height or width that is believed: tables of that size still fit into memory."""
+"""Largest accepted height or width of a sensor, so that tables of its pixels fit into memory."""
 
 SMALL_BYTES = 1 << 14
-"""Payloads up to this size get room for the worst case; in larger ones it is counted first."""
+"""Smaller payloads get memory for the worst case; in larger ones the events are counted first."""
 BLOCK_SIZE = 1 << 17
-"""Records in a block of memory that packets share (1.7 MB of events)."""
+"""Number of records in a block of memory that packets share (1.7 MB of events)."""
 NO_TRIGGERS = empty_triggers()
 NOTHING = Decoded(empty_events(), NO_TRIGGERS)
-_decoded = functools.partial(tuple.__new__, Decoded)  # of a pair; half the price of Decoded(...)
+_decoded = functools.partial(tuple.__new__, Decoded)  # twice as fast as Decoded(...)
 
 
 class Encoding(NamedTuple):
-    """How one encoding is decoded."""
+    """Kernels of one encoding."""
 
-    expansion: int  # most events that one byte can stand for
-    bound: Callable[..., tuple[int, int]]  # kernel: payload -> most events, most triggers
+    expansion: int  # maximum number of events per byte
+    bound: Callable[..., tuple[int, int]]  # kernel: payload -> bounds of events and triggers
     decode: Callable[
         ..., tuple[int, int]
     ]  # kernel: payload, time_base_ns, events, triggers, memory
@@ -102,10 +102,10 @@ ENCODINGS: dict[str, Encoding] = {
 
 
 class Decoder:
-    """Decodes the payloads of one stream, in order; state runs on between them."""
+    """Decodes the payloads of one stream in order and keeps its state between them."""
 
     def __init__(self, encoding: str, height: int, width: int) -> None:
-        """Prepares for a sensor of `height` x `width` px.
+        """Creates a decoder for a sensor of `height` x `width` px.
 
         Raises:
             ValueError: the sensor's size is not from 1 to `MAX_SENSOR_PX`.
@@ -127,12 +127,12 @@ class Decoder:
         """Decodes one payload.
 
         Args:
-            payload: the bytes, without header; not kept.
-            time_base_ns: what the packet's times are relative to, where the encoding uses it.
+            payload: the bytes without header; the decoder keeps no reference.
+            time_base_ns: reference of the packet's times, if the encoding has one.
 
         Returns:
-            Events and triggers in stream order, read-only. The arrays of packets that follow
-            each other are slices of one block of memory, which lives as long as any of them.
+            Events and triggers in stream order, read-only. The arrays of consecutive packets are
+            slices of one block of memory, which exists as long as any of them.
         """
         if not isinstance(payload, ndarray) or payload.flags.writeable:
             payload = np.frombuffer(memoryview(payload).toreadonly(), np.uint8)  # type: ignore[arg-type]
@@ -157,27 +157,27 @@ class Decoder:
             payload, time_base_ns, self._events, self._triggers, self._memory
         )
         triggers = NO_TRIGGERS
-        if trigger_end > trigger_start:  # they are rare, and a slice is a tenth of the work here
+        if trigger_end > trigger_start:  # rare; the slice takes a tenth of the time of this method
             triggers = self._shown_triggers[trigger_start:trigger_end]
         return _decoded((self._shown_events[event_start:event_end], triggers))
 
     @property
     def counts(self) -> DecodeCounts:
-        """Running totals since the decoder was made."""
+        """Running totals since the decoder was created."""
         return counts(self._memory)
 
     def reset(self) -> None:
-        """Forgets time and addresses, as after a restart of the camera; totals stay."""
+        """Forgets time and addresses, as after a restart of the camera, but not the totals."""
         self._memory[[SYNC, EPOCH_US, CLOCK]] = 0
         self._memory[LAST_NS] = NEVER
 
     def resync(self) -> None:
-        """Waits for a fresh time, as after lost packets; the count of wraps stays."""
+        """Waits for the next full time, as after lost packets; keeps the number of wraps."""
         self._memory[SYNC] = 0
 
 
 def _block(size: int, dtype: np.dtype[np.void]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Room for records: its bytes, to write, and the read-only records that are handed out."""
+    """Allocates records; returns their bytes, for writing, and read-only records."""
     block = np.empty((max(size, BLOCK_SIZE) if size else 0) * dtype.itemsize, np.uint8)
     return block, read_only(block.view(dtype))
 

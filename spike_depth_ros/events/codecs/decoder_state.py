@@ -1,8 +1,8 @@
-"""What a decoder keeps between packets: one int64 array of running totals, then registers.
+"""State of a decoder between packets: one int64 array of running totals and registers.
 
-Compiled kernels get it as a plain array, because that is cheap to hand over; `DecodeCounts` is
-its readable form. Kernels make no arrays; `_nrt=False` says so to numba, which then counts no
-references: on small packets that counting takes as long as a fifth of the decoding.
+Kernels receive it as a plain array, which is fast to pass; `DecodeCounts` is its readable form.
+Kernels allocate no arrays and are compiled with `_nrt=False`, so numba counts no references:
+in small packets, reference counting would take a fifth of the decoding time.
 """
 
 # mypy: no-check-untyped-defs
@@ -25,18 +25,18 @@ class DecodeCounts:
     """Running totals of one decoder.
 
     Attributes:
-        events: events decoded.
-        on: those of them with polarity ON.
-        triggers: external triggers decoded.
-        out_of_bounds: events dropped because they lie off the sensor.
-        before_time: events and triggers dropped because no time (evt3: or no row) was known yet.
-        invalid: events that the sensor itself marked invalid, or (evt3) that are in a row of
-            another kind than contrast events; dropped.
-        unknown_codes: words of a kind that the encoding does not define; skipped.
-        truncated_bytes: bytes at the end of payloads that do not fill a word; skipped.
-        oversized: payloads refused because they would expand beyond `MAX_EVENTS`.
-        wraps: times that the sensor clock ran over and started again, less steps back over that.
-        backward_steps: events earlier than the event before them.
+        events: number of decoded events.
+        on: number of these events with polarity ON.
+        triggers: number of decoded external triggers.
+        out_of_bounds: number of events dropped because they lie outside the sensor.
+        before_time: events and triggers dropped because no time (evt3: or row) was known yet.
+        invalid: events dropped because the sensor marked them as invalid or (evt3) because their
+            row does not hold contrast events.
+        unknown_codes: skipped words whose code the encoding does not define.
+        truncated_bytes: skipped bytes at the end of payloads that do not fill a word.
+        oversized: payloads rejected because they would expand beyond `MAX_EVENTS`.
+        wraps: overflows of the sensor clock, minus steps back across an overflow.
+        backward_steps: number of events earlier than the event before them.
         max_backward_ns: the largest such step.
     """
 
@@ -60,16 +60,16 @@ TOTALS = len(dataclasses.fields(DecodeCounts))
     OVERSIZED, WRAPS, BACKWARD_STEPS, MAX_BACKWARD_NS,
 ) = range(TOTALS)  # fmt: skip
 
-LAST_NS = TOTALS  # time of the event before, or NEVER
-SYNC = TOTALS + 1  # how much of the state was seen since the start; the bits are the format's
-EPOCH_US = TOTALS + 2  # what the wraps of the clock add up to
-CLOCK = TOTALS + 3  # the state that words change, packed as the format likes it
-EVENT_END = TOTALS + 4  # where in the arrays given to a kernel it goes on writing
+LAST_NS = TOTALS  # time of the last event, or NEVER
+SYNC = TOTALS + 1  # bits, defined per format: parts of the state received since the start
+EPOCH_US = TOTALS + 2  # sum of the wraps of the clock
+CLOCK = TOTALS + 3  # the state that words change, packed per format
+EVENT_END = TOTALS + 4  # where a kernel continues to write in its arrays
 TRIGGER_END = TOTALS + 5
 HEIGHT, WIDTH = TOTALS + 6, TOTALS + 7  # of the sensor [px]
-VECTOR = TOTALS + 8  # a word that the next one completes
-SCRATCH = TOTALS + 9  # and from here on, room that keeps nothing between packets
-SCRATCH_SIZE = 3072  # words in a block: most messages of a VGA camera are one
+VECTOR = TOTALS + 8  # a word that is completed by the next one
+SCRATCH = TOTALS + 9  # from here on: memory that is not kept between packets
+SCRATCH_SIZE = 3072  # words in a block; most messages of a VGA camera fit in one
 TIMES = SCRATCH + SCRATCH_SIZE
 PIXELS = TIMES + SCRATCH_SIZE
 MASKS = PIXELS + SCRATCH_SIZE
@@ -78,13 +78,13 @@ SIZE = MASKS + SCRATCH_SIZE
 NEVER = int(np.iinfo(np.int64).min)
 
 SLACK = 12
-"""Records behind the last that a kernel may scribble on."""
+"""Number of records after the last one that kernels may overwrite."""
 MAX_EVENTS = 1 << 24
-"""Most events that one payload may expand to (218 MB)."""
+"""Maximum number of events of one payload (218 MB)."""
 
 
 def _as_written(record: np.dtype[np.void]) -> np.dtype[np.void]:
-    """A record as kernels write it, in two stores: the last 8 bytes, then the time over them."""
+    """Record layout for writing by two stores: the last 8 bytes, then the time over them."""
     offsets, size = [record.itemsize - 8, 0], record.itemsize
     fields = {'names': ['tail', 't_ns'], 'formats': ['<i8', '<i8'], 'offsets': offsets}
     return np.dtype(fields | {'itemsize': size})  # type: ignore[call-overload, no-any-return]
@@ -93,16 +93,16 @@ def _as_written(record: np.dtype[np.void]) -> np.dtype[np.void]:
 EVENT_WRITTEN, TRIGGER_WRITTEN = _as_written(EVENT_DTYPE), _as_written(TRIGGER_DTYPE)
 
 X_AT, Y_AT, P_AT = 24, 40, 56
-"""Fields of the last 8 bytes of an event; the 3 bytes below are of its time."""
+"""Fields of the last 8 bytes of an event; the 3 lowest bytes belong to its time."""
 
 
 def counts(memory: NDArray[Any]) -> DecodeCounts:
-    """The totals in `memory` by name."""
+    """Returns the totals in `memory` by name."""
     return DecodeCounts(*memory[:TOTALS].tolist())
 
 
 def add_counts(one: DecodeCounts, two: DecodeCounts) -> DecodeCounts:
-    """The totals of two decoders together; steps are not added up but the larger one kept."""
+    """Adds the totals of two decoders; of `max_backward_ns` the larger one is kept."""
     names = [field.name for field in dataclasses.fields(DecodeCounts)]
     both = {name: getattr(one, name) + getattr(two, name) for name in names}
     both['max_backward_ns'] = max(one.max_backward_ns, two.max_backward_ns)
@@ -111,7 +111,7 @@ def add_counts(one: DecodeCounts, two: DecodeCounts) -> DecodeCounts:
 
 @compiled(_nrt=False)
 def pixel_bits(x, y, p):
-    """The last 8 bytes of an event, all but its time."""
+    """Returns the last 8 bytes of an event: all fields except its time."""
     return x << X_AT | y << Y_AT | p << P_AT
 
 
@@ -133,13 +133,13 @@ def put(events, n, t_ns, x, y, p):
 def put_trigger(triggers, m, t_ns, channel, edge):
     """Writes trigger m."""
     trigger = triggers[np.uintp(m)]
-    trigger['tail'] = channel << 40 | edge << 56  # the 5 bytes below are of its time
+    trigger['tail'] = channel << 40 | edge << 56  # the 5 lowest bytes belong to the time
     trigger['t_ns'] = t_ns
 
 
 @compiled(_nrt=False)
 def end_packet(memory, event_end, trigger_end, on, out_of_bounds, last_ns):
-    """Writes back what kernels keep in local variables, and returns where the records end."""
+    """Writes the local variables of kernels back and returns the ends of the records."""
     memory[EVENTS] += event_end - memory[EVENT_END]
     memory[TRIGGERS] += trigger_end - memory[TRIGGER_END]
     memory[EVENT_END], memory[TRIGGER_END] = event_end, trigger_end

@@ -1,4 +1,4 @@
-"""Events to payload bytes, for what the tools write: evt3, mono, libcaer_cmp, Event[]."""
+"""Encodes events as evt3, mono, libcaer_cmp and Event[] payloads, for writers and tests."""
 
 # mypy: no-check-untyped-defs
 # (compiled kernels: numba infers their types)
@@ -33,35 +33,35 @@ from spike_depth_ros.events.compiled import compiled
 
 EVT3_MAX_PX = 2048
 MAX_WRAPS = 1 << 12
-"""Most clock wraps (16.8 s each) that a pause between two evt3 events may span: 19 hours."""
+"""Largest number of clock wraps (16.8 s each) between two evt3 events: 19 hours."""
 
 HALFWAY = HIGH_SPAN // 2
-"""TIME_HIGH that cuts a rise in two which would be taken for a step back over a wrap."""
+"""Intermediate TIME_HIGH of a rise that would otherwise be read as a step back over a wrap."""
 
 MONO_MAX_X, MONO_MAX_Y = 0xFFFF, 0x7FFF
 
 
 class EncodeError(ValueError):
-    """Events that an encoding cannot express."""
+    """The encoding cannot represent the events."""
 
 
 def evt3_state() -> NDArray[Any]:
-    """A fresh state for `encode_evt3`: (2,) int64, the time of the last event [us] and 'used'."""
+    """Returns a new state of `encode_evt3`: (2,) int64, the last time [us] and 'used'."""
     return np.zeros(2, np.int64)
 
 
 def encode_evt3(events: NDArray[Any], state: NDArray[Any] | None = None) -> bytes:
     """Encodes events as evt3 words, using vector words where they save space.
 
-    Every payload opens with its full time and row, so that a decoder finds its feet after a loss.
-    Times are truncated to microseconds. The format carries 24 bits of them: a decoder gives back
-    the true time less a multiple of 2^24 us that is the same for the whole stream. Pauses of
-    several wraps are bridged by extra TIME_HIGH words, and steps back by a staircase of falls
-    small enough not to be taken for a wrap; only a step back across a wrap has no expression.
+    Every payload begins with its full time and row, so that a decoder recovers after a loss. Times
+    are truncated to microseconds. The format holds their lower 24 bits: a decoder returns the true
+    time minus a multiple of 2^24 us that is constant for the stream. Extra TIME_HIGH words encode
+    pauses of several wraps, and steps back as a series of falls that are too small to be read as a
+    wrap. A step back across a wrap cannot be encoded.
 
     Args:
         events: (N,) `EVENT_DTYPE`, coordinates below 2048.
-        state: from `evt3_state()`, updated; gives the wraps between this payload and the last.
+        state: result of `evt3_state()`, updated; holds the time of the last payload.
 
     Raises:
         EncodeError: a coordinate does not fit, a step back crosses a multiple of 2^24 us, or a
@@ -128,7 +128,7 @@ def encode_libcaer_cmp(events: NDArray[Any], time_base_ns: int) -> bytes:
     """Encodes events as libcaer_cmp words, without vector words; times are truncated to us.
 
     Raises:
-        EncodeError: a coordinate is over 2047, or a time not within 2^24 us after the base.
+        EncodeError: a coordinate exceeds 2047 or a time is not within 2^24 us after the base.
     """
     _check(events, 0x7FF, 0x7FF, 'libcaer_cmp')
     t_us = (events['t_ns'] - time_base_ns) // 1000
@@ -164,7 +164,7 @@ def _check(events: NDArray[Any], max_x: int, max_y: int, encoding: str) -> None:
 
 @compiled()
 def _greatest(events):
-    """The greatest x, y and p."""
+    """Returns the greatest x, y and p."""
     x = y = p = 0
     for i in range(events.shape[0]):
         x, y, p = max(x, events[i]['x']), max(y, events[i]['y']), max(p, events[i]['p'])
@@ -173,7 +173,7 @@ def _greatest(events):
 
 @compiled()
 def _evt3_room(events, state):
-    """Most words that the events can take, and the index of one that has no expression or -1."""
+    """Returns a bound of the number of words and the index of an event that cannot be encoded."""
     words = 0
     before_us = state[0]
     for i in range(events.shape[0]):
@@ -192,7 +192,7 @@ def _evt3_room(events, state):
 
 @compiled()
 def _move_high(before_us, t_us, words, n):
-    """Writes the TIME_HIGH words that take a decoder from one time to another."""
+    """Writes the TIME_HIGH words that move a decoder from one time to another."""
     high, before = (t_us >> 12) & 0xFFF, (before_us >> 12) & 0xFFF
     for _ in range((t_us >> 24) - (before_us >> 24)):
         words[n] = TIME_HIGH << 12 | max(before, HALFWAY)

@@ -1,8 +1,8 @@
 """Kernels for evt2 and evt21, the 32- and 64-bit words of Prophesee sensors.
 
-Sources: docs.prophesee.ai, "EVT 2.0 format" and "EVT 2.1 format"; the order of the fields is that
-of the OpenEB headers evt2_event_types.h and evt21_event_types.h. No recording of either was at
-hand: they are checked against the documentation only.
+Sources: docs.prophesee.ai, "EVT 2.0 format" and "EVT 2.1 format"; field order as in the OpenEB
+headers evt2_event_types.h and evt21_event_types.h. Tested against the documentation only, because
+no recordings were available.
 """
 
 # mypy: no-check-untyped-defs
@@ -43,9 +43,9 @@ HIGH_SPAN = 1 << 28
 
 @compiled(_nrt=False)
 def take_high(high, memory):
-    """Takes a 28-bit TIME_HIGH and returns the time [us].
+    """Updates the clock by a 28-bit TIME_HIGH and returns the time [us].
 
-    A fall by more than half the span is a wrap, a rise by half or more a step back over one.
+    A fall by more than half the span is a wrap; a rise by half or more is a step back over a wrap.
     """
     step = high - memory[CLOCK]
     if step < -(HIGH_SPAN // 2):
@@ -118,7 +118,7 @@ def evt21_bound(payload):
 
 @compiled(_nrt=False)
 def evt21(payload, time_base_ns, events, triggers, memory):
-    """Decodes evt21 words as a GenX320 sends them: 64 bits, little-endian as a whole.
+    """Decodes evt21 words of a GenX320: 64 bits, little-endian.
 
     Type in bits 60-63, time low @54 (6 bits), x @43, y @32 (11 bits each), then a 32-bit mask:
     bit k is an event at x + k. TIME_HIGH holds 28 bits @32, a trigger its id @40 and edge @32.

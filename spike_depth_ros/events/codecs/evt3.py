@@ -1,16 +1,16 @@
 """Kernels for evt3, the 16-bit words of Prophesee's larger sensors.
 
-Sources: docs.prophesee.ai, "EVT 3.0 format"; ros-event-camera/event_camera_codecs for how real
-streams misbehave. Checked event for event on a real recording.
+Sources: docs.prophesee.ai, "EVT 3.0 format"; ros-event-camera/event_camera_codecs for deviations
+of real streams. Tested event by event on a real recording.
 
-What an event is depends on words before it, and which words come is unpredictable, so a loop
-with a branch per word spends its time on mispredicted branches. Blocks of words are therefore
-decoded in loops without such branches: `_gather` folds every word into one 64-bit register (row,
-clock, vector base) by table and keeps the register only after words that emit something;
-`_prepare` computes what they emit, in vector instructions; `_write` makes records of it. Blocks
-without vector words have loops of their own that do less, in `evt3_singles`. Blocks in which the
-clock may have wrapped or with rows of other events, and words before the stream is in sync, take
-`_walk`: one word after the other.
+An event depends on the words before it, and the sequence of word types is unpredictable, so a
+loop with a branch per word spends most of its time on mispredicted branches. Blocks of words are
+therefore decoded in loops without such branches. `_gather` updates one 64-bit register (row,
+clock, vector base) by each word, using tables, and stores the register after each word that emits
+events. `_prepare` computes times and pixels from the stored registers, in vector instructions.
+`_write` writes the records. Blocks without vector words have shorter loops, in `evt3_singles`.
+`_walk` decodes word by word where the clock may have wrapped, where rows hold other events than
+contrast events, and before the stream is in sync.
 """
 
 # mypy: no-check-untyped-defs
@@ -82,18 +82,18 @@ from spike_depth_ros.events.compiled import compiled
 
 NONE, ONE, EIGHT, TWELVE, UNKNOWN_16 = (np.uint16(n) for n in (0, 1, 8, 12, UNKNOWN))
 ODD = int(np.iinfo(np.int64).min)
-"""Marks a pixel whose word may give something else than events on the sensor."""
+"""Marks the pixel of a word that may emit a trigger or events outside the sensor."""
 HEAD_OTHER, HEAD_X, HEAD_BASE, HEAD_12, HEAD_8, HEAD_TRIGGER, HEAD_HIGH = (
     np.uint16(code << 12)
     for code in (OTHER_Y, ADDR_X, VECT_BASE_X, VECT_12, VECT_8, EXT_TRIGGER, TIME_HIGH)
 )
 LAST_HIGH = np.uint16(TIME_HIGH << 12 | 0xFFF)
 COUNT_BLOCK = 4096
-"""Words whose most events, 12 each, still fit 16 bits."""
+"""Number of words whose maximum number of events, 12 each, fits in 16 bits."""
 
 HAS_HIGH, HAS_TIME, HAS_ROW, IS_OTHER = 1, 2, 4, 8
 IN_SYNC = HAS_HIGH | HAS_TIME | HAS_ROW
-"""IS_OTHER: the present row is not of contrast events."""
+"""IS_OTHER: the current row does not hold contrast events."""
 
 FIELD = by_code(
     {
@@ -105,7 +105,7 @@ FIELD = by_code(
     | dict.fromkeys(EMITTING, 0xFFFF << WORD_AT)
 )
 KEEP = ~FIELD
-"""What a word of each code leaves of the register."""
+"""Mask per code: the bits of the register that a word keeps."""
 PLACE = by_code(
     {
         ADDR_Y: 1 << ROW_AT,
@@ -115,7 +115,7 @@ PLACE = by_code(
     }
     | dict.fromkeys(EMITTING, 1 << WORD_AT)
 )
-"""What to multiply a word by to bring its value into its field."""
+"""Factor per code that shifts the value of a word into its field."""
 FLIP = by_code(
     {
         TIME_LOW: TIME_LOW << 12 << LOW_AT,
@@ -124,12 +124,12 @@ FLIP = by_code(
         VECT_8: 8 << BASE_AT,
     }
 )
-"""What to flip in that: the code falls away, and vector words get what they move the base by."""
+"""Bits per code to flip afterwards: clears the code, and lets vector words advance the base."""
 
 SIX_BITS = [[k for k in range(6) if mask >> k & 1] for mask in range(64)]
 BIT_COUNT = np.array([len(bits) for bits in SIX_BITS], np.int64)
 BIT_AT = np.array([bits + [0] * (6 - len(bits)) for bits in SIX_BITS], np.int64) << X_AT
-"""(64, 6): what the set bits of a 6-bit mask add to `pixel_bits`, filled up with zeros."""
+"""(64, 6): offsets of `pixel_bits` for the set bits of a 6-bit mask, padded with zeros."""
 SIX = 6 << X_AT
 
 
@@ -154,10 +154,10 @@ def bound(payload):
 
 @compiled(_nrt=False)
 def decode(payload, time_base_ns, events, triggers, memory):
-    """Decodes evt3 words; the state runs on across packets and `time_base_ns` is not used.
+    """Decodes evt3 words; keeps its state between packets and ignores `time_base_ns`.
 
-    t [us] = wraps << 24 | high << 12 | low. Events come from ADDR_X (one) and VECT_12, VECT_8
-    (masks over x from the base on).
+    t [us] = wraps << 24 | high << 12 | low. ADDR_X emits one event, VECT_12 and VECT_8 emit events
+    by a mask over x, starting at the base.
     """
     height, width = memory[HEIGHT], memory[WIDTH]
     events, triggers = events.view(EVENT_WRITTEN), triggers.view(TRIGGER_WRITTEN)
@@ -187,10 +187,10 @@ def decode(payload, time_base_ns, events, triggers, memory):
 
 @compiled(_nrt=False)
 def _survey(words, memory):
-    """Returns whether a block is calm, and whether it holds vectors or bases.
+    """Returns whether a block is calm and whether it holds vectors or bases.
 
-    It is calm if no TIME_HIGH in it can cross a wrap, and if all rows are of contrast events. Then
-    its unknown codes are counted.
+    A block is calm if no TIME_HIGH in it can cross a wrap and all rows hold contrast events.
+    Unknown codes of calm blocks are counted here.
     """
     lowest, highest, unknown, vectors, others = LAST_HIGH, NONE, NONE, NONE, NONE
     for i in range(words.shape[0]):
@@ -213,13 +213,13 @@ def _survey(words, memory):
 
 @compiled(_nrt=False)
 def _fold(register, word, code):
-    """The register after a word of that code."""
+    """Returns the register after a word with this code."""
     return (register & KEEP[code]) + (word * PLACE[code] ^ FLIP[code])
 
 
 @compiled(_nrt=False)
 def _gather(words, memory):
-    """Folds words into the register; what it was after emitting ones is kept in the scratch."""
+    """Updates the register by words; stores it in the scratch after words that emit events."""
     register, n = memory[CLOCK], np.uintp(0)
     scratch = memory[SCRATCH:]
     for i in range(words.shape[0]):
@@ -233,9 +233,9 @@ def _gather(words, memory):
 
 @compiled(_nrt=False)
 def _prepare(count, height, width, memory):
-    """Turns registers into times, pixels and masks over the pixels from there on.
+    """Converts registers to times, pixels and masks over the pixels from there on.
 
-    A pixel is marked `ODD` where something else than events on the sensor may come of it.
+    A pixel is marked `ODD` if the word may emit a trigger or events outside the sensor.
     """
     registers = memory[SCRATCH : SCRATCH + count]
     times_ns, pixels = memory[TIMES : TIMES + count], memory[PIXELS : PIXELS + count]
@@ -259,7 +259,7 @@ def _prepare(count, height, width, memory):
 
 @compiled(_nrt=False)
 def _write(count, height, width, events, triggers, memory):
-    """Writes the events and triggers that `_prepare` prepared."""
+    """Writes the events and triggers from the results of `_prepare`."""
     times_ns, pixels = memory[TIMES : TIMES + count], memory[PIXELS : PIXELS + count]
     masks = memory[MASKS : MASKS + count]
     last_ns, n, on = memory[LAST_NS], memory[EVENT_END], 0
@@ -271,7 +271,7 @@ def _write(count, height, width, events, triggers, memory):
             last_ns = memory[LAST_NS]
             continue
         left, right = masks[i] & 0x3F, masks[i] >> 6
-        for k in range(6):  # always six: cheaper than a loop of unpredictable length
+        for k in range(6):  # always six: faster than a loop of unpredictable length
             put_pixel(events, n + k, t_ns, pixel + BIT_AT[left, k])
         middle = n + BIT_COUNT[left]
         for k in range(6):
@@ -288,7 +288,7 @@ def _write(count, height, width, events, triggers, memory):
 
 @compiled(_nrt=False)
 def _write_odd(i, n, height, width, events, triggers, memory):
-    """Writes what comes of a word that is marked `ODD`, with all the care that it may need."""
+    """Writes the trigger or events of a word that is marked `ODD`, with all checks."""
     t_ns, pixel, mask = memory[TIMES + i], memory[PIXELS + i], memory[MASKS + i]
     if mask == 0:
         word = memory[SCRATCH + i] >> WORD_AT
@@ -299,7 +299,7 @@ def _write_odd(i, n, height, width, events, triggers, memory):
 
 @compiled(_nrt=False)
 def _put_bits(events, n, t_ns, x, y, p, mask, height, width, memory):
-    """Writes an event for every bit of a mask, one by one; those off the sensor are counted."""
+    """Writes an event for each bit of a mask; counts events outside the sensor."""
     before = n
     for k in range(12):
         if mask >> k & 1:
@@ -318,7 +318,7 @@ def _put_bits(events, n, t_ns, x, y, p, mask, height, width, memory):
 
 @compiled(_nrt=False)
 def _walk(words, i, stop, until_sync, height, width, events, triggers, memory):
-    """Decodes words one by one and returns where it ended."""
+    """Decodes words one by one and returns the ends of the records."""
     register, n = memory[CLOCK], memory[EVENT_END]
     while i < stop and not (until_sync and memory[SYNC] == IN_SYNC):
         word = np.int64(words[i])

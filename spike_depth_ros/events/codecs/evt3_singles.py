@@ -1,4 +1,4 @@
-"""Blocks of evt3 words without vectors, which are all that a VGA camera sends."""
+"""Decodes blocks of evt3 words without vectors, as VGA cameras send them."""
 
 # mypy: no-check-untyped-defs
 # (compiled kernels: numba infers their types)
@@ -38,11 +38,11 @@ from spike_depth_ros.events.codecs.evt3_words import (
 from spike_depth_ros.events.compiled import compiled
 
 OFF_SENSOR, NO_EVENT = -1, -2
-"""What stands for a pixel where there is none."""
+"""Pixel value of words that emit no event."""
 
 SINGLE_LOW_AT, SINGLE_HIGH_AT, SINGLE_WORD_AT = 16, 32, 48
-"""Fields of the register where there are no vector words, behind the row: without a base there is
-room for whole words, so that nothing is to be flipped."""
+"""Fields of the register, after the row, if there are no vector words. Without a base the register
+has room for whole words, so no bits need to be flipped."""
 SINGLE_KEEP = ~by_code(
     {
         ADDR_Y: 0xFFFF,
@@ -59,9 +59,9 @@ SINGLE_PLACE = by_code(
 
 @compiled(_nrt=False)
 def decode_singles(words, height, width, events, triggers, memory):
-    """Decodes a block without vector words, unless times fall in it: then does nothing.
+    """Decodes a block without vector words, unless times decrease in it.
 
-    Returns whether it did.
+    Returns True if it did; otherwise nothing has changed.
     """
     count, clock = _gather_singles(words, memory)
     if not _prepare_singles(count, height, width, memory):
@@ -73,7 +73,7 @@ def decode_singles(words, height, width, events, triggers, memory):
 
 @compiled(_nrt=False)
 def _gather_singles(words, memory):
-    """Does as `_gather`, where there are no vector words, but returns the clock with the count."""
+    """Like `_gather`, for blocks without vector words; returns the clock with the count."""
     clock, n = memory[CLOCK], np.uintp(0)
     low, high = (clock >> LOW_AT) & 0xFFF, (clock >> HIGH_AT) & 0xFFF
     register = (clock & 0xFFF) | low << SINGLE_LOW_AT | high << SINGLE_HIGH_AT
@@ -90,9 +90,9 @@ def _gather_singles(words, memory):
 
 @compiled(_nrt=False)
 def _prepare_singles(count, height, width, memory):
-    """Turns registers of `_gather_singles` into times and pixels.
+    """Converts registers of `_gather_singles` to times and pixels.
 
-    Returns whether `_write_singles` may write them: it does not look whether times fall.
+    Returns True if times do not decrease, which `_write_singles` requires.
     """
     registers = memory[SCRATCH : SCRATCH + count]
     times_ns, pixels = memory[TIMES : TIMES + count], memory[PIXELS : PIXELS + count]
@@ -112,7 +112,7 @@ def _prepare_singles(count, height, width, memory):
 
 @compiled(_nrt=False)
 def _write_singles(count, events, triggers, memory):
-    """Writes the events and triggers that `_prepare_singles` prepared."""
+    """Writes the events and triggers from the results of `_prepare_singles`."""
     times_ns, pixels = memory[TIMES : TIMES + count], memory[PIXELS : PIXELS + count]
     n, m, on, out = memory[EVENT_END], memory[TRIGGER_END], 0, 0
     for i in range(count):

@@ -1,4 +1,4 @@
-"""The words of evt3: their codes, and where the register that they are folded into keeps them."""
+"""Codes of evt3 words and the fields of the register that they update."""
 
 # mypy: no-check-untyped-defs
 # (compiled kernels: numba infers their types)
@@ -21,15 +21,15 @@ UNKNOWN = 0b0011_1010_0000_0000
 HIGH_SPAN = 1 << 12
 """TIME_HIGH has 12 bits: it wraps after 2^24 us, or 16.8 s."""
 GLITCH = 10
-"""TIME_HIGH steps back by at most this much; all other changes, modulo its span, are ahead."""
+"""Largest step back of TIME_HIGH; all other changes, modulo its span, are forwards."""
 
 ROW_AT, LOW_AT, HIGH_AT, WORD_AT, BASE_AT = 0, 12, 24, 36, 52
-"""Fields of the register: row, time low and high, last emitting word, vector base. The base has
-its polarity on top, as in its word; past 2047, where no sensor is, it runs over into that."""
+"""Fields of the register: row, time low and high, last emitting word, vector base. The top bit of
+the base is its polarity, as in its word; a base above 2047, outside any sensor, runs into it."""
 
 
 def by_code(entries: dict[int, int]) -> NDArray[Any]:
-    """A (16,) table by code, 0 where `entries` says nothing."""
+    """Returns a (16,) table by code, 0 for codes that are not in `entries`."""
     return np.array([entries.get(code, 0) for code in range(16)], np.int64)
 
 
@@ -39,14 +39,14 @@ EMITS = by_code(dict.fromkeys(EMITTING, 1))
 
 @compiled(_nrt=False)
 def wraps_between(before, high):
-    """How often the clock wrapped from one TIME_HIGH to the next: -1 back, 0, or 1 ahead."""
+    """Wraps of the clock from one TIME_HIGH to the next: -1 (backwards), 0 or 1."""
     is_back = (before - high) % HIGH_SPAN <= GLITCH
     return np.int64(high < before and not is_back) - np.int64(high > before and is_back)
 
 
 @compiled(_nrt=False)
 def put_trigger_word(triggers, m, t_ns, word):
-    """Writes trigger m if the word is one, and returns how many there are then."""
+    """Writes trigger m if the word is a trigger; returns the new number of triggers."""
     if (word >> 12) & 0xF == EXT_TRIGGER:
         put_trigger(triggers, m, t_ns, (word >> 8) & 0xF, word & 1)
         m += 1

@@ -1,6 +1,6 @@
 """Kernels for evt4, the 32-bit words of OpenEB 5.
 
-The layout of the words is that of OpenEB's evt4_event_types.h. No recording was at hand.
+Word layout as in OpenEB's evt4_event_types.h. No recordings were available for tests.
 """
 
 # mypy: no-check-untyped-defs
@@ -46,7 +46,7 @@ def bound(payload):
     """Upper bounds of the numbers of events and triggers in evt4 words."""
     words = payload[: payload.shape[0] // 4 * 4].view(np.uint32)
     events, triggers = 32 + SLACK, 0  # the first word may be a mask
-    for i in range(words.shape[0]):  # a mask is counted as the word that it looks like
+    for i in range(words.shape[0]):  # a mask is counted as the type that its bits represent
         code = words[i] >> 28
         events += 32 if code in (VECTOR_OFF, VECTOR_ON) else 0
         events += np.int64(code in (CD_OFF, CD_ON))
@@ -56,7 +56,7 @@ def bound(payload):
 
 @compiled(_nrt=False)
 def decode(payload, time_base_ns, events, triggers, memory):
-    """Decodes evt4 words; the state runs on across packets and `time_base_ns` is not used.
+    """Decodes evt4 words; keeps its state between packets and ignores `time_base_ns`.
 
     The type is in bits 28-31. Events and vectors hold time low @22 (6 bits), x @11 and y @0 (11
     each); the word after a vector is its mask, bit k an event at x + k. TIME_HIGH has 28 bits, a

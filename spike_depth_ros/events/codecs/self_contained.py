@@ -1,4 +1,4 @@
-"""Kernels for encodings whose packets stand alone: mono, trigger, libcaer(_cmp), Event[].
+"""Kernels for encodings without state between packets: mono, trigger, libcaer(_cmp), Event[].
 
 Sources: ros-event-camera/event_camera_codecs (README and decoders); for the `Event[]` body the
 CDR rules of OMG DDS-XTYPES 7.4.
@@ -37,7 +37,7 @@ from spike_depth_ros.events.compiled import compiled
 
 
 def bound(record_bytes: int) -> Callable[[NDArray[Any]], tuple[int, int]]:
-    """Bounds of an encoding whose records all have one size: one event or trigger in each."""
+    """Returns the bound of an encoding whose records have one size and hold one item each."""
 
     def of(payload: NDArray[Any]) -> tuple[int, int]:
         most = payload.size // record_bytes + SLACK
@@ -94,8 +94,8 @@ LIBCAER_SPAN_US = 1 << 31
 def libcaer(payload, time_base_ns, events, triggers, memory):
     """Decodes pairs of u32: bit 0 valid, 1 polarity, 2-16 y, 17-31 x; then i32 us.
 
-    t = base + us * 1000. The clock has 31 bits: a fall by more than half of that inside a packet
-    is a wrap, a rise by half or more a step back over one.
+    t = base + us * 1000. The clock has 31 bits: within a packet, a fall by more than half of its
+    span is a wrap, and a rise by half or more is a step back over a wrap.
     """
     height, width = memory[HEIGHT], memory[WIDTH]
     events = events.view(EVENT_WRITTEN)
@@ -151,7 +151,7 @@ def libcaer_cmp_bound(payload):
 
 @compiled(_nrt=False)
 def libcaer_cmp(payload, time_base_ns, events, triggers, memory):
-    """Decodes compressed libcaer words; the state starts afresh with every packet.
+    """Decodes compressed libcaer words; each packet starts with a new state.
 
     Code in the top 4 bits: TIME_HIGH (12), TIME_LOW (12), ADDR_X (11), ADDR_Y (11, bit 11 the
     polarity; an event), VECT_BASE_Y (11, polarity), VECT_8 (mask over y, then base += 8).
@@ -167,10 +167,10 @@ def libcaer_cmp(payload, time_base_ns, events, triggers, memory):
     for i in range(words.shape[0]):
         word = np.int64(words[i])
         code = word >> 12
-        # without branches: which of the two comes next cannot be predicted
+        # without branches, because their order is unpredictable
         low = word & 0xFFF if code == LIBCAER_TIME_LOW else low
         x = word & 0x7FF if code == LIBCAER_X else x
-        if code == LIBCAER_Y:  # nearly all events: they do without the loop over a mask
+        if code == LIBCAER_Y:  # nearly all events, written without the loop over a mask
             t_ns = time_base_ns + ((high << 12) | low) * 1000
             y, p = word & 0x7FF, (word >> 11) & 1
             if x >= width or y >= height:
@@ -207,15 +207,15 @@ def libcaer_cmp(payload, time_base_ns, events, triggers, memory):
 
 
 ROW_BYTES, LAST_ROW_BYTES = 16, 13
-"""Rows of an `Event[]` body in CDR; the last ends with its polarity, without padding."""
+"""Bytes per row of an `Event[]` body in CDR; the last row has no padding."""
 
 
 @compiled(_nrt=False)
 def event_array(payload, time_base_ns, events, triggers, memory):
     """Decodes the `Event[]` body of a legacy EventArray: x, y u16, sec i32, nanosec u32, polarity.
 
-    CDR aligns each number and not the struct, so row k has sec @4, nanosec @8, polarity @12, and
-    x, y @0, @2 for the first but @-2, @0 for all others.
+    CDR aligns numbers, not structs: row k has sec at offset 4, nanosec at 8, polarity at 12; x and
+    y are at 0 and 2 in the first row and at -2 and 0 in all others.
     """
     height, width = memory[HEIGHT], memory[WIDTH]
     events = events.view(EVENT_WRITTEN)
