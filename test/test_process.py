@@ -51,7 +51,7 @@ def test_a_signal_ends_a_process_whose_main_thread_is_busy(busy):
     ''')  # fmt: skip
     assert child.stdout.readline() == 'busy\n'
     status, printed = ends_by(child, number)
-    assert (status, printed) == (0, 'ended by a signal in the midst of long work\n')
+    assert (status, printed) == (0, 'ended by a signal during long work\n')
 
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])

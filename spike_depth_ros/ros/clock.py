@@ -1,12 +1,11 @@
-"""From sensor time to ROS time: an offset that is learnt from message stamps.
+"""Converts sensor time to ROS time by an offset that is estimated from message stamps.
 
-An event camera counts time from its own start. The driver stamps each message with the host's
-time when the first of its data arrived. `stamp - sensor time of the first event` is therefore the
-offset plus a transport delay, which is never negative: the smallest difference is the best
-estimate. It is taken over the last seconds, to follow the drift between the two clocks.
+Sensor time starts with the camera. The driver stamps each message with the host time at which
+its first data arrived, so `stamp - sensor time of the first event` is the offset plus a transport
+delay. The delay is never negative, so the smallest difference is the best estimate. It is taken
+over the last seconds to follow the drift between the clocks.
 
-Which event times to believe, and when sensor time has jumped, is decided by
-`spike_depth_ros.events.jumps` before this.
+`spike_depth_ros.events.jumps` rejects wrong event times and detects jumps before this step.
 """
 
 from __future__ import annotations
@@ -15,13 +14,13 @@ from collections import deque
 from typing import NamedTuple
 
 HORIZON_NS = 5_000_000_000
-"""The smallest difference of the last 5 s counts; crystals drift 0.25 ms in that time at most."""
+"""Period of the smallest difference, 5 s, in which crystals drift by at most 0.25 ms."""
 
 JUMP_NS = 1_000_000_000
-"""A difference that is off by more is a jump of one of the clocks, or one belated message."""
+"""A larger change of the difference is a jump of a clock or a single delayed message."""
 
 JUMP_MESSAGES = 3
-"""The offset follows a jump of the stamps after so many messages in a row that show it."""
+"""Number of consecutive messages that confirm a jump of the stamps."""
 
 
 class _Sample(NamedTuple):
@@ -30,11 +29,11 @@ class _Sample(NamedTuple):
 
 
 class SensorClock:
-    """Learns the offset between sensor time and ROS time.
+    """Estimates the offset between sensor time and ROS time.
 
     Attributes:
         offset_ns: ROS time minus sensor time; None before the first message.
-        jumps: how often the offset was learnt anew.
+        jumps: number of restarts of the estimate.
     """
 
     def __init__(self) -> None:
@@ -48,21 +47,21 @@ class SensorClock:
     def update(
         self, stamp_ns: int, first_ns: int, last_ns: int | None = None, jump_ns: int = 0
     ) -> bool:
-        """Takes one message, or a part of one.
+        """Updates the estimate by a message or a part of one.
 
         Args:
             stamp_ns: ROS time in its header.
             first_ns: earliest sensor time of its events.
-            last_ns: latest sensor time of its events; None: there is but one.
-            jump_ns: by how much sensor time jumped before it, as `events.jumps.Run` has it.
+            last_ns: latest sensor time of its events; None if there is only one event.
+            jump_ns: size of the jump of sensor time before it, see `events.jumps.Run`.
 
         Returns:
-            True if a clock has jumped: what was gathered from earlier messages is void.
+            True if a clock has jumped, which invalidates data of earlier messages.
         """
         difference = stamp_ns - first_ns
         far = self.offset_ns is not None and abs(difference - self.offset_ns) > JUMP_NS
         self._outliers = self._outliers + 1 if far else 0
-        # ahead, sensor time may have moved together with the stamps: nothing happened for a while
+        # if sensor time and stamps moved forwards together, there was a pause without events
         jumped = jump_ns < 0 or (far and jump_ns > 0) or self._outliers >= JUMP_MESSAGES
         if jumped:
             self.reset()
@@ -81,15 +80,15 @@ class SensorClock:
         self._smallest.clear()
 
     def to_ros(self, sensor_ns: int) -> int:
-        """ROS time [ns] of a sensor time [ns]; the sensor time itself before any message."""
+        """Converts sensor time to ROS time [ns]; returns the sensor time before any message."""
         return sensor_ns + (self.offset_ns or 0)
 
     @property
     def drift_ppm(self) -> float:
-        """How much faster ROS time runs than sensor time [1e-6]; 0 for the first 10 s.
+        """Drift of ROS time relative to sensor time [1e-6]; 0 for the first 10 s.
 
-        The first messages may be delayed more than later ones. Therefore the offset of the first
-        whole `HORIZON_NS` is compared with the present one.
+        The first messages may be delayed more than later ones. Therefore the current offset is
+        compared with that of the first whole `HORIZON_NS`.
         """
         if self._first is None or self.offset_ns is None or self._newest_ns is None:
             return 0.0
@@ -111,10 +110,10 @@ class SensorClock:
 
 
 class RosTimeClock(SensorClock):
-    """For messages whose event times are ROS time already: they are left as they are.
+    """Clock for messages whose event times already are ROS times, which it does not change.
 
-    Unless the stamps contradict: a player moves stamps to the present and leaves the events their
-    recorded times, and some drivers fill in sensor time. The offset is then learnt.
+    If the stamps contradict, the offset is estimated: players move the stamps to the present but
+    not the event times, and some drivers write sensor times.
     """
 
     def to_ros(self, sensor_ns: int) -> int:

@@ -1,4 +1,4 @@
-"""Conditions in a log: when they begin, when they change, and once a minute while they last."""
+"""Logs conditions when they begin, when they change, and once a minute while they last."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from collections.abc import Iterator
 from typing import Any
 
 REPEAT_S = 60.0
-"""A condition that lasts is logged again after this long."""
+"""A condition that lasts is logged again after this time."""
 
 SETTLED_S = 5.0
-"""A condition that returns is logged again within a minute only if it had been over for this long;
-so conditions that alternate do not flood the log."""
+"""A condition that returns within a minute is logged only if it was absent for this time, so that
+alternating conditions do not flood the log."""
 
 MOST_PER_REPEAT = 6
-"""Lines about one subject within `REPEAT_S`, however many conditions it has."""
+"""Maximum number of lines about one subject within `REPEAT_S`."""
 
 
 class _Subject:
-    """What is known of one subject: its present condition, and what was logged when."""
+    """State of one subject: its current condition and the times of its log lines."""
 
     def __init__(self) -> None:
         self.condition = ''
@@ -30,7 +30,7 @@ class _Subject:
         self.logged_s: dict[str, float] = {}
 
     def is_due(self, condition: str, now_s: float) -> bool:
-        """Takes the present condition; True if it is to be logged."""
+        """Updates the current condition; returns True if it must be logged."""
         was_settled = now_s - self.since_s >= SETTLED_S
         changed = condition != self.condition
         if changed:
@@ -46,7 +46,7 @@ class _Subject:
 
 
 class ConditionLog:
-    """Writes to a node's log without flooding it; may be used from any thread.
+    """Writes to the log of a node without flooding it; thread-safe.
 
     Args:
         logger: of the node.
@@ -61,10 +61,10 @@ class ConditionLog:
         """Logs a condition of a subject, if it is due.
 
         Args:
-            subject: what the sentence is about, such as 'calibration'.
-            sentence: for people; empty: there is nothing to say of the subject now.
-            condition: what tells two conditions apart; by default the sentence. Give it where the
-                sentence holds numbers that change all the time.
+            subject: topic of the sentence, such as 'calibration'.
+            sentence: text of the log line; empty if the subject has no condition now.
+            condition: identifies the condition if the sentence contains changing numbers; by
+                default the sentence.
         """
         if self._is_due(subject, 'info', sentence, condition):
             self._logger.info(sentence)
@@ -80,13 +80,13 @@ class ConditionLog:
             self._logger.error(sentence)
 
     def over(self, subject: str) -> None:
-        """Notes that nothing is to be said of the subject now."""
+        """Records that the subject has no condition now."""
         with self._lock:
             if subject in self._subjects:
                 self._subjects[subject].is_due('', time.monotonic())
 
     def _is_due(self, subject: str, level: str, sentence: str, condition: str) -> bool:
-        """One subject at two levels has two conditions: what gets worse is logged."""
+        """Conditions of different levels differ, so that a worse level is logged."""
         if not sentence:
             self.over(subject)
             return False
@@ -96,7 +96,7 @@ class ConditionLog:
 
 
 class _ToNode(logging.Handler):
-    """Hands the records of Python's logging to the logger of a node."""
+    """Forwards the records of Python's logging to the logger of a node."""
 
     def __init__(self, logger: Any) -> None:
         super().__init__()
@@ -116,7 +116,7 @@ class _ToNode(logging.Handler):
 
 @contextlib.contextmanager
 def logging_to_node(logger: Any) -> Iterator[None]:
-    """While it lasts, what the parts without ROS log appears in the node's log."""
+    """Context in which log records of the modules without ROS appear in the node's log."""
     ours = logging.getLogger('spike_depth_ros')
     handler, level, propagate = _ToNode(logger), ours.level, ours.propagate
     ours.addHandler(handler)

@@ -1,4 +1,4 @@
-"""What the node measures of itself, and how it says so on /diagnostics."""
+"""Measurements of the node about itself, and their messages on /diagnostics."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from spike_depth_ros.ros.messages import make_time
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 
 SILENT_S = 1.5
-"""Without events or depth maps for this long, something is said to be wrong."""
+"""Time without events or depth maps after which a status is no longer OK."""
 
 KEEP = 256
 
 
 class Report(NamedTuple):
-    """One status: how bad, in a sentence, and the numbers."""
+    """One status: level, sentence and values."""
 
     name: str
     level: bytes
@@ -30,14 +30,14 @@ class Report(NamedTuple):
 
 
 class Meters:
-    """Running totals and the latest durations, written by one thread each, read by any.
+    """Running totals and latest durations; each is written by one thread and read by any.
 
     Attributes:
-        messages: event messages taken.
+        messages: number of event messages received.
         received_bytes: their total size.
-        frames: depth frames published.
-        resets: how often earlier events were forgotten.
-        foreign: messages left out, of a sensor of another size than the others.
+        frames: number of depth frames published.
+        resets: number of resets of the state.
+        foreign: number of ignored messages of a sensor of another size.
     """
 
     def __init__(self) -> None:
@@ -49,18 +49,18 @@ class Meters:
         self._ms: dict[str, deque[float]] = {}
 
     def took(self, name: str, start_s: float) -> None:
-        """Notes a duration that began at `start_s` (`time.perf_counter`) and ends now."""
+        """Records a duration that began at `start_s` (`time.perf_counter`) and ends now."""
         self.add_ms(name, 1e3 * (time.perf_counter() - start_s))
 
     def add_ms(self, name: str, value_ms: float) -> None:
-        """Notes one value [ms]."""
+        """Records one value [ms]."""
         self._ms.setdefault(name, deque(maxlen=KEEP)).append(value_ms)
 
     def summary(self) -> dict[str, str]:
-        """Median and 99th percentile of the latest values [ms]."""
+        """Returns median and 99th percentile of the latest values [ms]."""
         values: dict[str, str] = {}
         for name, kept in list(self._ms.items()):
-            ms = sorted(kept)  # numpy's percentiles keep the interpreter for twice as long
+            ms = sorted(kept)  # numpy's percentiles hold the GIL for twice as long
             if not ms:
                 continue
             median, p99 = (ms[round(share * (len(ms) - 1))] for share in (0.5, 0.99))
@@ -69,14 +69,14 @@ class Meters:
 
 
 class Rates:
-    """Differences per second between two looks at running totals."""
+    """Rates of running totals between two calls."""
 
     def __init__(self) -> None:
         self._before: dict[str, float] = {}
         self._before_s = time.monotonic()
 
     def per_second(self, totals: Mapping[str, float]) -> dict[str, float]:
-        """Rates since the last call [1/s]; a total that fell (a restart) gives 0."""
+        """Returns rates since the last call [1/s]; 0 for totals that fell, as after a restart."""
         now_s = time.monotonic()
         span_s = max(now_s - self._before_s, 1e-3)
         grown = {name: max(0.0, n - self._before.get(name, 0)) for name, n in totals.items()}
@@ -85,24 +85,24 @@ class Rates:
 
 
 class Flow(NamedTuple):
-    """What decides whether depth comes out, and if not, why.
+    """State that determines whether depth is published, and the reason if it is not.
 
     Attributes:
         state: of the lifecycle.
-        last_error: the sentence of the last failed transition.
+        last_error: reason why the last transition failed.
         enabled: False while paused.
         publishers: number of publishers on the event topic.
         topic: its name.
         subscribed: True once the type of the topic is known and acceptable.
-        topic_problem: why not, if there are publishers.
-        unusable: why no message that comes holds an event, if that is so.
+        topic_problem: reason why not, if there are publishers.
+        unusable: reason why no received message holds an event, if so.
         silent_s: time since the last event; None before the first.
         wanted: True if an output has a subscriber.
-        obstacle: why events do not become depth.
-        dropping: True if windows or messages were dropped since the last look.
+        obstacle: reason why events do not become depth.
+        dropping: True if windows or messages were dropped in the last period.
         frame_age_s: time since the last depth frame; None before the first.
         stride_s: time from one depth frame to the next.
-        frames_hz: depth frames per second now.
+        frames_hz: current rate of depth frames.
     """
 
     state: str
@@ -123,13 +123,13 @@ class Flow(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """Whether depth comes out, and if not, the first reason.
+    """Whether depth is published, and the first reason if it is not.
 
     Attributes:
         level: of diagnostic_msgs/DiagnosticStatus.
         message: a sentence.
-        condition: names the reason; unlike the sentence it holds no changing numbers.
-        flows: True if depth comes out.
+        condition: identifies the reason; unlike the sentence it contains no changing numbers.
+        flows: True if depth is published.
     """
 
     level: bytes
@@ -139,7 +139,7 @@ class Verdict(NamedTuple):
 
 
 def flow_verdict(flow: Flow) -> Verdict:
-    """Level and sentence: depth comes out, or the first reason why it does not."""
+    """Returns the verdict with the first reason why no depth is published, if any."""
     late_s = max(SILENT_S, 2 * flow.stride_s)
     stale = flow.frame_age_s is None or flow.frame_age_s > late_s
     silent = flow.silent_s is None or flow.silent_s > SILENT_S
@@ -167,12 +167,12 @@ def flow_verdict(flow: Flow) -> Verdict:
 
 
 def plain_counts(counts: Any) -> dict[str, int]:
-    """Fields of a dataclass of counters."""
+    """Returns the fields of a dataclass of counters."""
     return {field.name: getattr(counts, field.name) for field in dataclasses.fields(counts)}
 
 
 def diagnostic_array(stamp_ns: int, node: str, reports: list[Report]) -> DiagnosticArray:
-    """The message for /diagnostics: one status per report."""
+    """Builds the message for /diagnostics: one status per report."""
     message = DiagnosticArray()
     message.header.stamp = make_time(stamp_ns)
     message.status = [

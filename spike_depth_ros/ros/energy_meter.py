@@ -1,4 +1,4 @@
-"""Now and then, what a depth map of the present scene would cost on spiking hardware."""
+"""Measures periodically the energy of a depth map on spiking hardware."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ from spike_depth_ros.events.config import SpikeConfig
 from spike_depth_ros.network.energy import EnergyReport, count_energy, measurable
 
 FIRST_S = 3.0
-"""The first measurement is this long after the first depth map."""
+"""Time from the first depth map to the first measurement."""
 
 SHARE = 0.1
-"""Of the time of one core, while it measures: inference goes on beside it."""
+"""Largest share of one core that a measurement uses, because inference continues meanwhile."""
 
 STRETCH_S = 0.005
-"""It works for so long between two pauses; longer only where one operator does."""
+"""Computing time between two pauses; a single operator may take longer."""
 
 
 class _StoppedError(Exception):
-    """Nobody waits for the measurement any more."""
+    """The measurement was cancelled."""
 
 
 class EnergyMeter:
-    """Measures the network on a window of the live stream, at most once per period, at leisure.
+    """Measures the network on windows of the live stream, at most once per period, with low load.
 
     Args:
-        model: the network; a copy of it is measured, here on nothing, so that kernels which are
-            compiled for that do not take the processor from the first depth maps.
-        spikes: what the network sees.
+        model: the network. A copy of it is measured once on an empty window here, so that kernels
+            are not compiled while the first depth maps are computed.
+        spikes: input of the network.
 
     Attributes:
-        report: the last measurement; None before the first.
+        report: the last measurement; None before the first one.
     """
 
     def __init__(self, model: nn.Module, spikes: SpikeConfig) -> None:
@@ -47,13 +47,13 @@ class EnergyMeter:
         self._next_s: float | None = None
 
     def look(self, spikes: np.ndarray, period_s: float, stopped: threading.Event) -> None:
-        """Measures on this window if it is time to: seconds, of which it works a few tenths.
+        """Measures this window if a measurement is due; takes seconds because of its pauses.
 
         Args:
             spikes: (T, 2, H, W) uint8.
-            period_s: time between two measurements; 0 for none.
-            stopped: once it is set the measurement ends without a report, and begins anew
-                `FIRST_S` after the next depth map.
+            period_s: time between two measurements; 0 disables them.
+            stopped: cancels the measurement when set; the next one starts `FIRST_S` after the next
+                depth map.
         """
         now_s = time.monotonic()
         if self._next_s is None:
@@ -67,7 +67,7 @@ class EnergyMeter:
                 self._next_s = None
 
     def summary(self) -> dict[str, str]:
-        """Energy and firing rate for /diagnostics; empty before the first measurement."""
+        """Returns energy and firing rate for /diagnostics; empty before the first measurement."""
         if self.report is None:
             return {}
         spiking = [layer for layer in self.report.layers if layer.spiking]
@@ -83,7 +83,7 @@ class EnergyMeter:
 
 
 def _pacing(stopped: threading.Event) -> Callable[[], None]:
-    """What waits, between two stretches of work, so long that they take no more than `SHARE`."""
+    """Returns a function that pauses so that computing takes at most `SHARE` of the time."""
     resumed_s = time.thread_time()
 
     def pause() -> None:

@@ -1,4 +1,4 @@
-"""Collects what the node knows of itself into the reports of /diagnostics, and into its log."""
+"""Builds the reports of /diagnostics and logs the condition of the node."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ from spike_depth_ros.ros.pipeline import Pipeline
 
 LARGE_DRIFT_PPM = 200.0
 MANY_STRAYS = 0.01
-"""Share of events off the sensor from which on its size must be wrong."""
+"""Share of events outside the sensor above which its size must be wrong."""
 
 STARTING_S = 10.0
-"""For this long after its activation the node waits for the others: no reason for a warning."""
+"""Time after activation during which missing input is no reason for a warning."""
 
 OFF_THE_SENSOR = 'events lie off the sensor: do the messages name its true height and width?'
 UNTRAINED = 'the checkpoint is untrained: its depth means nothing'
@@ -47,20 +47,20 @@ UNCALIBRATED = (
 
 
 class View(NamedTuple):
-    """The node at one moment; a part that does not exist in the present state is None.
+    """The node at one moment; parts that do not exist in the current state are None.
 
     Attributes:
         state: of the lifecycle.
-        last_error: why the last transition failed; empty if it did not.
+        last_error: reason why the last transition failed; empty if it succeeded.
         active_s: time since the activation; 0 if it is not active.
         parameters: of the node.
         calibration: of the camera.
-        network: what runs.
+        network: the loaded network.
         outputs: the publishers.
-        energy: of the network.
-        scale: of depth by the motion of the robot.
-        events: the subscription.
-        pipeline: the work.
+        energy: measures the energy of the network.
+        scale: estimates the scale of depth from the motion of the robot.
+        events: the subscription to events.
+        pipeline: processes the events.
     """
 
     state: str
@@ -77,7 +77,7 @@ class View(NamedTuple):
 
 
 class Health:
-    """Looks at a node once per period and publishes what it sees.
+    """Checks a node once per period and publishes the result.
 
     Args:
         name: of the node, in the reports.
@@ -96,10 +96,10 @@ class Health:
         self._per_second: dict[str, float] = {}
         self._seen: dict[str, tuple[float, float]] = {}  # total, when it grew
         self._said_dropped = 0
-        self._before = ''  # condition of the last look
+        self._before = ''  # condition at the last check
 
     def publish(self, view: View) -> None:
-        """Takes the rates since the last call and publishes all reports."""
+        """Computes the rates since the last call and publishes all reports."""
         pipeline = view.pipeline
         totals = {} if pipeline is None else _totals(pipeline)
         self._per_second = self._rates.per_second(totals)
@@ -126,7 +126,7 @@ class Health:
         )
 
     def verdict(self, view: View) -> Verdict:
-        """Does depth come out, and if not, why?"""
+        """Returns whether depth is published, and the reason if it is not."""
         pipeline, events = view.pipeline, view.events
         return flow_verdict(Flow(
             state=view.state,
@@ -147,7 +147,7 @@ class Health:
         ))  # fmt: skip
 
     def _unusable(self, pipeline: Pipeline) -> str:
-        """Why nothing that comes in is an event of this sensor; empty if some is."""
+        """Reason why no input is an event of this sensor; empty if some input is."""
         now = self._per_second
         if now.get('events', 0) > 0:
             return ''
@@ -156,15 +156,15 @@ class Health:
         return OFF_THE_SENSOR if now.get('off the sensor', 0) > 0 else ''
 
     def _age_s(self, name: str) -> float | None:
-        """Time since a total has grown; None if it never has."""
+        """Time since a total last increased; None if it never did."""
         return time.monotonic() - self._seen[name][1] if name in self._seen else None
 
     def _say_flow(self, view: View, verdict: Verdict) -> None:
-        """Logs when depth begins to come, and each reason why it does not.
+        """Logs when depth is first published, and each reason why it is not.
 
-        A condition is logged when two looks in a row have seen it: at the first look after a start
-        nothing can have come yet. While the node starts no reason is a warning, for the others
-        start as well.
+        A condition is logged after two consecutive checks, because nothing can have arrived at the
+        first check after a start. During the start, reasons are not warnings, because the other
+        nodes are starting as well.
         """
         lasts, self._before = verdict.condition == self._before, verdict.condition
         if not lasts:
@@ -245,7 +245,7 @@ class Health:
         return Report('work', OK, f'{values["depth maps/s"]} depth maps/s', values)
 
     def _say_conflicts(self, view: View) -> None:
-        """Logs each peer that is not reached or heard because of its QoS."""
+        """Logs each peer whose QoS is incompatible."""
         found = set(view.outputs.unreached() if view.outputs else ())
         found |= set(view.events.unheard() if view.events else ())
         for sentence in sorted(found):
@@ -267,7 +267,7 @@ class Health:
 
 
 def _stride_s(view: View) -> float:
-    """Time from one depth map to the next [s]; 0 before the network is known."""
+    """Time between depth maps [s]; 0 before the network is known."""
     if view.network is None:
         return 0.0
     options = view.parameters.estimator_options
@@ -312,7 +312,7 @@ def _engine_report(view: View) -> Report:
 
 
 def _totals(pipeline: Pipeline) -> dict[str, float]:
-    """The running totals whose rates are of interest."""
+    """Running totals whose rates are reported."""
     stream, meters = pipeline.stream, pipeline.meters
     return {
         'messages': meters.messages,

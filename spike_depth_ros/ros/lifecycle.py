@@ -1,4 +1,4 @@
-"""A lifecycle node that survives every transition that is requested of it."""
+"""A lifecycle node that survives all requested transitions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Transition = Callable[[Any, LifecycleState], TransitionCallbackReturn]
 
 
 def logged(transition: Transition) -> Transition:
-    """Decorates a lifecycle callback: logs what it raises, which rclpy drops without a word."""
+    """Decorates a lifecycle callback to log its exceptions, which rclpy ignores."""
 
     @functools.wraps(transition)
     def wrapped(node: ManagedNode, state: LifecycleState) -> TransitionCallbackReturn:
@@ -35,10 +35,10 @@ class ManagedNode(LifecycleNode):
 
     Args:
         name: of the node.
-        **options: as of `rclpy.lifecycle.LifecycleNode`.
+        **options: as for `rclpy.lifecycle.LifecycleNode`.
 
     Attributes:
-        last_error: why the last transition failed; empty if it did not.
+        last_error: reason why the last transition failed; empty if it succeeded.
     """
 
     def __init__(self, name: str, **options: Any) -> None:
@@ -53,18 +53,18 @@ class ManagedNode(LifecycleNode):
         return label
 
     def destroy_node(self) -> None:
-        """Removes the node from the graph, its state machine included."""
+        """Removes the node and its state machine from the graph."""
         super().destroy_node()
         if self._state_machine is not None:
-            # rclpy leaves this to the garbage collector; until then peers still see the node, and
-            # after an exit they see it until its lease of 20 s ends
+            # rclpy leaves this to the garbage collector. Until then peers still see the node, and
+            # after an exit they see it until its lease of 20 s ends.
             self._state_machine.destroy_when_not_in_use()
 
     def _LifecycleNodeMixin__change_state(self, transition_id: int) -> TransitionCallbackReturn:  # noqa: N802
-        """Starts a transition; one that does not apply changes nothing.
+        """Starts a transition; a transition that does not apply changes nothing.
 
-        It overrides a private method of rclpy that all requests and triggers call. In rclpy 7.1
-        that method raises an RCLError through the executor and so ends the process
+        Overrides a private method of rclpy that all requests and triggers call. In rclpy 7.1 this
+        method raises an RCLError through the executor, which ends the process
         (ros2/rclpy#1209).
         """
         before = self.state

@@ -1,4 +1,4 @@
-"""Subscribes to the outputs of a depth node and hands them to a viewer."""
+"""Subscribes to the outputs of a depth node and passes them to a viewer."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from spike_depth_ros.ros.probe import stamp_ns
 
 
 class Viewer(Protocol):
-    """What can be shown; times are ROS time [ns]."""
+    """Interface of a viewer; times are ROS time [ns]."""
 
     def at(self, stamp_ns: int) -> None:
-        """Sets the time of what follows."""
+        """Sets the time of the following calls."""
 
     def picture(self, name: str, rgb: np.ndarray) -> None:
         """Shows an (H, W, 3) uint8 picture."""
@@ -39,10 +39,10 @@ class Viewer(Protocol):
 
 
 class LiveView(Node):
-    """Shows what a depth node publishes, as it arrives.
+    """Shows the outputs of a depth node as they arrive.
 
     Args:
-        viewer: shows it.
+        viewer: destination of the outputs.
         node_name: fully qualified name of the depth node, such as '/depth_node'.
     """
 

@@ -1,4 +1,4 @@
-"""Depth frames to ROS messages: arrays in, filled messages out, no node needed.
+"""Converts depth frames to ROS messages, without a node.
 
 All outputs of one frame share its header: the ROS time of the window's end and the optical frame
 of the sensor (x right, y down, z forward; REP 103, REP 105).
@@ -41,11 +41,11 @@ def make_header(stamp_ns: int, frame_id: str) -> Header:
 
 
 def image(header: Header, pixels: np.ndarray, encoding: str) -> Image:
-    """An image message.
+    """Builds an image message.
 
     Args:
         header: of the frame.
-        pixels: (H, W) or (H, W, C), of the type that the encoding says.
+        pixels: (H, W) or (H, W, C) of the type of the encoding.
         encoding: a name of sensor_msgs/image_encodings.
     """
     # passthrough: cv_bridge 1.13 refuses 16UC1 with a type code that differs between OpenCVs
@@ -57,7 +57,7 @@ def image(header: Header, pixels: np.ndarray, encoding: str) -> Image:
 def depth_image(header: Header, depth_m: np.ndarray, encoding: str = '32FC1') -> Image:
     """Depth by REP 118: metres as 32FC1 with the marks of REP 117, or millimetres as 16UC1.
 
-    In 16UC1 what is unknown, too near, beyond range or over 65.535 m is 0.
+    In 16UC1, pixels that are unknown, too near, beyond range or over 65.535 m are 0.
     """
     if encoding == '32FC1':
         return image(header, depth_m.astype(np.float32, copy=False), encoding)
@@ -65,7 +65,7 @@ def depth_image(header: Header, depth_m: np.ndarray, encoding: str = '32FC1') ->
 
 
 def millimetres(depth_m: np.ndarray) -> np.ndarray:
-    """(H, W) metres to uint16 millimetres; 0 where there is no finite depth that fits."""
+    """Converts (H, W) metres to uint16 millimetres; 0 where depth is not finite or too large."""
     with np.errstate(invalid='ignore', over='ignore'):
         mm = np.rint(depth_m.astype(np.float64) * 1000.0)
         fits = (mm >= 1) & (mm <= MAX_MM)
@@ -118,7 +118,7 @@ def point_list(header: Header, points: np.ndarray) -> PointCloud2:
 
 
 def camera_info(header: Header, camera: Camera) -> CameraInfo:
-    """CameraInfo of the grid that `camera` describes: of the published depth image."""
+    """Builds the CameraInfo of `camera`, the grid of the published depth image."""
     message = CameraInfo(header=header, height=camera.height, width=camera.width)
     if camera.distortion:
         message.distortion_model, message.d = camera.distortion_model, list(camera.distortion)
@@ -135,13 +135,13 @@ def camera_from_info(message: CameraInfo) -> Camera:
     """The camera that a CameraInfo describes.
 
     Raises:
-        CalibrationError: it is uncalibrated, or of a binned or cropped image.
+        CalibrationError: it is not calibrated, or describes a binned or cropped image.
     """
-    part = (message.roi.width, message.roi.height)  # zeros mean all of it
+    part = (message.roi.width, message.roi.height)  # zeros mean the whole image
     cropped = part not in ((0, 0), (message.width, message.height))
     if message.binning_x > 1 or message.binning_y > 1 or cropped:
         raise CalibrationError(
-            'camera_info is of a binned or cropped image, expected that of the whole sensor'
+            'camera_info describes a binned or cropped image, expected the whole sensor'
         )
     return camera_from_matrix(
         message.k.tolist(), message.width, message.height, message.distortion_model, message.d,
@@ -150,7 +150,7 @@ def camera_from_info(message: CameraInfo) -> Camera:
 
 
 def assumed_camera(width: int, height: int, focal_px: float) -> Camera:
-    """An ideal pinhole with its centre in the middle, for a sensor without a calibration."""
+    """Returns an ideal pinhole with a central principal point, for uncalibrated sensors."""
     return Camera(width, height, focal_px, focal_px, (width - 1) / 2, (height - 1) / 2)
 
 
@@ -171,5 +171,5 @@ def _cloud(
 
 
 def _bytes(pixels: np.ndarray) -> array.array:
-    # bytes and lists would be checked element by element in rclpy, 30-100x slower
+    # rclpy checks bytes and lists element by element, which takes 30-100 times as long
     return array.array('B', pixels.tobytes())

@@ -1,7 +1,7 @@
-"""Parameters of a node as one table: a frozen dataclass whose fields say everything.
+"""Parameters of a node as one table: a frozen dataclass with a specification per field.
 
-The table declares the parameters with descriptors and checks changes of them; the commented file
-in `config/` and the page in `docs/` are generated from it (`parameter_pages`).
+The table declares the parameters with descriptors and checks changes. `parameter_pages` generates
+the commented file in `config/` and the tables in `docs/` from it.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class ParameterError(ValueError):
 
 @dataclasses.dataclass
 class Live(Generic[P]):
-    """The present values of a node's parameters, for the parts of the node to look at.
+    """Current values of the parameters of a node, shared by its parts.
 
     Attributes:
         now: a table, which is replaced as a whole when a parameter changes.
@@ -49,7 +49,7 @@ class Live(Generic[P]):
 
 
 class Spec(NamedTuple):
-    """What is allowed for one parameter, and how it is explained."""
+    """Allowed values and description of one parameter."""
 
     text: str
     low: float | None
@@ -75,19 +75,19 @@ def parameter(
         low: smallest value allowed, with `high`.
         high: greatest value allowed, with `low`.
         choices: the strings allowed; empty for any.
-        live: may change while the node is configured.
+        live: the parameter may change while the node is configured.
     """
     spec = Spec(text, low, high, tuple(choices), live)
     return dataclasses.field(default=default, metadata={'spec': spec})
 
 
 def specs(table: type) -> dict[str, Spec]:
-    """Name -> spec of every parameter of a table."""
+    """Returns name -> specification of all parameters of a table."""
     return {field.name: field.metadata['spec'] for field in dataclasses.fields(table)}
 
 
 def reason_against(table: type, name: str, value: Any) -> str:
-    """Why `value` cannot be that parameter; empty if it can."""
+    """Returns why `value` is not allowed for a parameter; empty if it is allowed."""
     spec = specs(table)[name]
     expected = type(getattr(table, name))
     if type(value) is not expected:
@@ -100,7 +100,7 @@ def reason_against(table: type, name: str, value: Any) -> str:
 
 
 def declare(node: Node, table: type) -> None:
-    """Declares all parameters of a table, with descriptors; whole numbers do for floats.
+    """Declares all parameters of a table with descriptors; whole numbers are accepted for floats.
 
     Raises:
         ParameterError: the command line or the params file gives an impossible value.
@@ -110,15 +110,15 @@ def declare(node: Node, table: type) -> None:
 
 
 def given_names(node: Node) -> Collection[str]:
-    """Names of all parameters of the command line and the params file, declared or not."""
-    return node._parameter_overrides.keys()  # nothing public tells
+    """Returns the names of all parameters of the command line and params file, declared or not."""
+    return node._parameter_overrides.keys()  # there is no public accessor
 
 
 def warn_of_unknown(node: Node, table: type) -> None:
     """Warns of parameters of the command line and the params file that look misspelt.
 
-    rclpy takes them without a word, so a misspelt one would seem to be set. The others that the
-    node does not have belong to other nodes, as those below `/**` in a shared file may.
+    rclpy accepts them silently, so a misspelt one would seem to be set. Other unknown parameters
+    may belong to other nodes, for example those below `/**` in a shared file.
     """
     for name in given_names(node):
         if not node.has_parameter(name) and not name.startswith('qos_overrides.'):
@@ -130,12 +130,12 @@ def warn_of_unknown(node: Node, table: type) -> None:
 
 
 def read(node: Node, table: type[P]) -> P:
-    """The present values of all parameters of a table."""
+    """Returns the current values of all parameters of a table."""
     return table(**{name: node.get_parameter(name).value for name in specs(table)})
 
 
 def whole_numbers_as_floats(table: type, changes: list[Parameter]) -> list[Parameter]:
-    """For `add_pre_set_parameters_callback`: `stride_ms 25` is meant as 25.0."""
+    """Converts whole numbers to floats, for `add_pre_set_parameters_callback`."""
 
     def converted(change: Parameter) -> Parameter:
         wants_float = type(getattr(table, change.name, None)) is float
@@ -149,13 +149,13 @@ def whole_numbers_as_floats(table: type, changes: list[Parameter]) -> list[Param
 def judge(
     current: P, changes: list[Parameter], settled: str, check: Callable[[P], None]
 ) -> SetParametersResult:
-    """For `add_on_set_parameters_callback`: is this change possible, and if not, why?
+    """Accepts or rejects a change, for `add_on_set_parameters_callback`.
 
     Args:
-        current: the table's values before the change.
-        changes: what is asked for; names from elsewhere are let through.
-        settled: why a parameter that is not live may not change now; empty if all may.
-        check: raises a ValueError if the values of the whole table contradict each other.
+        current: values of the table before the change.
+        changes: requested values; parameters of other tables are accepted.
+        settled: reason why parameters that are not live may not change now; empty if they may.
+        check: raises a ValueError if the values of the table contradict each other.
     """
     table = type(current)
     ours = {c.name: c.value for c in changes if c.name in specs(table)}
@@ -189,7 +189,7 @@ def _declare_one(node: Node, table: type, name: str) -> None:
 
 
 def _given_value(node: Node, name: str, default: Any) -> Any:
-    """What the command line or the params file says, of whatever type."""
+    """Returns the value of the command line or params file, of any type."""
     value = node.declare_parameter(name, default, ParameterDescriptor(dynamic_typing=True)).value
     node.undeclare_parameter(name)
     return value

@@ -1,4 +1,4 @@
-"""A third party's view of the node: subscribes to its results and keeps what the demo shows."""
+"""Subscribes to the outputs of the nodes and records them for the demo and the benchmark."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BRIDGE = CvBridge()
 
 @dataclasses.dataclass
 class Recording:
-    """What came out of the node while the probe listened. Stamps are ROS time."""
+    """Outputs of the node during a recording. Stamps are ROS times."""
 
     depth_m: dict[int, np.ndarray] = dataclasses.field(default_factory=dict)
     confidence: dict[int, np.ndarray] = dataclasses.field(default_factory=dict)
@@ -30,7 +30,7 @@ class Recording:
     events_per_s: list[float] = dataclasses.field(default_factory=list)
     diagnostics: dict[str, dict[str, str]] = dataclasses.field(default_factory=dict)
     node_cores: float = 0.0  # processor time of depth_node per second of playing
-    said: dict[str, str] = dataclasses.field(default_factory=dict)  # while events still came
+    said: dict[str, str] = dataclasses.field(default_factory=dict)  # while events arrived
 
 
 def stamp_ns(message: Any) -> int:
@@ -44,7 +44,7 @@ class Probe(Node):
 
     Args:
         node_name: fully qualified, such as '/depth_node'.
-        truth_topic: ground-truth depth that the drive carries, if it does.
+        truth_topic: topic of ground-truth depth, if the drive has one.
     """
 
     def __init__(self, node_name: str = '/depth_node', truth_topic: str = '') -> None:
@@ -88,7 +88,7 @@ class Probe(Node):
             events_per_s = float(values.get('events/s', 0))
             if events_per_s > 0:
                 self.recording.events_per_s.append(events_per_s)
-                if events_per_s > 0.5 * max(self.recording.events_per_s):  # not the drive's tail
+                if events_per_s > 0.5 * max(self.recording.events_per_s):  # not its end
                     self.recording.said = {part.name: part.message for part in message.status}
 
 

@@ -1,4 +1,4 @@
-"""A node as the one thing that a process does: from start to a signal, and out in good order."""
+"""Runs a node as a process, from the start to an orderly end after a signal."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 WAKE_S = 0.2
 
 GRACE_S = 0.8
-"""A process that has not ended in good order this long after a signal is ended all the same."""
+"""Time after a signal after which a process that has not ended is terminated."""
 
 NO_PUBLISHER_EVENTS = PublisherEventCallbacks(use_default_callbacks=False)
 NO_SUBSCRIPTION_EVENTS = SubscriptionEventCallbacks(use_default_callbacks=False)
-"""rclpy's own handlers only warn of peers whose QoS does not fit, which `Health` does."""
+"""rclpy's default handlers only warn of peers with incompatible QoS, as `Health` does."""
 
 
 class InterruptedBySignalError(Exception):
-    """The process is to end; what was being done is of no use any more."""
+    """The process must end; the current work was cancelled."""
 
 
 def run_node(
@@ -43,17 +43,17 @@ def run_node(
     done: Callable[[Any], bool] = lambda node: False,
     make_executor: Callable[[Any], Executor] = lambda node: SingleThreadedExecutor(),
 ) -> Node:
-    """Makes a node and spins it until it is done, interrupted or shut down; then destroys it.
+    """Creates a node, spins it until it is done, interrupted or shut down, and destroys it.
 
-    A signal only ends the loop: rclpy's own handlers would take the context away from under the
-    node's threads, and a KeyboardInterrupt may come up anywhere, even where it is ignored.
+    A signal only ends the loop. rclpy's own handlers would destroy the context while threads of
+    the node use it, and a KeyboardInterrupt may be raised anywhere, even where it is ignored.
 
     Args:
-        make: called when rclpy is ready, with an event that a signal sets; what it raises is
-            passed on.
-        arguments: the command line, with ROS arguments.
-        done: called several times a second.
-        make_executor: makes what spins the node that it is given.
+        make: creates the node when rclpy is ready, given an event that a signal sets; its
+            exceptions are passed on.
+        arguments: the command line with ROS arguments.
+        done: returns True when the node is done; called several times per second.
+        make_executor: creates the executor of a node.
 
     Returns:
         The node, destroyed.
@@ -69,16 +69,16 @@ def run_node(
                 _spin(node, make_executor, lambda: ended.is_set() or done(node))
         finally:
             rclpy.try_shutdown()
-    gc.freeze()  # the interpreter's last collection takes seconds when torch is loaded
+    gc.freeze()  # otherwise the last garbage collection takes seconds when torch is loaded
     return node
 
 
 def run_interruptibly(work: Callable[[], T], ended: threading.Event) -> T:
-    """Does long work in a thread, so that the end of the process need not wait for it.
+    """Runs long work in a thread, so that the end of the process does not wait for it.
 
     Raises:
-        InterruptedBySignalError: `ended` was set first; the work goes on in its thread.
-        Exception: what the work raises.
+        InterruptedBySignalError: `ended` was set first; the work continues in its thread.
+        Exception: an exception of the work.
     """
     results: list[T] = []
     errors: list[BaseException] = []
@@ -102,18 +102,18 @@ def run_interruptibly(work: Callable[[], T], ended: threading.Event) -> T:
 
 
 def quick_executor(log: Any = None) -> Executor:
-    """The executor that leaves most of the interpreter to the node's other threads.
+    """Returns the executor that holds the GIL least.
 
-    The one that waits for events in C++ came with rclpy 7.1.4 (Jazzy) and 9 (Kilted). The other
-    looks through all entities of the node after every message, which at 350 messages/s makes
-    inference wait for the interpreter a fifth of its time.
+    The events executor waits in C++; it exists from rclpy 7.1.4 (Jazzy) and 9 (Kilted) on. The
+    single-threaded executor iterates over all entities of the node after every message; at 350
+    messages/s inference would wait for the GIL during a fifth of its time.
 
-    It crashes when a publisher or subscription that has handlers of QoS events is destroyed while
-    one of these arrives (ros2/rclpy#1644): a node that is spun by it must create what it destroys
-    before its end with `NO_PUBLISHER_EVENTS` or `NO_SUBSCRIPTION_EVENTS`.
+    The events executor crashes if a publisher or subscription with handlers of QoS events is
+    destroyed while such an event arrives (ros2/rclpy#1644). Entities that a node destroys before
+    its end must therefore use `NO_PUBLISHER_EVENTS` or `NO_SUBSCRIPTION_EVENTS`.
 
     Args:
-        log: logger of the node; told where rclpy has no such executor.
+        log: logger of the node, for a warning if rclpy has no such executor.
     """
     try:  # it needs a real stderr, too
         from rclpy.experimental import EventsExecutor
@@ -122,17 +122,17 @@ def quick_executor(log: Any = None) -> Executor:
     except (ImportError, AttributeError, OSError, RuntimeError) as error:
         if log is not None:
             log.warning(
-                f'no events executor here ({error}): the single-threaded one is used, which '
-                'leaves less of the processor to inference'
+                f'no events executor ({error}): using the single-threaded one, which leaves less '
+                'processor time to inference'
             )
         return SingleThreadedExecutor()
 
 
 @contextlib.contextmanager
 def _signals() -> Iterator[threading.Event]:
-    """Turns signals into an event, and ends the process if the block does not end soon after one.
+    """Sets an event on a signal, and terminates the process if the block does not end soon after.
 
-    A thread reads the signals: the main thread may be busy in code that runs no Python.
+    A thread reads the signals, because the main thread may be busy in native code.
     """
     ended, left = threading.Event(), threading.Event()
     reader, writer = os.pipe()
@@ -143,7 +143,7 @@ def _signals() -> Iterator[threading.Event]:
             pass
         ended.set()
         if not left.wait(GRACE_S):
-            print('ended by a signal in the midst of long work', file=sys.stderr, flush=True)
+            print('ended by a signal during long work', file=sys.stderr, flush=True)
             os._exit(0)
         os.close(reader)
 
