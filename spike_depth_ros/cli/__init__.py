@@ -36,8 +36,7 @@ VERBS: dict[str, Verb] = {
     'synth': Verb('synth:synth', 'render synthetic drives with exact depth'),
     'clips': Verb('clips:clips', 'render the synthetic clips of a configuration in advance'),
     'train': Verb('train:train', 'train a network'),
-    'evaluate': Verb('evaluate:evaluate', 'measure the error of one checkpoint'),
-    'compare': Verb('compare:compare', 'tabulate error, energy and speed of checkpoints'),
+    'evaluate': Verb('evaluate:evaluate', 'measure error, energy and speed of checkpoints'),
     'ablate': Verb('ablate:ablate', 'tabulate the contribution of each part of the method'),
     'average': Verb('average:average', 'interpolate the weights of two checkpoints'),
     'calibrate': Verb('calibrate:calibrate', 'calibrate the confidence of a checkpoint'),
@@ -83,7 +82,7 @@ def flags_spelt_out(verb: Callable[..., None], arguments: list[str]) -> list[str
 
 
 def list_spelt_out(verb: Callable[..., None], arguments: list[str]) -> list[str]:
-    """Rewrites leading arguments as a list if the first parameter is a list: `compare A B`."""
+    """Rewrites leading arguments as a list if the first parameter is a list: `evaluate A B`."""
     first = next(iter(inspect.signature(verb).parameters.values()))
     if first.annotation not in (list[str], 'list[str]'):
         return arguments

@@ -1,23 +1,27 @@
-"""`spike_depth evaluate`: measures the error of one checkpoint."""
+"""`spike_depth evaluate`: measures checkpoints and trivial baselines."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 from pathlib import Path
 from typing import Literal
 
-from spike_depth_ros.cli.compare import compare
+from tqdm import tqdm
+
+from spike_depth_ros.events.config import require
 from spike_depth_ros.learning.settings import (
     SCALES,
     EvaluationData,
     OdometryErrors,
     ScaleSettings,
 )
+from spike_depth_ros.recordings import recordings_in
 
 
 def evaluate(
-    checkpoint: str,
+    checkpoints: list[str],
     data: EvaluationData = EvaluationData(),
     out: Path = Path('out/evaluate'),
     streaming: bool = True,
@@ -33,17 +37,17 @@ def evaluate(
     odometry_errors: OdometryErrors = OdometryErrors(),
     skip_s: float = 1.0,
 ) -> None:
-    """Measures one checkpoint with the same processing as the node.
+    """Measures checkpoints, the per-pixel mean depth map and a constant on the same clips.
 
-    `spike_depth evaluate models/default.safetensors --config config/evaluate/synthetic.yaml`
-    writes results.json, results.md and a page with pictures.
+    `spike_depth evaluate A.safetensors B.safetensors --config config/evaluate/synthetic.yaml`
+    writes results.json, results.md and a page with pictures. Events are processed as in the node.
 
     `spike_depth evaluate default --recordings out/drives` measures recordings with ground truth
-    instead, such as those of `synth --layout bag`, once for each source of the metric scale, and
+    instead, with one checkpoint, such as those of `synth --layout bag`, once for each source of the metric scale, and
     writes scale.json.
 
     Args:
-        checkpoint: checkpoint to measure.
+        checkpoints: checkpoints to measure.
         data: evaluation data, one set or several; never the training data.
         out: folder of the report.
         streaming: carry the network state through all windows of a clip, as in the node; otherwise
@@ -63,15 +67,24 @@ def evaluate(
         skip_s: of each recording, leave out the first seconds.
     """
     if recordings:
+        require(len(checkpoints) == 1, 'checkpoints', checkpoints, 'one, to measure recordings')
         scales = (scale,) if scale != 'all' else SCALES
         if scale == 'all' and not camera_height_m:
             scales = tuple(name for name in SCALES if name != 'height')
         settings = ScaleSettings(
             scales, camera_pose, camera_height_m, odometry_errors, skip_s, cap_m
         )
-        _measure_recordings(checkpoint, recordings, settings, out, (engine, device, threads))
+        _measure_recordings(checkpoints[0], recordings, settings, out, (engine, device, threads))
         return
-    compare([checkpoint], data, out, streaming, cap_m, alignment, engine, device, threads)
+    from spike_depth_ros.learning.comparison import run
+
+    logging.getLogger('spike_depth_ros').setLevel(logging.WARNING)
+    page, table = run(
+        checkpoints, data, out, streaming, cap_m, alignment, (engine, device, threads),
+        lambda indices: iter(tqdm(indices, unit='clip', disable=None)),
+    )  # fmt: skip
+    print(table)
+    print(page)
 
 
 def _measure_recordings(
@@ -82,13 +95,10 @@ def _measure_recordings(
     engine: tuple[str, str, int],
 ) -> None:
     """Measures each recording of a folder, prints the tables and writes scale.json."""
-    from tqdm import tqdm
-
     from spike_depth_ros.estimation.estimator import checkpoint_path
     from spike_depth_ros.learning.report_pages import markdown
     from spike_depth_ros.learning.scale_evaluation import mean_table, measure, recording_table
     from spike_depth_ros.network.checkpoint import load_checkpoint
-    from spike_depth_ros.recordings import recordings_in
 
     loaded = load_checkpoint(checkpoint_path(checkpoint))
     paths = recordings_in(folder)
