@@ -42,9 +42,9 @@ def evaluate(
     `spike_depth evaluate A.safetensors B.safetensors --config config/evaluate/synthetic.yaml`
     writes results.json, results.md and a page with pictures. Events are processed as in the node.
 
-    `spike_depth evaluate default --recordings out/drives` measures recordings with ground truth
-    instead, with one checkpoint, such as those of `synth --layout bag`, once for each source of the metric scale, and
-    writes scale.json.
+    `spike_depth evaluate default --recordings out/drives` measures one checkpoint on recordings
+    with ground truth instead, such as those of `synth --layout bag`, once for each source of the
+    metric scale, and writes scale.json.
 
     Args:
         checkpoints: checkpoints to measure.
@@ -66,6 +66,8 @@ def evaluate(
         odometry_errors: errors to add to the odometry of the recordings.
         skip_s: of each recording, leave out the first seconds.
     """
+    from spike_depth_ros.learning.comparison import run
+
     if recordings:
         require(len(checkpoints) == 1, 'checkpoints', checkpoints, 'one, to measure recordings')
         scales = (scale,) if scale != 'all' else SCALES
@@ -76,8 +78,6 @@ def evaluate(
         )
         _measure_recordings(checkpoints[0], recordings, settings, out, (engine, device, threads))
         return
-    from spike_depth_ros.learning.comparison import run
-
     logging.getLogger('spike_depth_ros').setLevel(logging.WARNING)
     page, table = run(
         checkpoints, data, out, streaming, cap_m, alignment, (engine, device, threads),
