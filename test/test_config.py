@@ -87,5 +87,5 @@ def test_impossible_values_are_named(cls, change):
 
 def test_shipped_files():
     assert shipped('package.xml').is_file()
-    with pytest.raises(ConfigError, match='not shipped'):
+    with pytest.raises(ConfigError, match='not in the package'):
         shipped('config/none.yaml')
