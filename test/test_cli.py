@@ -44,6 +44,7 @@ def test_every_option_is_explained(name):
     options = [option for option in verb.__annotations__ if option != 'return']
     assert options
     assert all(f'\n        {option}: ' in explained for option in options)
+    assert 'config' not in options  # jsonargparse takes that name for itself
 
 
 @pytest.mark.parametrize(

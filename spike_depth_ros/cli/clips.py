@@ -14,7 +14,7 @@ from spike_depth_ros.learning.datasets.sample import DatasetError
 from spike_depth_ros.learning.datasets.synthetic import generate
 
 
-def clips(config: Path, workers: int = 0) -> None:
+def clips(file: Path, workers: int = 0) -> None:
     """Renders all synthetic clips that a file of config/train or config/evaluate refers to.
 
     Existing clips are kept. The command can be interrupted at any time and resumes when run again;
@@ -22,11 +22,11 @@ def clips(config: Path, workers: int = 0) -> None:
     does not stop the others.
 
     Args:
-        config: YAML file of `train`, `evaluate` or `ablate` whose data set is `synthetic`.
+        file: YAML file of `train`, `evaluate` or `ablate` whose data set is `synthetic`.
         workers: number of processes; 0: one per core.
     """
     made, failures = 0, []
-    for name, wanted in synthetic_configs(config):
+    for name, wanted in synthetic_configs(file):
         print(f'{name}: {wanted.worlds} {wanted.split} worlds into {wanted.folder}')
         try:
             made += generate(wanted, workers)
