@@ -41,7 +41,8 @@ CALL = 'from outer import outer; print(outer(1), sum(outer.stats.cache_hits.valu
 
 def run(folder: Path, cache: Path | None = None, code: str = CALL) -> str:
     """What some code prints in a fresh process; `CALL` tells what came from disk too."""
-    environment = os.environ | {'PYTHONPATH': f'{folder}{os.pathsep}{ROOT.parent}'}
+    environment = os.environ | {'PYTHONPATH': f'{folder}{os.pathsep}{ROOT.parent}',
+                                'XDG_CACHE_HOME': str(folder / 'home')}  # fmt: skip
     environment.pop('NUMBA_CACHE_DIR', None)
     if cache is not None:
         environment['NUMBA_CACHE_DIR'] = str(cache)
@@ -50,34 +51,78 @@ def run(folder: Path, cache: Path | None = None, code: str = CALL) -> str:
     return done.stdout.strip()
 
 
-def test_numba_still_has_the_private_interface_that_stamps_kernels():
-    """`compiled._stamp` does nothing where the names are gone: this tells of such a numba."""
+def test_the_cache_of_a_kernel_compares_all_sources_of_its_folder():
     from spike_depth_ros.events.compiled import folder_digest
     from spike_depth_ros.events.jumps import _count_in_place
 
-    _, digest = _count_in_place._cache._cache_file._source_stamp
-    assert digest == folder_digest(ROOT / 'events')
+    beside, of_user = _count_in_place._cache._caches
+    for cache in (beside, of_user):
+        assert cache._cache_file._source_stamp == folder_digest(ROOT / 'events')
+    assert beside.cache_path != of_user.cache_path
 
 
-NOWHERE = """
-import numba.core.caching as caching
+REFUSE = """
+from spike_depth_ros.events import compiled
 
-def refuse(self):
+def refuse(place):
     raise PermissionError('read-only')
 
-caching._CacheLocator.ensure_cache_path = refuse
+{places}
 """
+NOWHERE = REFUSE.format(places='compiled._BesideSource.ensure_cache_path = refuse')
+INSTALLED_BY_ANOTHER = REFUSE.format(places=(
+    'compiled._OfUser.ensure_cache_path = compiled._BesideSource.ensure_cache_path\n'
+    'compiled._BesideSource.ensure_cache_path = refuse'
+))  # fmt: skip
 
 
 def test_without_a_folder_for_the_cache_kernels_are_compiled_anew(tmp_path):
-    (tmp_path / 'inner.py').write_text(INNER.format(number=2))
-    call = 'from inner import inner; print(inner(1))'
-    assert run(tmp_path, code=f'{NOWHERE}{call}') == '3'
+    write_kernels(tmp_path)
+    assert run(tmp_path, code=NOWHERE + CALL) == '30 0'
+    assert run(tmp_path, code=NOWHERE + CALL) == '30 0'
 
 
-def test_only_compiled_uses_the_cache_of_numba():
+def test_a_user_without_a_home_compiles_anew(tmp_path):
+    write_kernels(tmp_path)
+    homeless = "import os, pathlib; del os.environ['XDG_CACHE_HOME']\n" + (
+        "def home(cls): raise RuntimeError('no home')\npathlib.Path.home = classmethod(home)\n"
+    )
+    assert run(tmp_path, code=homeless + NOWHERE + CALL) == '30 0'
+
+
+@pytest.mark.parametrize('beside', [True, False], ids=['beside the source', 'elsewhere'])
+def test_kernels_that_another_user_installed_are_loaded_and_others_kept_at_home(tmp_path, beside):
+    cache = None if beside else tmp_path / 'cache'
+    write_kernels(tmp_path)
+    assert run(tmp_path, cache) == '30 0'
+    assert run(tmp_path, cache, INSTALLED_BY_ANOTHER + CALL) == '30 1'
+    assert not (tmp_path / 'home').exists()
+    write_kernels(tmp_path, number=3)
+    assert run(tmp_path, cache, INSTALLED_BY_ANOTHER + CALL) == '40 0'
+    assert run(tmp_path, cache, INSTALLED_BY_ANOTHER + CALL) == '40 1'
+    assert list((tmp_path / 'home' / 'spike_depth_ros' / 'kernels').rglob('*.nbc'))
+
+
+@pytest.mark.parametrize('kind', ['nbi', 'nbc'])
+@pytest.mark.parametrize('length', [0, 20])
+def test_damaged_machine_code_is_compiled_anew(tmp_path, kind, length):
+    """A power failure may leave a file empty or cut off."""
+    write_kernels(tmp_path)
+    assert run(tmp_path) == '30 0'
+    for file in (tmp_path / '__pycache__').glob(f'*.{kind}'):
+        file.write_bytes(file.read_bytes()[:length])
+    assert run(tmp_path) == '30 0'
+    assert run(tmp_path) == '30 1'
+
+
+def write_kernels(folder, number=2):
+    (folder / 'inner.py').write_text(INNER.format(number=number))
+    (folder / 'outer.py').write_text(OUTER)
+
+
+def test_nobody_takes_the_cache_of_numba_as_it_is():
     users = [path.name for path in SOURCES if 'cache=True' in path.read_text(encoding='utf-8')]
-    assert users == ['compiled.py']
+    assert users == []
 
 
 @pytest.mark.parametrize('beside', [True, False], ids=['beside the source', 'elsewhere'])
@@ -86,11 +131,10 @@ def test_a_change_in_another_file_is_noticed(tmp_path, beside):
     folder = tmp_path / 'kernels'
     folder.mkdir()
     cache = None if beside else tmp_path / 'cache'
-    (folder / 'inner.py').write_text(INNER.format(number=2))
-    (folder / 'outer.py').write_text(OUTER)
+    write_kernels(folder)
     assert run(folder, cache) == '30 0'
     assert run(folder, cache) == '30 1'
-    (folder / 'inner.py').write_text(INNER.format(number=3))
+    write_kernels(folder, number=3)
     assert run(folder, cache) == '40 0'
     assert run(folder, cache) == '40 1'
 

@@ -11,6 +11,7 @@ from depth_node_fixtures import WINDOW_MS
 
 from spike_depth_ros.estimation.estimator import EstimatorOptions
 from spike_depth_ros.events.camera import Camera
+from spike_depth_ros.events.config import cache_folder
 from spike_depth_ros.network.checkpoint import save_checkpoint
 from spike_depth_ros.ros import loaded_network, network_choice
 from spike_depth_ros.ros.depth_parameters import DepthParameters
@@ -59,7 +60,7 @@ def test_the_choice_is_measured_once_and_the_same_from_boot_to_boot(networks, ca
     networks.busy = 0.9  # the next boot is a busy one
     assert load_network(AUTO, None).path.stem == 'better'
     assert len(networks) == measurements
-    (file,) = network_choice.choice_folder().glob('*.json')
+    (file,) = cache_folder().glob('*.json')
     kept = json.loads(file.read_text())
     assert kept['network'] == 'default'
     assert kept['reason'] == 'a window takes default 10 ms of 12 ms allowed'
@@ -80,7 +81,7 @@ def test_other_circumstances_are_another_choice(networks, changed):
 @pytest.mark.parametrize('damage', ['', '{', '[]', '{"network": "default"}', '{"network": 3}'])
 def test_a_damaged_memory_is_measured_anew(networks, damage):
     load_network(AUTO, None)
-    (file,) = network_choice.choice_folder().glob('*.json')
+    (file,) = cache_folder().glob('*.json')
     good = file.read_text()
     file.write_text(damage)
     measurements = len(networks)

@@ -8,7 +8,8 @@ def warm_up(threads: int = 0) -> None:
 
     `make setup` runs this. Run it again after building a workspace, on an otherwise idle machine:
     `ros2 run spike_depth_ros spike_depth warm-up`. The kernels are cached beside the installed
-    code (or in `NUMBA_CACHE_DIR`), the choice of the network in `~/.cache/spike_depth_ros`.
+    code (or in `NUMBA_CACHE_DIR`) and serve all users of the machine; where that folder cannot be
+    written to, they are cached in `~/.cache/spike_depth_ros`, as is the choice of the network.
 
     Args:
         threads: value of the node's parameter num_threads, on which the choice depends.

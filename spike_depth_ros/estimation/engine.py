@@ -10,13 +10,13 @@ import os
 import platform
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import nn
 
+from spike_depth_ros.events.config import cache_folder
 from spike_depth_ros.network.checkpoint import Checkpoint
 from spike_depth_ros.network.cuda_graph import RecordedStep
 from spike_depth_ros.network.inference import CpuInference, serves
@@ -155,9 +155,9 @@ def _auto(checkpoint: Checkpoint, device: str = 'auto', threads: int = 0) -> Eng
     if choose_device(device) != 'cpu':
         return CudaEngine(checkpoint, device, threads)
     names = fast_engines(checkpoint)
-    note = cache_folder() / _choice_key(checkpoint, names, thread_count(threads))
+    key = _choice_key(checkpoint, names, thread_count(threads))
     try:
-        chosen = note.read_text(encoding='utf-8').strip()
+        chosen = (cache_folder() / key).read_text(encoding='utf-8').strip()
     except (OSError, UnicodeDecodeError):
         chosen = ''
     if chosen not in names:
@@ -167,8 +167,8 @@ def _auto(checkpoint: Checkpoint, device: str = 'auto', threads: int = 0) -> Eng
         said = ', '.join(f'{name} {1e3 * time_s:.0f}' for name, time_s in times_s.items())
         log.info('fastest engine here is %s (ms per map: %s)', chosen, said)
         try:
-            note.parent.mkdir(parents=True, exist_ok=True)
-            note.write_text(chosen, encoding='utf-8')
+            cache_folder().mkdir(parents=True, exist_ok=True)
+            (cache_folder() / key).write_text(chosen, encoding='utf-8')
         except OSError as error:
             log.warning('cannot keep the choice of engine: %s', error)
     engine = ENGINES[chosen](checkpoint, 'cpu', threads)
@@ -203,12 +203,6 @@ def _check_bytes(checkpoint: Checkpoint, device: str) -> None:
         )
     if not SpikeConvolution.is_available():
         raise EngineError('this torch has no 8-bit convolutions for this processor: use torch')
-
-
-def cache_folder() -> Path:
-    """The folder of this user in which the choice of engine is kept."""
-    root = os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache'
-    return Path(root) / 'spike_depth_ros'
 
 
 def _choice_key(checkpoint: Checkpoint, names: list[str], threads: int) -> str:

@@ -3,10 +3,15 @@
 numba's cache checks the file of the outermost function only. After an update, a kernel that calls
 one of another file would use the old version of it. Here a change of any file in the folder
 invalidates the cache, so kernels may call kernels of their own folder only.
+
+Machine code lies beside its source, or in `NUMBA_CACHE_DIR`. A user who may not write there reads
+it all the same and keeps what is missing in the user's cache folder; numba would compile all of it
+again. This module uses private names of numba, no other does.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import logging
@@ -17,7 +22,10 @@ from typing import Any
 import numba
 from llvmlite import ir
 from numba.core import cgutils
+from numba.core.caching import CompileResultCacheImpl, FunctionCache, NullCache, _CacheLocator
 from numba.extending import intrinsic
+
+from spike_depth_ros.events.config import cache_folder
 
 log = logging.getLogger(__name__)
 
@@ -30,26 +38,100 @@ def compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:
     """
 
     def decorate(function: Callable[..., Any]) -> Any:
-        try:
-            kernel = numba.njit(cache=True, nogil=True, **options)(function)
-        except RuntimeError:  # numba finds no writable folder
-            _say_uncached()
-            return numba.njit(nogil=True, **options)(function)
-        _stamp(kernel, folder_digest(Path(function.__code__.co_filename).parent))
+        kernel = numba.njit(nogil=True, **options)(function)
+        kernel._cache = KernelCache(function)
         return kernel
 
     return decorate
 
 
-def _stamp(kernel: Any, digest: str) -> None:
-    """Invalidates the cached machine code of a kernel unless the digest is the same.
+class _BesideSource(_CacheLocator):
+    """Machine code beside the source, or in `NUMBA_CACHE_DIR`; valid for the present sources."""
 
-    numba's cache compares `_source_stamp`, a private attribute; no other module uses private names
-    of numba. Kernels that numba does not cache have no cache file.
+    def __init__(self, function: Callable[..., Any], file: str) -> None:
+        self._py_file = file  # numba names it in its warnings
+        self._line = function.__code__.co_firstlineno
+
+    @classmethod
+    def from_function(cls, function: Callable[..., Any], file: str) -> _BesideSource:
+        return cls(function, file)
+
+    def get_cache_path(self) -> str:
+        given = numba.config.CACHE_DIR
+        if given:
+            return str(Path(given, self.get_suitable_cache_subpath(self._py_file)))
+        return str(Path(self._py_file).parent / '__pycache__')
+
+    def get_source_stamp(self) -> str:
+        return folder_digest(Path(self._py_file).parent)
+
+    def get_disambiguator(self) -> str:
+        return str(self._line)
+
+
+class _OfUser(_BesideSource):
+    """Machine code in the cache folder of the user."""
+
+    def get_cache_path(self) -> str:
+        subpath = self.get_suitable_cache_subpath(self._py_file)
+        return str(cache_folder() / 'kernels' / subpath)
+
+
+def _cache_in(place: type[_BesideSource]) -> Any:
+    """A cache class of numba that keeps machine code in one place."""
+    code = type('Code', (CompileResultCacheImpl,), {'_locator_classes': [place]})
+    return type('Cache', (FunctionCache,), {'_impl_class': code})
+
+
+_PLACES = _cache_in(_BesideSource), _cache_in(_OfUser)
+
+
+class KernelCache(NullCache):
+    """Reads the machine code of a kernel from where it lies and writes it where it may.
+
+    Whatever is wrong with files on disk, the kernel is compiled again.
+
+    Args:
+        function: the kernel as a Python function.
     """
-    index = getattr(getattr(kernel, '_cache', None), '_cache_file', None)
-    if index is not None:
-        index._source_stamp = (index._source_stamp, digest)
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+
+    @functools.cached_property
+    def _caches(self) -> list[Any]:
+        caches = []
+        for make in _PLACES:
+            try:
+                caches.append(make(self._function))
+            except OSError as error:  # a user without a home
+                log.debug('%s', error)
+        return caches
+
+    def load_overload(self, signature: Any, target: Any) -> Any:
+        """The machine code for these argument types; None if there is none."""
+        for cache in self._caches:
+            try:
+                code = cache.load_overload(signature, target)
+            except OSError as error:
+                log.debug('%s', error)
+            except Exception:  # of unpickling: a file that a power failure cut off
+                log.warning('%s holds a damaged kernel: compiling it again', cache.cache_path)
+                with contextlib.suppress(OSError):
+                    cache.flush()
+            else:
+                if code is not None:
+                    return code
+        return None
+
+    def save_overload(self, signature: Any, code: Any) -> None:
+        """Keeps machine code in the first place that may be written to."""
+        for cache in self._caches:
+            try:
+                return cache.save_overload(signature, code)
+            except OSError as error:
+                log.debug('%s', error)
+        return _say_uncached()
 
 
 def _prefetch(_typing: Any, array: Any, index: Any) -> Any:
@@ -74,8 +156,8 @@ wait for it. The index may lie beyond the end."""
 
 @functools.cache
 def _say_uncached() -> None:
-    log.warning('no writable folder for compiled kernels: each start takes a minute longer; '
-                'set NUMBA_CACHE_DIR to a writable folder')  # fmt: skip
+    log.warning('no writable folder for compiled kernels: each start takes a minute longer; set '
+                'NUMBA_CACHE_DIR or XDG_CACHE_HOME to a writable folder')  # fmt: skip
 
 
 @functools.cache

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
@@ -113,6 +114,21 @@ def shipped(path: str) -> Path:
         if place.exists():
             return place
     raise ConfigError(f'{path} is not in the package: neither at {places[0]} nor installed')
+
+
+def cache_folder() -> Path:
+    """The folder in which this user keeps what takes long to find out or to compile.
+
+    It is below `XDG_CACHE_HOME`, or below `~/.cache`.
+
+    Raises:
+        OSError: the user has no home.
+    """
+    root = os.environ.get('XDG_CACHE_HOME')
+    try:
+        return (Path(root) if root else Path.home() / '.cache') / 'spike_depth_ros'
+    except RuntimeError as error:
+        raise OSError(f'{error}: set XDG_CACHE_HOME to a folder that may be written to') from error
 
 
 def require(condition: bool, name: str, value: Any, expected: str) -> None:

@@ -21,6 +21,7 @@ from spike_depth_ros.estimation.engine import thread_count
 from spike_depth_ros.estimation.estimator import SHIPPED
 from spike_depth_ros.events.atomic_write import partial_path
 from spike_depth_ros.events.camera import Camera
+from spike_depth_ros.events.config import cache_folder
 from spike_depth_ros.ros.depth_parameters import DepthParameters
 
 log = logging.getLogger(__name__)
@@ -53,12 +54,6 @@ class Choice:
         )
 
 
-def choice_folder() -> Path:
-    """Where choices are remembered: below `XDG_CACHE_HOME`, or `~/.cache`."""
-    base = os.environ.get('XDG_CACHE_HOME') or '~/.cache'
-    return Path(base).expanduser() / 'spike_depth_ros'
-
-
 def circumstances(parameters: DepthParameters, camera: Camera | None) -> dict[str, str]:
     """What a choice depends on: another value of any of these means another choice."""
     return {
@@ -81,9 +76,9 @@ def remembered(parameters: DepthParameters, camera: Camera | None) -> Iterator[C
     """
     valid_for = circumstances(parameters, camera)
     key = hashlib.sha256(json.dumps(valid_for, sort_keys=True).encode()).hexdigest()[:16]
-    path = choice_folder() / f'network-{key}.json'
     with contextlib.ExitStack() as stack:
         try:
+            path = cache_folder() / f'network-{key}.json'
             path.parent.mkdir(parents=True, exist_ok=True)
             lock = stack.enter_context(path.with_suffix('.lock').open('w'))
             fcntl.flock(lock, fcntl.LOCK_EX)
