@@ -31,6 +31,7 @@ from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from std_srvs.srv import Trigger
 
+from spike_depth_ros.estimation.estimator import DepthEstimator, EstimatorOptions
 from spike_depth_ros.events.camera import Camera
 from spike_depth_ros.network.checkpoint import save_checkpoint
 from spike_depth_ros.ros import (
@@ -633,10 +634,69 @@ def test_a_size_that_alternates_builds_one_estimator(graph, start, monkeypatch):
     for k in range(200):
         FAULTS['two sizes'](driver, k)
         graph.spin_once(0.002)
-    assert graph.spin_until(lambda: node.pipeline.meters.messages == 200 and depth)
+    assert graph.spin_until(lambda: node.pipeline.meters.foreign == 100 and depth)
     assert built.count((HEIGHT // 2, WIDTH // 2)) == 0
     assert built.count((HEIGHT, WIDTH)) == 1
-    assert node.pipeline.meters.foreign == 100
+    assert node.pipeline.stream.packets == 100, 'those left out are not decoded'
+
+
+class Gate:
+    """An engine that lets go of the first window of events only when it is told to."""
+
+    device = 'gate'
+
+    def __init__(self, engine):
+        self.entered, self.open, self._engine = threading.Event(), threading.Event(), engine
+
+    def infer(self, spikes, state):
+        if spikes.any():
+            self.entered.set()
+            assert self.open.wait(60.0)
+        return self._engine.infer(spikes, state)
+
+
+def test_limits_that_change_during_inference_hold_from_the_next_window_on(graph, start):
+    node = start()
+    gate = Gate(node.network.engine)
+    use(node, gate)
+    depth = graph.listen(Image, '/depth_node/depth/image')
+    driver = Driver(graph)
+    driver.send(WINDOW_MS + 5)
+    assert graph.spin_until(gate.entered.is_set)
+    assert node.set_parameters(overrides({'min_confidence': 1.0}))[0].successful
+    gate.open.set()
+    driver.send(2 * WINDOW_MS)
+    assert graph.spin_until(lambda: len(depth) == 3)
+    nothing = [bool(np.isnan(np.frombuffer(d.data, '<f4')).all()) for d in depth]
+    assert nothing == [False, True, True]
+
+
+def test_parameters_that_change_all_the_time_give_maps_of_one_moment_each(
+    graph, start, checkpoint
+):
+    """Limits are those of the one or of the other moment, and the memory is that of the stream."""
+    node = start(window_queue=1000)
+    node.calibration.camera = CAMERA
+    depth = graph.listen(Image, '/depth_node/depth/image')
+    driver = Driver(graph)
+    assert driver.ready()
+    sent = []
+    for k in range(100):
+        changes = overrides({'min_confidence': float(k % 2), 'color_max_m': 60.0 + k})
+        assert all(result.successful for result in node.set_parameters(changes))
+        sent.append(driver.send(5))
+    options = EstimatorOptions(streaming=True)
+    alone = DepthEstimator(checkpoint, HEIGHT, WIDTH, CAMERA, options, node.network.engine)
+    frames = alone.push(np.concatenate(sent))
+    assert graph.spin_until(lambda: len(depth) == len(frames) == 24)
+    kinds = set()
+    for message, frame in zip(depth, frames, strict=True):
+        shown = np.frombuffer(message.data, '<f4').reshape(frame.depth_m.shape)
+        kinds.add(bool(np.isnan(shown).all()))
+        np.testing.assert_array_equal(shown[~np.isnan(shown)], frame.depth_m[~np.isnan(shown)])
+        assert np.isnan(shown).all() or not np.isnan(shown).any()
+    assert kinds == {False, True}
+    assert node.pipeline.faults == 0
 
 
 def test_a_reset_during_a_clock_jump_is_not_lost(graph, start, monkeypatch):

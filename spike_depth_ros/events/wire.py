@@ -202,7 +202,7 @@ def _pack_string(text: str) -> bytes:
 class EventStream:
     """Decodes the messages of one topic, for the node, bags and tools.
 
-    `feed` raises no error for any message; it counts messages that cannot be decoded.
+    It raises no error for any message; it counts messages that cannot be decoded.
 
     Attributes:
         skipped: number of messages that could not be decoded, by reason.
@@ -233,17 +233,35 @@ class EventStream:
         Args:
             cdr: bytes-like, with its encapsulation header.
         """
+        packet = self.parse(cdr)
+        return None if packet is None else (packet, self.decode(packet))
+
+    def parse(self, cdr: Any) -> Packet | None:
+        """Parses one message for `decode`; returns None and counts the message if that fails.
+
+        Args:
+            cdr: bytes-like, with its encapsulation header.
+        """
         try:
             packet = self._parse(cdr)
-            decoder = self._decoder_for(packet)
+            if packet.encoding not in CODECS:
+                raise WireError(
+                    'unknown_encoding',
+                    f'encoding {packet.encoding!r} is unknown, expected one of {sorted(CODECS)}',
+                )
         except WireError as error:
             self.skipped[error.reason] += 1
             self.last_error = str(error)
             return None
+        return packet
+
+    def decode(self, packet: Packet) -> Decoded:
+        """Decodes a packet from `parse`; packets that are not decoded do not count as missing."""
+        decoder = self._decoder_for(packet)
         if packet.seq is not None:
             self._follow(packet.seq, decoder)
         self.packets += 1
-        return packet, decoder.decode(packet.payload, packet.time_base_ns)
+        return decoder.decode(packet.payload, packet.time_base_ns)
 
     def reset(self) -> None:
         """Forgets time and sequence number, as after a restart, but not the counts."""
@@ -261,11 +279,6 @@ class EventStream:
         """Returns the decoder of this encoding and geometry; only one exists, to bound memory."""
         decoder = self._decoder
         if decoder is None or decoder.key != (packet.encoding, packet.height, packet.width):
-            if packet.encoding not in CODECS:
-                raise WireError(
-                    'unknown_encoding',
-                    f'encoding {packet.encoding!r} is unknown, expected one of {sorted(CODECS)}',
-                )
             self._retired = self.counts
             decoder = self._decoder = CODECS[packet.encoding](packet.height, packet.width)
         return decoder

@@ -218,14 +218,16 @@ class Pipeline:
             self.jumps.reset()
             self.clock.reset()
             self._forget()
-        start_s = time.perf_counter()
-        fed = self.stream.feed(cdr)
-        self.meters.took('decode', start_s)
         self.meters.messages += 1
         self.meters.received_bytes += len(cdr)
-        if fed is None or len(fed[1].events) == 0 or not self._is_of_this_sensor(fed[0]):
+        start_s = time.perf_counter()
+        packet = self.stream.parse(cdr)
+        if packet is None or not self._is_of_this_sensor(packet):
             return
-        packet, decoded = fed
+        decoded = self.stream.decode(packet)
+        self.meters.took('decode', start_s)
+        if len(decoded.events) == 0:
+            return
         runs = self.jumps.push(decoded.events)
         stamp_ns = packet.stamp_ns or self._now_ns()  # some drivers leave it zero
         for run in runs:
