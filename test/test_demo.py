@@ -102,8 +102,9 @@ def test_the_report_holds_pictures_figures_and_a_page(recording, tmp_path):
     assert (cloud != cloud[0, 0]).any(axis=-1).sum() == 4, 'one point, 2 px wide'
 
 
-def test_the_video_shows_every_map(recording, tmp_path):
+def test_the_video_shows_every_map(recording, tmp_path, capfd):
     figures = write_report(tmp_path, recording, 'a drive', made=True)
+    assert capfd.readouterr() == ('', ''), 'no warnings of the codec'
     if figures['no_video_because']:
         pytest.skip(figures['no_video_because'])
     video = cv2.VideoCapture(str(tmp_path / 'demo.webm'))
@@ -178,6 +179,8 @@ def test_the_demo_on_a_bag_end_to_end(checkpoint_file, tmp_path):
                '--out', str(out), '--checkpoint', str(checkpoint_file)]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stdout + done.stderr
+    strangers = [line for line in done.stderr.splitlines() if not line.startswith('[')]
+    assert strangers == [], 'nothing but the logs of the nodes'
     figures = json.loads((out / 'demo.json').read_text())
     # 3 s in windows of 20 ms; on a busy machine some are dropped, and said
     assert 150 - 3 <= figures['depth_maps'] + figures['dropped_windows'] <= 150

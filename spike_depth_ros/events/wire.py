@@ -256,7 +256,7 @@ class EventStream:
         return packet
 
     def decode(self, packet: Packet) -> Decoded:
-        """Decodes a packet from `parse`; packets that are not decoded do not count as missing."""
+        """Decodes a packet from `parse`; a packet that is left out changes no state here."""
         decoder = self._decoder_for(packet)
         if packet.seq is not None:
             self._follow(packet.seq, decoder)

@@ -13,17 +13,21 @@ from spike_depth_ros.estimation.engine import ENGINES, Engine
 from spike_depth_ros.estimation.estimator import (
     SHIPPED,
     DepthEstimator,
+    DepthFrame,
     EstimatorOptions,
     cut_times_ns,
     window_steps,
 )
+from spike_depth_ros.estimation.motion import Twist
 from spike_depth_ros.events.arrays import make_events
 from spike_depth_ros.events.camera import Camera
 from spike_depth_ros.events.codecs import CODECS, SMALL_BYTES
 from spike_depth_ros.events.config import shipped
+from spike_depth_ros.events.jumps import JumpFilter
 from spike_depth_ros.events.windows import Window, in_order
 from spike_depth_ros.network.checkpoint import Checkpoint, load_checkpoint
 from spike_depth_ros.ros import network_choice
+from spike_depth_ros.ros.compressed_depth import rvl_encode
 from spike_depth_ros.ros.depth_parameters import DepthParameters
 from spike_depth_ros.ros.resource_url import local_path
 
@@ -144,11 +148,31 @@ def warm_up(loaded: LoadedNetwork, options: EstimatorOptions, camera: Camera | N
     """
     for decoder in CODECS.values():
         decoder(8, 8).decode(np.zeros(WARM_UP_BYTES, np.uint8))
+    rvl_encode(np.zeros((8, 8), np.uint16))
     # less than the full width by one multiple: shows whether the network takes every multiple
     spikes = loaded.checkpoint.spikes
     odd_px = spikes.max_width_px - spikes.multiple_px
     _run_s(loaded.estimator(3 * odd_px // 4, odd_px, None, options))
+    _measure_scale(loaded, options)
     loaded.run_empty_window(options, camera)
+
+
+def _measure_scale(loaded: LoadedNetwork, options: EstimatorOptions) -> None:
+    """Measures the scale of a flat wall that passes by, with events that come out of order."""
+    side_px, end_ns = 64, 100_000_000
+    camera = Camera(side_px, side_px, side_px, side_px, side_px / 2, side_px / 2)
+    estimator = loaded.estimator(side_px, side_px, camera, options)
+    index = np.arange(side_px * side_px)
+    x, y = index % side_px, index // side_px
+    passing = make_events(end_ns - 1 - index[::-1], x, y, (x + y) % 2)
+    late = make_events([0, end_ns, 0], [0, 0, 0], [0, 0, 0], [1, 1, 1])
+    filtered = JumpFilter()
+    for events in (passing, late):
+        filtered.push(events)
+    in_order(late)
+    sideways = Twist(np.array([5.0, 0.0, 0.0]), np.zeros(3))
+    wall = DepthFrame(end_ns, np.full((side_px, side_px), 2.0, np.float32), np.ones(1), 0.0)
+    estimator.look(wall, passing, lambda start_ns, end_ns: (sideways, ''))
 
 
 def _run_s(estimator: DepthEstimator) -> float:
