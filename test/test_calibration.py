@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from untrained import untrained_checkpoint
 
-from spike_depth_ros.events.config import ConfigError, DepthRange
+from spike_depth_ros.events.config import ConfigError, DepthRange, SpikeConfig
 from spike_depth_ros.learning.calibration import (
     Calibration,
     Outputs,
@@ -191,3 +191,18 @@ def test_the_verb_writes_an_average(tmp_path):
     bias = [output_layer(load_checkpoint(file).model).bias for file in files]
     torch.testing.assert_close(bias[2], 0.75 * bias[0] + 0.25 * bias[1])
     assert load_checkpoint(files[2]).card['average']['share'] == 0.25
+
+
+def test_the_verb_adds_a_change_to_a_third_network(tmp_path):
+    from spike_depth_ros.cli import main
+
+    files = [tmp_path / f'{name}.safetensors' for name in 'abcd']
+    for seed, file in enumerate(files[:3]):
+        found = untrained_checkpoint('tiny', seed=seed)
+        spikes = SpikeConfig(steps=2 if seed == 2 else 4)
+        save_checkpoint(file, dataclasses.replace(found, spikes=spikes))
+    main(['average', *map(str, files[:2]), '--share', '0.5', '--onto', str(files[2]),
+          '--out', str(files[3])])  # fmt: skip
+    bias = [output_layer(load_checkpoint(file).model).bias for file in files]
+    torch.testing.assert_close(bias[3], bias[2] + 0.5 * (bias[1] - bias[0]))
+    assert load_checkpoint(files[3]).spikes.steps == 2

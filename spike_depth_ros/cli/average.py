@@ -9,17 +9,24 @@ from spike_depth_ros.events.config import require
 
 
 def average(
-    first: str, second: str, share: float = 0.5, out: Path = Path('out/average.safetensors')
+    first: str,
+    second: str,
+    share: float = 0.5,
+    onto: str | None = None,
+    out: Path = Path('out/average.safetensors'),
 ) -> None:
     """Writes (1 - share) * FIRST + share * SECOND, where SECOND was trained from FIRST.
 
     Networks between an original and its fine-tuned version keep more of the first domain at little
-    cost in the second (Wortsman et al., CVPR 2022).
+    cost in the second (Wortsman et al., CVPR 2022). With ONTO, the change of the weights is added
+    to a third network instead: ONTO + share * (SECOND - FIRST) (Ilharco et al., ICLR 2023).
 
     Args:
         first: checkpoint before fine-tuning.
         second: checkpoint after fine-tuning, of the same network; its depth range is used.
         share: weight of the second checkpoint, 0 to 1.
+        onto: checkpoint of the same network that receives the change; its spike tensors may have
+            another number of steps, e.g. `models/fast.safetensors`.
         out: file to write.
     """
     from spike_depth_ros.learning.calibration import interpolate
@@ -27,7 +34,11 @@ def average(
 
     require(0 <= share <= 1, 'share', share, '0 to 1')
     before, after = load_checkpoint(first), load_checkpoint(second)
-    model = interpolate(before, after, share)
-    card = after.card | {'average': {'first': first, 'second': second, 'share': share}}
-    save_checkpoint(out, dataclasses.replace(after, model=model, card=card))
+    base = load_checkpoint(onto) if onto else None
+    model = interpolate(before, after, share, base)
+    parts = {'first': first, 'second': second, 'share': share, 'onto': onto}
+    shape = base or after
+    card = shape.card | {'average': parts}
+    made = dataclasses.replace(after, model=model, spikes=shape.spikes, card=card)
+    save_checkpoint(out, made)
     print(out)

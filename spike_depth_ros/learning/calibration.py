@@ -22,7 +22,6 @@ from spike_depth_ros.learning import losses
 from spike_depth_ros.learning.batches import collate
 from spike_depth_ros.learning.datasets.sample import Sample
 from spike_depth_ros.learning.norms import network_input
-from spike_depth_ros.learning.optimizer import follow
 from spike_depth_ros.network.checkpoint import Checkpoint
 from spike_depth_ros.network.head import LOG_SCALE_CENTRE, LOG_SCALE_REACH
 
@@ -88,20 +87,36 @@ def change_range(network: nn.Module, old: DepthRange, new: DepthRange) -> None:
     _scale_channel(output_layer(network), DEPTH, float(gain), float(offset))
 
 
-def interpolate(first: Checkpoint, second: Checkpoint, share: float) -> nn.Module:
-    """The network with weights (1 - share) * first + share * second, in the second's depth range.
+def interpolate(
+    first: Checkpoint, second: Checkpoint, share: float, onto: Checkpoint | None = None
+) -> nn.Module:
+    """The network `onto` + share * (second - first), in the second's depth range.
+
+    Args:
+        first: before fine-tuning.
+        second: after fine-tuning.
+        share: fraction of the change of the weights to apply.
+        onto: the network that receives the change; None for the first.
 
     Raises:
         ConfigError: they are different networks.
     """
-    if first.model_config != second.model_config:
-        raise ConfigError(
-            f'the networks are {first.model_config} and {second.model_config}, expected the same'
-        )
-    start, mixed = copy.deepcopy(first.model), copy.deepcopy(second.model)
-    if first.depth_range != second.depth_range:
-        change_range(start, first.depth_range, second.depth_range)
-    follow(mixed, start, decay=share)
+    onto = onto or first
+    for other in (first, onto):
+        if other.model_config != second.model_config:
+            raise ConfigError(
+                f'the networks are {other.model_config} and {second.model_config}, expected the '
+                'same'
+            )
+    start, mixed = copy.deepcopy(first.model), copy.deepcopy(onto.model)
+    for network, checkpoint in ((start, first), (mixed, onto)):
+        if checkpoint.depth_range != second.depth_range:
+            change_range(network, checkpoint.depth_range, second.depth_range)
+    after, before = second.model.state_dict(), start.state_dict()
+    with torch.no_grad():
+        for name, weight in mixed.state_dict().items():
+            if weight.is_floating_point():
+                weight.add_(after[name] - before[name], alpha=share)
     return mixed
 
 
