@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from untrained import untrained_checkpoint
 
+from spike_depth_ros.estimation.familiarity import from_card
 from spike_depth_ros.events.config import ConfigError, DepthRange, SpikeConfig
 from spike_depth_ros.learning.calibration import (
     Calibration,
@@ -147,7 +148,7 @@ def test_the_verb_writes_a_calibrated_checkpoint(tmp_path, monkeypatch):
         def __call__(self, config):
             depth_m = np.full((32, 48), 8.0, np.float32)
             depth_m[:10] = np.inf
-            meta = {'focal_px': 256.0}
+            meta = {'focal_px': 256.0, 'window_ns': 50_000_000}
             return [[Sample(spikes(config.seed + k), depth_m, depth_m < 99, None, meta)]
                     for k in range(3)]  # fmt: skip
 
@@ -160,6 +161,7 @@ def test_the_verb_writes_a_calibrated_checkpoint(tmp_path, monkeypatch):
     loaded = load_checkpoint(after)
     facts = loaded.card['calibration']
     assert facts['clips'] == 4
+    assert from_card(loaded.card) is not None
     old, new = (answer_of(load_checkpoint(path).model) for path in (before, after))
     assert torch.equal(old.log_depth, new.log_depth)
     torch.testing.assert_close(new.range_logit, facts['range_gain'] * old.range_logit)
@@ -186,11 +188,15 @@ def test_the_verb_writes_an_average(tmp_path):
 
     files = [tmp_path / name for name in ('a.safetensors', 'b.safetensors', 'c.safetensors')]
     for seed, file in enumerate(files[:2]):
-        save_checkpoint(file, untrained_checkpoint('tiny', seed=seed))
+        plain = untrained_checkpoint('tiny', seed=seed)
+        card = plain.card | {'calibration': {}, 'familiarity': {}}
+        save_checkpoint(file, dataclasses.replace(plain, card=card))
     main(['average', *map(str, files[:2]), '--share', '0.25', '--out', str(files[2])])
     bias = [output_layer(load_checkpoint(file).model).bias for file in files]
     torch.testing.assert_close(bias[2], 0.75 * bias[0] + 0.25 * bias[1])
-    assert load_checkpoint(files[2]).card['average']['share'] == 0.25
+    card = load_checkpoint(files[2]).card
+    assert card['average']['share'] == 0.25
+    assert not {'calibration', 'familiarity'} & set(card)  # they held for other weights
 
 
 def test_the_verb_adds_a_change_to_a_third_network(tmp_path):

@@ -19,7 +19,8 @@ def average(
 
     Networks between an original and its fine-tuned version keep more of the first domain at little
     cost in the second (Wortsman et al., CVPR 2022). With ONTO, the change of the weights is added
-    to a third network instead: ONTO + share * (SECOND - FIRST) (Ilharco et al., ICLR 2023).
+    to a third network instead: ONTO + share * (SECOND - FIRST) (Ilharco et al., ICLR 2023). A
+    calibration does not hold for other weights, so its entries in the card are left out.
 
     Args:
         first: checkpoint before fine-tuning.
@@ -29,6 +30,7 @@ def average(
             another number of steps, e.g. `models/fast.safetensors`.
         out: file to write.
     """
+    from spike_depth_ros.estimation.familiarity import CARD_KEY
     from spike_depth_ros.learning.calibration import interpolate
     from spike_depth_ros.network.checkpoint import load_checkpoint, save_checkpoint
 
@@ -37,8 +39,9 @@ def average(
     base = load_checkpoint(onto) if onto else None
     model = interpolate(before, after, share, base)
     parts = {'first': first, 'second': second, 'share': share, 'onto': onto}
-    shape = base or after
-    card = shape.card | {'average': parts}
+    shape, stale = base or after, ('calibration', CARD_KEY)
+    card = {key: value for key, value in shape.card.items() if key not in stale}
+    card |= {'average': parts}
     made = dataclasses.replace(after, model=model, spikes=shape.spikes, card=card)
     save_checkpoint(out, made)
     print(out)

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from spike_depth_ros.estimation.engine import ENGINES, Engine
+from spike_depth_ros.estimation.familiarity import Describer, from_card
 from spike_depth_ros.estimation.motion import Twist
 from spike_depth_ros.estimation.scale import LONGEST_NS
 from spike_depth_ros.estimation.tracking import Motion, ScaleTracker, between
@@ -109,7 +110,11 @@ class EstimatorOptions:
 
 
 def interpret(
-    maps: np.ndarray, depth_range: DepthRange, metres_per_canonical: float, limits: Limits
+    maps: np.ndarray,
+    depth_range: DepthRange,
+    metres_per_canonical: float,
+    limits: Limits,
+    trust: float = 1.0,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Turns the network's three maps into metres and confidence.
 
@@ -119,11 +124,13 @@ def interpret(
         depth_range: of the checkpoint.
         metres_per_canonical: f / f_canonical, see `DepthRange`.
         limits: marks answers outside as -inf, +inf or NaN.
+        trust: factor on the confidence of the whole map.
 
     Returns:
         depth_m and confidence, both (H, W) float32, as `DepthFrame` describes them. The
         confidence of a finite depth is the probability of being within range, times
-        1 - exp(-ln(1.25) / b), the mass of a Laplace distribution within +-ln(1.25).
+        1 - exp(-ln(1.25) / b), the mass of a Laplace distribution within +-ln(1.25), times
+        `trust`.
     """
     log_depth, range_logit, log_scale = maps
     with np.errstate(over='ignore'):
@@ -134,6 +141,7 @@ def interpret(
     depth_m[depth_m < limits.min_depth_m] = -np.inf
     depth_m[out_of_range | (depth_m > limits.max_depth_m)] = np.inf
     confidence = np.where(out_of_range, beyond, (1.0 - beyond) * close).astype(np.float32)
+    confidence *= np.float32(trust)
     unknown = ~(confidence >= limits.min_confidence) | np.isnan(depth_m)
     depth_m[unknown] = np.nan
     return depth_m, np.nan_to_num(confidence, nan=0.0)
@@ -168,6 +176,8 @@ class DepthEstimator:
         camera: intrinsics of the depth frames' grid, None without a calibration.
         engine: what runs the network.
         windower: what cuts the stream.
+        familiarity: factor on the confidence of the last window, below 1 where the window is
+            unlike those of the calibration; always 1 for a checkpoint without such statistics.
         tracker: what follows the scale of depth by the camera's motion; None without a
             calibration.
 
@@ -210,6 +220,8 @@ class DepthEstimator:
                 raise ConfigError(f'engine is {engine!r}, expected one of {sorted(ENGINES)}')
             engine = ENGINES[engine](checkpoint, device, threads)
         self.engine: Engine = engine
+        self.familiarity = 1.0
+        self._known, self._describe = from_card(checkpoint.card), Describer()
         self._state: Any = None
         self._last_end_ns: int | None = None
 
@@ -230,14 +242,14 @@ class DepthEstimator:
 
         Windows come in order, see `maps`.
         """
-        maps = self.maps(window)
-        ln_scale = 0.0 if self.tracker is None else self.tracker.state.ln_scale
+        maps, trust, ln_scale = self.maps(window), self.familiarity, 0.0
+        if self.tracker is not None:
+            ln_scale = self.tracker.state.ln_scale
+            trust *= self.tracker.confidence(GOOD_RATIO)
         metres = self.metres_per_canonical * math.exp(ln_scale)
         depth_m, confidence = interpret(
-            maps, self.checkpoint.depth_range, metres, limits or self.options.limits
+            maps, self.checkpoint.depth_range, metres, limits or self.options.limits, trust
         )
-        if self.tracker is not None:
-            confidence *= np.float32(self.tracker.confidence(GOOD_RATIO))
         return DepthFrame(window.t1_ns, depth_m, confidence, ln_scale)
 
     def maps(self, window: Window) -> np.ndarray:
@@ -249,10 +261,15 @@ class DepthEstimator:
         if window.fresh or window.t0_ns != self._last_end_ns or not self.options.streaming:
             self._state = None
         carried, self._state = self._state, None  # it serves once, also if this fails
+        at_rest = carried is None
         maps, state = self.engine.infer(window.spikes, carried)
         self._state = state if self.options.streaming else None
         self._last_end_ns = window.t1_ns
-        return maps[:, : self.pixels.image_height, : self.pixels.image_width]
+        inside = np.s_[..., : self.pixels.image_height, : self.pixels.image_width]
+        if self._known is not None:
+            features = self._describe(window.spikes[inside], maps[inside], at_rest)
+            self.familiarity = float(self._known.factor(features))
+        return maps[inside]
 
     def look(self, frame: DepthFrame, events: np.ndarray, motion: Motion) -> None:
         """Learns the scale of later frames from this one; may run in a thread of its own.
