@@ -1,9 +1,13 @@
+import dataclasses
+
 import cv2
 import numpy as np
 import pytest
 
 from spike_depth_ros.events.calibration_file import camera_from_calibration, read_calibration
 from spike_depth_ros.events.camera import CalibrationError, Camera
+from spike_depth_ros.events.config import SpikeConfig
+from spike_depth_ros.events.spikes import pixel_map
 
 PINHOLE = Camera(8, 6, 4.0, 5.0, 3.5, 2.5)
 LENS = Camera(640, 480, 550.0, 552.0, 320.0, 238.0, 'plumb_bob', (-0.1, 0.05, 1e-3, -5e-4, 0.0))
@@ -95,12 +99,66 @@ def test_pixels_that_no_ray_reaches_have_none():
     np.testing.assert_allclose(back, np.stack([u, v], 1), atol=0.11)
 
 
+ROTATION = cv2.Rodrigues(np.array([0.02, -0.05, 0.01]))[0]
+P = (500.0, 505.0, 310.0, 250.0)
+"""fx, fy, cx, cy of the rectified image."""
+
+
+def matrix(intrinsics):
+    fx, fy, cx, cy = intrinsics
+    return np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1.0]])
+
+
+@pytest.mark.parametrize('camera', [LENS, FISHEYE], ids=['plumb_bob', 'equidistant'])
+def test_events_land_where_opencv_rectifies_to(camera):
+    stereo = dataclasses.replace(camera, rotation=tuple(ROTATION.ravel()), projection=P)
+    assert not stereo.is_rectified
+    assert stereo.rectified() == Camera(640, 480, *P, camera.distortion_model)
+    places = pixel_map(480, 640, SpikeConfig(max_width_px=640), stereo)
+    rows, columns = np.mgrid[7:480:31, 5:640:37]
+    pixels = np.stack([columns.ravel(), rows.ravel()], 1).astype(float)[:, None]
+    model = cv2.fisheye if camera.distortion_model == 'equidistant' else cv2
+    expected = model.undistortPoints(
+        pixels, camera.matrix, np.array(camera.distortion), R=ROTATION, P=matrix(P)
+    )[:, 0]
+    near = np.floor(expected + 0.5)
+    # those close to a border between two pixels may fall into either
+    clear = (np.abs(expected - near) < 0.49).all(axis=1)
+    inside = ((near >= 0) & (near < (640, 480))).all(axis=1) & clear
+    assert inside.sum() > 50
+    found = places.table[rows.ravel(), columns.ravel()][inside]
+    assert found.tolist() == (near[:, 1] * places.width + near[:, 0])[inside].tolist()
+
+
+def test_rays_are_in_the_axes_of_the_rectified_image():
+    turned = dataclasses.replace(PINHOLE, rotation=tuple(ROTATION.ravel()))
+    expected = PINHOLE.rays() @ ROTATION.T
+    np.testing.assert_allclose(turned.rays(), expected / expected[..., 2:], atol=1e-6)
+
+
+def test_rays_that_r_turns_behind_the_camera_do_not_exist():
+    back = dataclasses.replace(PINHOLE, rotation=(-1.0, 0, 0, 0, 1.0, 0, 0, 0, -1.0))
+    assert np.isnan(back.rays()[..., :2]).all()
+
+
+def test_cropping_keeps_every_ray():
+    camera = dataclasses.replace(LENS, projection=P)
+    part = camera.cropped(100, 50, 200, 120)
+    assert (part.width, part.height) == (200, 120)
+    np.testing.assert_allclose(part.rays(), camera.rays()[50:170, 100:300], atol=1e-5)
+    np.testing.assert_allclose(
+        part.rectified().rays(), camera.rectified().rays()[50:170, 100:300], atol=1e-6
+    )
+
+
 def test_binning_keeps_every_ray():
     """The centre of a 2x2 block looks where the binned pixel looks."""
     camera = Camera(640, 480, 550.0, 552.0, 320.3, 238.9)
     rays, binned = camera.rays(), camera.binned(2).rays()
     block = (rays[0::2, 0::2] + rays[1::2, 0::2] + rays[0::2, 1::2] + rays[1::2, 1::2]) / 4
     np.testing.assert_allclose(binned, block, atol=1e-6)
+    other = dataclasses.replace(LENS, projection=(550.0, 552.0, 320.3, 238.9))
+    assert other.binned(2).rectified() == other.rectified().binned(2)
 
 
 def test_partial_blocks_count():
@@ -116,6 +174,14 @@ def test_calibration_file(tmp_path):
     )
     expected = Camera(346, 260, 250.5, 251, 170, 130, 'plumb_bob', (-0.3, 0.1, 0, 0, 0))
     assert read_calibration(f'file://{file}') == expected
+    with file.open('a') as more:  # as camera_calibration writes them
+        more.write(
+            'rectification_matrix: {rows: 3, cols: 3, data: [1, 0, 0, 0, 1, 0, 0, 0, 1]}\n'
+            'projection_matrix: {rows: 3, cols: 4, data: '
+            '[231.5, 0, 171, -9.5, 0, 240, 131, 0, 0, 0, 1, 0]}\n'
+        )
+    with_p = dataclasses.replace(expected, projection=(231.5, 240.0, 171.0, 131.0))
+    assert read_calibration(file) == with_p
     assert expected.is_distorted
     assert not expected.rectified().is_distorted
 
@@ -137,6 +203,24 @@ def test_calibration_file(tmp_path):
         ({'camera_matrix': {'data': [250, 0, 0, 0, 250, 0, 170, 130, 1]}}, r'170.*transposed'),
         ({'camera_matrix': {'data': [250, 0, 500, 0, 250, 130, 0, 0, 1]}}, r'500.*outside'),
         ({'camera_matrix': {'data': [250, 0, 170, 0, 250, -9, 0, 0, 1]}}, r'-9.*outside'),
+        ({'projection_matrix': {'data': [1, 2, 3]}}, 'projection matrix has 3 numbers, not 12'),
+        (
+            {'projection_matrix': {'data': [250, 0, 900, 0, 0, 250, 130, 0, 0, 0, 1, 0]}},
+            r'projection matrix.*900.*outside',
+        ),
+        (
+            {'projection_matrix': {'data': [0, 0, 170, 0, 0, 250, 130, 0, 0, 0, 1, 0]}},
+            'projection matrix.*focal length',
+        ),
+        (
+            {'projection_matrix': {'data': [9, 0, 170, 0, 0, 9, 130, 0, 0, 0, 1, 0]}},
+            '250 px in the camera matrix and 9 px in the projection matrix',
+        ),
+        (
+            {'rectification_matrix': {'data': [1, 0, 0, 0, 2, 0, 0, 0, 1]}},
+            r'rectification matrix is .*2.0.* expected 9 numbers of a rotation',
+        ),
+        ({'rectification_matrix': {'data': [float('nan')] * 9}}, 'rectification matrix is .*nan'),
     ],
 )
 def test_bad_calibrations_say_why(change, message):

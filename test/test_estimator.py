@@ -20,7 +20,7 @@ from spike_depth_ros.estimation.estimator import (
 from spike_depth_ros.events.arrays import make_events
 from spike_depth_ros.events.camera import CalibrationError, Camera
 from spike_depth_ros.events.config import ConfigError, DepthRange, SpikeConfig
-from spike_depth_ros.events.spikes import accumulate, pixel_map
+from spike_depth_ros.events.spikes import Region, accumulate, pixel_map, region_of
 from spike_depth_ros.events.windows import Window
 
 NAN, INF, MS = np.nan, np.inf, 1_000_000
@@ -293,7 +293,8 @@ class Wall:
         return maps, None
 
 
-def test_a_twist_gives_depth_its_scale(checkpoint):
+@pytest.mark.parametrize('roi', [None, Region(16, 8, 128, 96)])
+def test_a_twist_gives_depth_its_scale(checkpoint, roi):
     """Before a wall at 2 m, with a network that says 10 m."""
     camera = Camera(160, 120, 110.0, 110.0, 79.5, 59.5)
     depth_range = dataclasses.replace(RANGE, focal_px=110.0)
@@ -302,7 +303,8 @@ def test_a_twist_gives_depth_its_scale(checkpoint):
     motion = twist(vx=0.8)
     true_m = np.full((120, 160), 2.0, np.float32)
     events = scene_events(motion, true_m, 2000 * MS, span_ms=600, each=60, points=900)
-    estimator = DepthEstimator(wall, 120, 160, camera, engine=Wall())
+    options = EstimatorOptions(roi=roi)
+    estimator = DepthEstimator(wall, 120, 160, camera, options, engine=Wall())
     frames = estimator.push(events, motion)
     first, last = frames[0], frames[-1]
     np.testing.assert_allclose(first.depth_m, 10.0, rtol=1e-5)
@@ -311,3 +313,47 @@ def test_a_twist_gives_depth_its_scale(checkpoint):
     estimator.reset()
     assert estimator.infer(window(0, 20)._replace(spikes=np.zeros((4, 2, 120, 160), np.uint8))
                            ).ln_scale == 0  # fmt: skip
+
+
+def test_a_region_of_interest_is_all_that_the_network_computes(checkpoint):
+    """A region of 24 x 17 px from (11, 8): grid columns 5 to 17, rows 4 to 12."""
+    spy = Remembering()
+    options = EstimatorOptions(roi=Region(11, 8, 24, 17))
+    estimator = DepthEstimator(checkpoint, HEIGHT, WIDTH, LENS, options, spy)
+    part, whole = estimator.pixels, pixel_map(HEIGHT, WIDTH, checkpoint.spikes, LENS)
+    assert (part.left, part.top, part.image_width, part.image_height) == (5, 4, 13, 9)
+    assert (part.width, part.height) == (16, 16)
+    camera = LENS.rectified().binned(2)
+    np.testing.assert_allclose(estimator.camera.rays(), camera.rays()[4:13, 5:18], atol=1e-6)
+    assert (estimator.camera.cx, estimator.camera.cy) == (camera.cx - 5, camera.cy - 4)
+    events = stream(20)
+    tensor = accumulate(events, 0, 20 * MS, 4, whole.height, whole.width, whole)
+    (window,) = estimator.windower.push(events)
+    np.testing.assert_array_equal(window.spikes[..., :9, :13], tensor[..., 4:13, 5:18])
+    assert not window.spikes[..., 9:, :].any()
+    assert not window.spikes[..., 13:].any()
+
+
+@pytest.mark.parametrize(
+    ('text', 'region'),
+    [
+        ('', None),
+        ('  ', None),
+        ('0 0 16 16', Region(0, 0, 16, 16)),
+        ('10, 20, 300, 40', Region(10, 20, 300, 40)),
+    ],
+)
+def test_regions_are_read(text, region):
+    assert region_of(text) == region
+
+
+@pytest.mark.parametrize('text', ['1 2 3', '0 0 64 x', '-1 0 64 64', '0 0 64 15', '0 0 1e3 64'])
+def test_a_region_that_is_none_is_refused(text):
+    with pytest.raises(ConfigError, match=f"roi is '?{text}'?, expected 'x y width height' in"):
+        region_of(text)
+
+
+def test_a_region_beyond_the_sensor_is_refused(checkpoint):
+    options = EstimatorOptions(roi=Region(40, 0, 24, 16))
+    with pytest.raises(ConfigError, match=r'roi is .*40 0 24 16.*within the 60x44 sensor'):
+        DepthEstimator(checkpoint, HEIGHT, WIDTH, LENS, options, Remembering())

@@ -83,6 +83,31 @@ def test_camera_info_there_and_back():
     assert messages.camera_from_info(messages.camera_info(HEADER, camera)) == camera
 
 
+RECTIFIED = Camera(
+    640, 480, 550.0, 552.0, 320.0, 238.0, 'plumb_bob', (-0.1, 0.05, 0.0, 0.0, 0.0),
+    (0.8, 0.0, 0.6, 0.0, 1.0, 0.0, -0.6, 0.0, 0.8), (500.0, 505.0, 310.0, 250.0),
+)  # fmt: skip
+"""A lens with R and P."""
+
+
+def test_camera_info_with_r_and_p_there_and_back():
+    message = messages.camera_info(HEADER, RECTIFIED)
+    assert list(message.k) == [550, 0, 320, 0, 552, 238, 0, 0, 1]
+    assert list(message.r) == list(RECTIFIED.rotation)
+    assert list(message.p) == [500, 0, 310, 0, 0, 505, 250, 0, 0, 0, 1, 0]
+    assert messages.camera_from_info(message) == RECTIFIED
+    message.p[3] = -60.0  # of the second camera of a stereo pair: its own depth has no baseline
+    assert messages.camera_from_info(message) == RECTIFIED
+
+
+def test_camera_info_of_the_rectified_image_needs_no_rectification():
+    message = messages.camera_info(HEADER, RECTIFIED.rectified().binned(2))
+    assert list(message.k) == [250, 0, 154.75, 0, 252.5, 124.75, 0, 0, 1]
+    assert list(message.r) == [1, 0, 0, 0, 1, 0, 0, 0, 1]
+    assert list(message.p) == [250, 0, 154.75, 0, 0, 252.5, 124.75, 0, 0, 0, 1, 0]
+    assert list(message.d) == [0] * 5
+
+
 def test_camera_info_without_distortion_is_of_the_plainest_model():
     camera = Camera(346, 260, 250.0, 251.0, 172.0, 131.0, 'equidistant', (0.1, 0.2, 0.3, 0.4))
     message = messages.camera_info(HEADER, camera.rectified())

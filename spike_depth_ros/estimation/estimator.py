@@ -22,7 +22,7 @@ from spike_depth_ros.estimation.tracking import Motion, ScaleTracker, between
 from spike_depth_ros.events.arrays import empty_events, join_events
 from spike_depth_ros.events.camera import Camera
 from spike_depth_ros.events.config import ConfigError, DepthRange, SpikeConfig, require, shipped
-from spike_depth_ros.events.spikes import PixelMap, pixel_map
+from spike_depth_ros.events.spikes import PixelMap, Region, pixel_map
 from spike_depth_ros.events.windows import TimeWindower, Window, check_cuts
 from spike_depth_ros.network.checkpoint import Checkpoint, load_checkpoint
 
@@ -80,6 +80,7 @@ class EstimatorOptions:
         min_depth_m: nearer answers become -inf.
         max_depth_m: farther answers become +inf.
         min_confidence: less certain answers become NaN.
+        roi: the only part of the image that the network computes; None for all of it.
     """
 
     window_ms: float = 0.0
@@ -89,6 +90,7 @@ class EstimatorOptions:
     min_depth_m: float = 0.0
     max_depth_m: float = math.inf
     min_confidence: float = 0.0
+    roi: Region | None = None
 
     def __post_init__(self) -> None:
         for name in ('window_ms', 'stride_ms'):
@@ -184,7 +186,7 @@ class DepthEstimator:
     Raises:
         CalibrationError: the calibration is for another sensor.
         CheckpointError: the checkpoint is missing or damaged.
-        ConfigError: the options contradict each other.
+        ConfigError: the options contradict each other, or the region is not on the sensor.
         EngineError: the engine or the device is not to be had.
     """
 
@@ -206,13 +208,21 @@ class DepthEstimator:
         if camera is not None:
             camera.check_sensor(sensor_height, sensor_width)
         rectifying = camera if self.options.rectify else None
-        self.pixels = pixel_map(sensor_height, sensor_width, checkpoint.spikes, rectifying)
+        self.pixels = pixel_map(
+            sensor_height, sensor_width, checkpoint.spikes, rectifying, region=self.options.roi
+        )
         self.camera = None
         self.tracker: ScaleTracker | None = None
         if camera is not None:
             seen = camera.rectified() if self.options.rectify else camera
-            self.camera = seen.binned(self.pixels.factor)
-            self.tracker = ScaleTracker(camera, self.camera)
+            self._view = seen.binned(self.pixels.factor)
+            self.camera = self._view.cropped(
+                self.pixels.left,
+                self.pixels.top,
+                self.pixels.image_width,
+                self.pixels.image_height,
+            )
+            self.tracker = ScaleTracker(camera, self._view)
         self._recent = empty_events()
         self.windower = make_windower(self.pixels, checkpoint.spikes, self.options)
         if isinstance(engine, str):
@@ -280,12 +290,22 @@ class DepthEstimator:
             motion: of the camera, in its optical frame.
         """
         if self.tracker is not None:
-            self.tracker.look(unscaled_m(frame), frame.stamp_ns, events, motion)
+            self.tracker.look(self._unscaled_m(frame), frame.stamp_ns, events, motion)
 
     def look_down(self, frame: DepthFrame, camera_height_m: float) -> None:
         """Learns the scale of later frames from the ground in this one, likewise."""
         if self.tracker is not None:
-            self.tracker.look_down(unscaled_m(frame), frame.stamp_ns, camera_height_m)
+            self.tracker.look_down(self._unscaled_m(frame), frame.stamp_ns, camera_height_m)
+
+    def _unscaled_m(self, frame: DepthFrame) -> np.ndarray:
+        """Depth of the network alone on the grid of the whole sensor, NaN outside the region."""
+        if self.options.roi is None:
+            return unscaled_m(frame)
+        depth_m = np.full((self._view.height, self._view.width), np.nan, np.float32)
+        pixels = self.pixels
+        depth_m[pixels.top : pixels.top + pixels.image_height,
+                pixels.left : pixels.left + pixels.image_width] = unscaled_m(frame)  # fmt: skip
+        return depth_m
 
     def push(self, events: np.ndarray, twist: Twist | None = None) -> list[DepthFrame]:
         """Takes the next events of the stream, returns the depth frames that they complete.

@@ -37,7 +37,7 @@ def ground_scale(depth_m: np.ndarray, view: Camera, camera_height_m: float) -> S
         view: its camera, without distortion.
         camera_height_m: of the optical centre above the ground.
     """
-    if view.is_distorted:
+    if not view.is_rectified:
         return nothing('the ground is a plane in rectified depth only: set rectify')
     rows, columns = np.mgrid[view.height // 2 : view.height, 0 : view.width]
     depth = depth_m[view.height // 2 :]

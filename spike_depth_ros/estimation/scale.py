@@ -119,7 +119,7 @@ def span_ns(
     """
     sample = events[:: max(1, len(events) // SAMPLE)]
     x, y = _rays(camera)[sample['y'], sample['x']].T
-    if view.is_distorted:
+    if not view.is_rectified:
         factor = round(camera.width / view.width)
         column, row = sample['x'] // factor, sample['y'] // factor
     else:
@@ -165,7 +165,7 @@ def scale(
     if not np.isfinite(motion).all():
         return nothing(f'the twist is not finite: {motion.tolist()}')
     factor = round(camera.width / view.width)
-    lens = np.array([view.fx, view.fy, view.cx, view.cy, factor * view.is_distorted])
+    lens = np.array([view.fx, view.fy, view.cx, view.cy, 0 if view.is_rectified else factor])
     kept = min(1.0, SHARE * MOST_EVENTS / max(len(events), 1))
     newest = events[-MOST_SEEN:]
     warped = warp(newest, _rays(camera), depth_m, lens, motion, stamp_ns, math.exp(-near), kept)

@@ -72,21 +72,27 @@ def camera_from_calibration(values: Any, source: str = 'calibration') -> Camera:
 
     Args:
         values: the parsed YAML: image_width, image_height, camera_matrix.data (9),
-            distortion_model, distortion_coefficients.data.
+            distortion_model, distortion_coefficients.data; if present also
+            rectification_matrix.data (9) and projection_matrix.data (12).
         source: name of the calibration in error messages.
 
     Raises:
         CalibrationError: a field is missing or not of the expected form.
     """
     try:
-        distortion = values.get('distortion_coefficients') or {'data': []}
+
+        def numbers(name: str) -> list[float]:
+            return [float(number) for number in (values.get(name) or {'data': []})['data']]
+
         return camera_from_matrix(
             [float(number) for number in values['camera_matrix']['data']],
             int(values['image_width']),
             int(values['image_height']),
             str(values.get('distortion_model', 'plumb_bob')),
-            [float(number) for number in distortion['data']],
+            numbers('distortion_coefficients'),
             source,
+            numbers('rectification_matrix'),
+            numbers('projection_matrix'),
         )
     except CalibrationError:
         raise

@@ -1,7 +1,8 @@
-"""The pinhole camera with lens distortion: intrinsics, binning, rays.
+"""The pinhole camera with lens distortion: intrinsics, rectification, binning, cropping, rays.
 
 Pixel centres lie on integers: (0, 0) is the centre of the top-left pixel, as in ROS and OpenCV.
-Optical axes: x right, y down, z forward (REP 103).
+Optical axes: x right, y down, z forward (REP 103). With a rectification matrix R, as in a stereo
+pair, they are the axes of the rectified image, as in image_proc and stereo_image_proc.
 """
 
 from __future__ import annotations
@@ -44,6 +45,9 @@ MODEL_ALIASES = {'fisheye': 'equidistant', 'radtan': 'plumb_bob', 'none': ''}
 MOST_ASPECT = 1.5
 """Largest plausible ratio of fx and fy, because the pixels of sensors are square."""
 
+MOST_ZOOM = 10.0
+"""Focal lengths of K and P that differ by this factor are of two image sizes."""
+
 TINY = 1e-6
 
 
@@ -64,6 +68,10 @@ class Camera:
         cy: principal point row [px].
         distortion_model: a key of `DISTORTION_MODELS`.
         distortion: coefficients of that model; empty for a rectified grid.
+        rotation: 9 numbers of R of a CameraInfo, row by row: takes rays of the lens to the axes of
+            the rectified image; empty for the identity.
+        projection: fx, fy, cx, cy of P of a CameraInfo, the intrinsics of the rectified image;
+            empty for the intrinsics above.
     """
 
     width: int
@@ -74,9 +82,12 @@ class Camera:
     cy: float
     distortion_model: str = 'plumb_bob'
     distortion: tuple[float, ...] = ()
+    rotation: tuple[float, ...] = ()
+    projection: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
-        numbers = (self.fx, self.fy, self.cx, self.cy, *self.distortion)
+        numbers = (self.fx, self.fy, self.cx, self.cy, *self.distortion, *self.rotation,
+                   *self.projection)  # fmt: skip
         if not np.isfinite(numbers).all():
             raise CalibrationError(f'calibration holds numbers that are not finite: {numbers}')
         if self.width < 1 or self.height < 1:
@@ -111,6 +122,11 @@ class Camera:
             self.distortion_model == 'equidistant' and bool(self.distortion)
         )
 
+    @property
+    def is_rectified(self) -> bool:
+        """True if rectification moves no pixel."""
+        return not (self.is_distorted or self.rotation or self.projection)
+
     def check_sensor(self, height: int, width: int) -> None:
         """Raises a `CalibrationError` unless this is the camera of a `height` x `width` sensor."""
         if (self.height, self.width) != (height, width):
@@ -121,22 +137,39 @@ class Camera:
 
     def binned(self, factor: int) -> Camera:
         """The camera after binning by `factor` x `factor`; partial blocks count as pixels."""
+        fx, fy, cx, cy = _binned((self.fx, self.fy, self.cx, self.cy), factor)
         return dataclasses.replace(
             self,
             width=-(-self.width // factor),
             height=-(-self.height // factor),
-            fx=self.fx / factor,
-            fy=self.fy / factor,
-            cx=(self.cx + 0.5) / factor - 0.5,
-            cy=(self.cy + 0.5) / factor - 0.5,
+            fx=fx,
+            fy=fy,
+            cx=cx,
+            cy=cy,
+            projection=_binned(self.projection, factor),
+        )
+
+    def cropped(self, left: int, top: int, width: int, height: int) -> Camera:
+        """The camera of a part of the image [px]; the part becomes an image of its own."""
+        shift = np.array([0, 0, left, top])
+        return dataclasses.replace(
+            self,
+            width=width,
+            height=height,
+            cx=self.cx - left,
+            cy=self.cy - top,
+            projection=tuple((self.projection - shift).tolist()) if self.projection else (),
         )
 
     def rectified(self) -> Camera:
-        """The same pinhole without distortion, which is the camera of undistorted events."""
-        return dataclasses.replace(self, distortion=())
+        """The pinhole camera of the rectified image, by P where it is given."""
+        fx, fy, cx, cy = self.projection or (self.fx, self.fy, self.cx, self.cy)
+        return dataclasses.replace(
+            self, fx=fx, fy=fy, cx=cx, cy=cy, distortion=(), rotation=(), projection=()
+        )
 
     def rays(self) -> NDArray[Any]:
-        """Viewing rays with z = 1 through all pixel centres, without distortion.
+        """Viewing rays with z = 1 through all pixel centres: distortion removed, R applied.
 
         Returns:
             (H, W, 3) float32: multiply by depth along z to get points in the optical frame.
@@ -185,7 +218,7 @@ class Camera:
         return at(np.arange(self.width), np.arange(self.height))
 
     def undistort(self, pixels: NDArray[Any]) -> NDArray[Any]:
-        """Converts pixels to normalised image coordinates (x/z, y/z) without distortion.
+        """Converts pixels to normalised coordinates (x/z, y/z): distortion removed, R applied.
 
         Args:
             pixels: (N, 2) columns and rows [px].
@@ -193,12 +226,22 @@ class Camera:
         Returns:
             (N, 2) float64; NaN where the model cannot be inverted or the ray points backwards.
         """
+        xy = self._without_distortion(pixels)
+        if not self.rotation:
+            return xy
+        rotation = np.reshape(self.rotation, (3, 3))
+        rotated = xy @ rotation[:, :2].T + rotation[:, 2]
+        rotated[~(rotated[:, 2] > 1 / WIDEST_TAN)] = np.nan
+        return rotated[:, :2] / rotated[:, 2:]
+
+    def _without_distortion(self, pixels: NDArray[Any]) -> NDArray[Any]:
+        """`undistort` before R is applied."""
         if not self.is_distorted:
             return (np.asarray(pixels, np.float64) - (self.cx, self.cy)) / (self.fx, self.fy)
         if len(pixels) > AT_ONCE:
             parts = (pixels[i : i + AT_ONCE] for i in range(0, len(pixels), AT_ONCE))
             with ThreadPoolExecutor() as pool:
-                return np.concatenate(list(pool.map(self.undistort, parts)))
+                return np.concatenate(list(pool.map(self._without_distortion, parts)))
         import cv2
 
         points = np.ascontiguousarray(pixels, np.float64).reshape(-1, 1, 2)
@@ -232,8 +275,13 @@ class Camera:
         Returns:
             (N, 2) float64 columns and rows [px].
         """
+        points = np.asarray(points, np.float64)
+        if self.rotation:
+            rotation = np.reshape(self.rotation, (3, 3))
+            rays = points @ rotation[:2] + rotation[2]  # (x, y, 1) by the inverse of R
+            points = rays[:, :2] / rays[:, 2:]
         if not self.is_distorted:
-            return np.asarray(points, np.float64) * (self.fx, self.fy) + (self.cx, self.cy)
+            return points * (self.fx, self.fy) + (self.cx, self.cy)
         import cv2
 
         coefficients = np.array(self.distortion)
@@ -252,6 +300,8 @@ def camera_from_matrix(
     distortion_model: str,
     distortion: Sequence[float],
     source: str = 'calibration',
+    r: Sequence[float] = (),
+    p: Sequence[float] = (),
 ) -> Camera:
     """Builds a camera from its intrinsic matrix and rejects implausible numbers.
 
@@ -262,20 +312,50 @@ def camera_from_matrix(
         distortion_model: a key of `DISTORTION_MODELS` or of `MODEL_ALIASES`.
         distortion: its coefficients.
         source: name of the calibration in error messages.
+        r: the 9 numbers of the rectification matrix; none, or only zeros: the identity.
+        p: the 12 numbers of the projection matrix, of which the fourth column is not used: depth
+            is that of this camera, not of the first camera of a stereo pair. None, or only
+            zeros: K.
 
     Raises:
         CalibrationError: impossible or implausible numbers; the message contains the matrix.
     """
+    model = MODEL_ALIASES.get(distortion_model, distortion_model)
     if len(k) != 9:
         raise CalibrationError(f'{source}: the camera matrix has {len(k)} numbers, not 9')
-    model = MODEL_ALIASES.get(distortion_model, distortion_model)
-    fx, skew, cx, below, fy, cy, *last = (float(number) for number in k)
     try:
-        camera = Camera(width, height, fx, fy, cx, cy, model, tuple(map(float, distortion)))
+        camera = Camera(
+            width, height, k[0], k[4], k[2], k[5], model, tuple(map(float, distortion))
+        )
+        intrinsics = _intrinsics('camera', k, width, height)
+        rotation = _rotation(r) if np.any(r) else ()
+        projection = intrinsics
+        if np.any(p):
+            if len(p) != 12:
+                raise CalibrationError(f'the projection matrix has {len(p)} numbers, not 12')
+            left = [*p[0:3], *p[4:7], *p[8:11]]
+            projection = _intrinsics('projection', left, width, height)
     except CalibrationError as error:
         raise CalibrationError(f'{source}: {error}') from error
-    rows = [list(k[row : row + 3]) for row in (0, 3, 6)]
-    found = f'{source}: the camera matrix is {rows} for {width}x{height} px'
+    if not 1 / MOST_ZOOM < projection[0] / intrinsics[0] < MOST_ZOOM:
+        raise CalibrationError(
+            f'{source}: the focal length is {intrinsics[0]:g} px in the camera matrix and '
+            f'{projection[0]:g} px in the projection matrix: are they of two image sizes?'
+        )
+    return dataclasses.replace(
+        camera, rotation=rotation, projection=() if projection == intrinsics else projection
+    )
+
+
+def _intrinsics(
+    name: str, numbers: Sequence[float], width: int, height: int
+) -> tuple[float, float, float, float]:
+    """fx, fy, cx, cy of the 9 numbers of a camera matrix, or of the left part of a projection."""
+    fx, skew, cx, below, fy, cy, *last = (float(number) for number in numbers)
+    rows = [list(numbers[row : row + 3]) for row in (0, 3, 6)]
+    found = f'the {name} matrix is {rows} for {width}x{height} px'
+    if not (np.isfinite(numbers).all() and fx > 0 and fy > 0):
+        raise CalibrationError(f'{found}, expected a focal length > 0: is it calibrated?')
     if abs(last[0]) > TINY or abs(last[1]) > TINY or abs(below) > TINY or abs(last[2] - 1) > TINY:
         hint = ': is it transposed?' if cx == cy == 0 else ''
         raise CalibrationError(f'{found}, expected [[fx, 0, cx], [0, fy, cy], [0, 0, 1]]{hint}')
@@ -289,4 +369,26 @@ def camera_from_matrix(
             f'{found}: the principal point ({cx:g}, {cy:g}) lies outside the image. Is it the '
             'calibration of another image size?'
         )
-    return camera
+    return fx, fy, cx, cy
+
+
+def _rotation(numbers: Sequence[float]) -> tuple[float, ...]:
+    """The 9 numbers of a rectification matrix; empty for the identity."""
+    rotation = np.array(numbers, np.float64)
+    is_rotation = rotation.shape == (9,) and np.isfinite(rotation).all()
+    if is_rotation:
+        rows = rotation.reshape(3, 3)
+        is_rotation = np.allclose(rows @ rows.T, np.eye(3), atol=1e-3) and np.linalg.det(rows) > 0
+    if not is_rotation:
+        raise CalibrationError(
+            f'the rectification matrix is {list(numbers)}, expected 9 numbers of a rotation'
+        )
+    return () if np.array_equal(rows, np.eye(3)) else tuple(rotation.tolist())
+
+
+def _binned(intrinsics: tuple[float, ...], factor: int) -> tuple[float, ...]:
+    """fx, fy, cx, cy after `factor` x `factor` pixels have become one; empty stays empty."""
+    if not intrinsics:
+        return ()
+    fx, fy, cx, cy = intrinsics
+    return fx / factor, fy / factor, (cx + 0.5) / factor - 0.5, (cy + 0.5) / factor - 0.5

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from spike_depth_ros.events.arrays import EVENT_DTYPE, read_only
 from spike_depth_ros.events.camera import CalibrationError, Camera
 from spike_depth_ros.events.compiled import compiled, prefetch
-from spike_depth_ros.events.config import SpikeConfig
+from spike_depth_ros.events.config import SpikeConfig, require
 
 OFF, ON = 0, 1
 """Channel order of every spike tensor: the channel is the polarity."""
@@ -26,8 +26,45 @@ BLOCK_EVENTS = 128
 """Number of events that are processed together; their working data fits the L1 cache."""
 
 
+LEAST_REGION_PX = 16
+"""A region of interest is at least so wide and high."""
+
+
+class Region(NamedTuple):
+    """A region of interest, in pixels of the sensor or of its rectified image."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+
+    def check(self, sensor_height: int, sensor_width: int) -> None:
+        """Raises a `ConfigError` unless the region lies within a sensor of that size."""
+        inside = self.x + self.width <= sensor_width and self.y + self.height <= sensor_height
+        require(inside, 'roi', ' '.join(map(str, self)),
+                f'a region within the {sensor_width}x{sensor_height} sensor')  # fmt: skip
+
+
+def region_of(text: str) -> Region | None:
+    """Reads 'x y width height' [px]; None for an empty text.
+
+    Raises:
+        ConfigError: not four whole numbers, or no region.
+    """
+    if not text.strip():
+        return None
+    try:
+        region = Region(*(int(word) for word in text.replace(',', ' ').split()))
+    except (ValueError, TypeError):
+        region = Region(-1, -1, 0, 0)
+    require(min(region.x, region.y) >= 0 and min(region[2:]) >= LEAST_REGION_PX, 'roi', text,
+            "'x y width height' in pixels of the sensor, x and y 0 or more, "
+            f'width and height {LEAST_REGION_PX} or more')  # fmt: skip
+    return region
+
+
 class PixelMap(NamedTuple):
-    """Position of each sensor pixel in the network's grid: binning, padding, rectification.
+    """Position of each sensor pixel in the network's grid: binning, rectification, crop, padding.
 
     The image occupies the rows [0, image_height) and columns [0, image_width) of the grid. The
     rest is padding to the multiple that the network needs.
@@ -39,6 +76,8 @@ class PixelMap(NamedTuple):
     image_height: int
     image_width: int
     factor: int  # k of the binning by k x k
+    left: int = 0  # columns of the grid that a region of interest leaves out on the left
+    top: int = 0  # rows that it leaves out above
 
 
 def binning_factor(sensor_width: int, config: SpikeConfig) -> int:
@@ -52,6 +91,7 @@ def pixel_map(
     config: SpikeConfig,
     camera: Camera | None = None,
     rectified_xy: NDArray[Any] | None = None,
+    region: Region | None = None,
 ) -> PixelMap:
     """Builds the table from sensor pixels to the network's grid.
 
@@ -59,23 +99,29 @@ def pixel_map(
         sensor_height: sensor rows [px].
         sensor_width: sensor columns [px].
         config: binning and padding.
-        camera: if given and distorted, events are moved to their position in the image of
+        camera: if given, events are moved to their position in the image of
             `camera.rectified()`; events that leave the image are dropped.
         rectified_xy: (sensor_height, sensor_width, 2) target columns and rows at sensor
             resolution, as in DSEC's `rectify_map.h5`; replaces `camera`.
+        region: part of the (rectified) image to keep, rounded outwards to whole grid pixels. The
+            binning stays that of the whole sensor.
 
     Raises:
         CalibrationError: the camera or the map is for a sensor of another size.
+        ConfigError: the region does not lie within the sensor.
     """
     factor = binning_factor(sensor_width, config)
-    image_height, image_width = -(-sensor_height // factor), -(-sensor_width // factor)
+    region = region or Region(0, 0, sensor_width, sensor_height)
+    region.check(sensor_height, sensor_width)
+    left, top = region.x // factor, region.y // factor
+    image_height = -(-(region.y + region.height) // factor) - top
+    image_width = -(-(region.x + region.width) // factor) - left
     height, width = (_round_up(n, config.multiple_px) for n in (image_height, image_width))
     if rectified_xy is None and camera is not None:
         camera.check_sensor(sensor_height, sensor_width)
         rectified_xy = _rectified_coordinates(camera)
     if rectified_xy is None:
         rows, columns = np.mgrid[0:sensor_height, 0:sensor_width] // factor
-        inside = np.True_
     else:
         if rectified_xy.shape != (sensor_height, sensor_width, 2):
             raise CalibrationError(
@@ -85,13 +131,14 @@ def pixel_map(
         columns, rows = (
             np.floor((pixels + 0.5) / factor) for pixels in np.moveaxis(rectified_xy, 2, 0)
         )
-        # False for NaN
-        inside = (columns >= 0) & (columns < image_width) & (rows >= 0) & (rows < image_height)
+    rows, columns = rows - top, columns - left
+    # False for NaN
+    inside = (columns >= 0) & (columns < image_width) & (rows >= 0) & (rows < image_height)
     with np.errstate(invalid='ignore'):  # pixels that are not inside may be NaN
         places = rows * width + columns
     table = np.where(inside, places, DROPPED).astype(np.int32)
     table.flags.writeable = False
-    return PixelMap(table, height, width, image_height, image_width, factor)
+    return PixelMap(table, height, width, image_height, image_width, factor, left, top)
 
 
 def accumulate(
@@ -157,13 +204,14 @@ def _round_up(value: int, multiple: int) -> int:
 
 @functools.lru_cache(maxsize=1)
 def _rectified_coordinates(camera: Camera) -> NDArray[Any] | None:
-    """(H, W, 2) columns and rows in the rectified image; None without distortion."""
-    if not camera.is_distorted:
+    """(H, W, 2) columns and rows in the rectified image; None if no pixel moves."""
+    if camera.is_rectified:
         return None
     x, y = np.moveaxis(camera.rays()[..., :2], 2, 0)
+    image = camera.rectified()
     # separately, because numpy is slow if the last axis is short
-    columns = np.multiply(x, camera.fx, dtype=np.float64) + camera.cx
-    rows = np.multiply(y, camera.fy, dtype=np.float64) + camera.cy
+    columns = np.multiply(x, image.fx, dtype=np.float64) + image.cx
+    rows = np.multiply(y, image.fy, dtype=np.float64) + image.cy
     return read_only(np.stack([columns, rows], axis=-1))
 
 

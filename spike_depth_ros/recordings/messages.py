@@ -85,7 +85,7 @@ def image_cdr(stamp_ns: int, frame_id: str, image: NDArray[Any]) -> memoryview:
 def camera_info_cdr(stamp_ns: int, frame_id: str, camera: Camera) -> memoryview:
     """Packs the calibration of an image."""
     projection = np.zeros((3, 4))
-    projection[:, :3] = camera.matrix
+    projection[:, :3] = camera.rectified().matrix
     return _pack(
         CAMERA_INFO,
         header=_header(stamp_ns, frame_id),
@@ -94,7 +94,7 @@ def camera_info_cdr(stamp_ns: int, frame_id: str, camera: Camera) -> memoryview:
         distortion_model=camera.distortion_model,
         d=np.array(camera.distortion, np.float64),
         k=camera.matrix.reshape(9),
-        r=np.eye(3).reshape(9),
+        r=np.array(camera.rotation or np.eye(3)).reshape(9),
         p=projection.reshape(12),
         binning_x=0,
         binning_y=0,

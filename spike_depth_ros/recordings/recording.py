@@ -150,6 +150,7 @@ class Recording:
         return camera_from_matrix(
             info.k.tolist(), info.width, info.height, info.distortion_model, info.d.tolist(),
             f'the calibration beside {topic or self._source.event_topic.name} of {self.path}',
+            info.r.tolist(), info.p.tolist(),
         )  # fmt: skip
 
     def camera_info(self, topic: str = '') -> Any:

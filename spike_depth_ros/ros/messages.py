@@ -16,6 +16,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2, Poi
 from std_msgs.msg import Header
 
 from spike_depth_ros.events.camera import CalibrationError, Camera, camera_from_matrix
+from spike_depth_ros.ros.obstacles import surest_of_each_voxel
 
 BRIDGE = CvBridge()
 
@@ -92,8 +93,12 @@ def point_cloud(
     rays: np.ndarray,
     stride: int = 1,
     fields: str = 'xyz_confidence',
+    colors: np.ndarray | None = None,
+    voxel_m: float = 0.0,
 ) -> PointCloud2:
     """An organised cloud: one point per `stride`-th row and column, NaN where depth is not finite.
+
+    With `voxel_m` it is a list of finite points, the most confident one of each voxel.
 
     Args:
         header: of the frame.
@@ -102,14 +107,27 @@ def point_cloud(
         rays: (H, W, 3) float32 with z = 1, of `Camera.rays`.
         stride: every n-th row and column.
         fields: a key of `CLOUD_FIELDS`.
+        colors: (H, W, 3) uint8 RGB, which become the field `rgb` as PCL and RViz read it; None: no
+            such field.
+        voxel_m: edge of the voxels; 0 keeps all points.
     """
+    names = CLOUD_FIELDS[fields]
     z = depth_m[::stride, ::stride]
     z = np.where(np.isfinite(z), z, np.float32(np.nan))
-    points = np.empty((*z.shape, len(CLOUD_FIELDS[fields])), np.float32)
+    sure = confidence[::stride, ::stride]
+    points = np.empty((*z.shape, len(names) + (colors is not None)), np.float32)
     np.multiply(rays[::stride, ::stride], z[..., None], out=points[..., :3])
-    if points.shape[2] == 4:
-        points[..., 3] = confidence[::stride, ::stride]
-    return _cloud(header, points, CLOUD_FIELDS[fields], is_dense=False)
+    if len(names) == 4:
+        points[..., 3] = sure
+    if colors is not None:
+        names = (*names, 'rgb')
+        points[..., -1] = _packed(colors[::stride, ::stride])
+    if voxel_m <= 0:
+        return _cloud(header, points, names, is_dense=False)
+    known = np.isfinite(points[..., :3]).all(axis=-1)
+    points, sure = points[known], sure[known]
+    kept = points[surest_of_each_voxel(points[:, :3], sure, voxel_m)]
+    return _cloud(header, kept[None], names, is_dense=True)
 
 
 def point_list(header: Header, points: np.ndarray) -> PointCloud2:
@@ -125,8 +143,9 @@ def camera_info(header: Header, camera: Camera) -> CameraInfo:
     else:
         message.distortion_model, message.d = 'plumb_bob', [0.0] * 5
     message.k = [camera.fx, 0.0, camera.cx, 0.0, camera.fy, camera.cy, 0.0, 0.0, 1.0]
-    message.r = [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0]
-    message.p = [camera.fx, 0.0, camera.cx, 0.0, 0.0, camera.fy, camera.cy, 0.0,
+    message.r = list(camera.rotation) or [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0]
+    image = camera.rectified()
+    message.p = [image.fx, 0.0, image.cx, 0.0, 0.0, image.fy, image.cy, 0.0,
                  0.0, 0.0, 1.0, 0.0]  # fmt: skip
     return message
 
@@ -145,13 +164,19 @@ def camera_from_info(message: CameraInfo) -> Camera:
         )
     return camera_from_matrix(
         message.k.tolist(), message.width, message.height, message.distortion_model, message.d,
-        'camera_info',
+        'camera_info', message.r.tolist(), message.p.tolist(),
     )  # fmt: skip
 
 
 def assumed_camera(width: int, height: int, focal_px: float) -> Camera:
     """Returns an ideal pinhole with a central principal point, for uncalibrated sensors."""
     return Camera(width, height, focal_px, focal_px, (width - 1) / 2, (height - 1) / 2)
+
+
+def _packed(colors: np.ndarray) -> np.ndarray:
+    """(H, W, 3) uint8 RGB to (H, W) float32 whose bits are 0x00RRGGBB."""
+    red, green, blue = np.moveaxis(colors.astype(np.uint32), -1, 0)
+    return (red << 16 | green << 8 | blue).view(np.float32)
 
 
 def _cloud(

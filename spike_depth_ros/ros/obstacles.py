@@ -88,14 +88,32 @@ def _points(
 
 
 def _decimated(points: np.ndarray, voxel_m: float) -> np.ndarray:
-    """Keeps the most confident point of each voxel."""
-    if voxel_m <= 0 or not len(points):
+    if voxel_m <= 0:
         return points
-    order = np.argsort(-points[:, 3], kind='stable')
-    cells = np.floor(points[order, :3] / voxel_m).astype(np.int64)
+    kept: np.ndarray = points[surest_of_each_voxel(points[:, :3], points[:, 3], voxel_m)]
+    return kept
+
+
+def surest_of_each_voxel(
+    points_m: np.ndarray, confidence: np.ndarray, voxel_m: float
+) -> np.ndarray:
+    """Selects the most confident point of each voxel.
+
+    Args:
+        points_m: (N, 3), finite.
+        confidence: (N,).
+        voxel_m: edge of the voxels, > 0.
+
+    Returns:
+        Indices of the points that are kept, in order of falling confidence.
+    """
+    order = np.argsort(-confidence, kind='stable')
+    if not len(order):
+        return order
+    cells = np.floor(points_m[order] / voxel_m).astype(np.int64)
     cells -= cells.min(axis=0)
     span = cells.max(axis=0) + 1
     index = (cells[:, 0] * span[1] + cells[:, 1]) * span[2] + cells[:, 2]
     _, first = np.unique(index, return_index=True)
-    kept: np.ndarray = points[order[np.sort(first)]]
+    kept: np.ndarray = order[np.sort(first)]
     return kept
