@@ -76,11 +76,12 @@ def use_everything(graph):
     )  # fmt: skip
     from nav_msgs.msg import Odometry
     from rclpy.lifecycle import TransitionCallbackReturn
+    from sensor_msgs.msg import CameraInfo
 
     from spike_depth_ros.events.camera import Camera
     from spike_depth_ros.events.codecs import CODECS, SMALL_BYTES
     from spike_depth_ros.ros.depth_node import DepthNode
-    from spike_depth_ros.ros.messages import make_time
+    from spike_depth_ros.ros.messages import camera_info, make_header, make_time
     from spike_depth_ros.ros.outputs import OUTPUTS
 
     camera = Camera(WIDTH, HEIGHT, 60.0, 60.0, 31.5, 23.5, 'plumb_bob', (0.05, 0, 0, 0, 0))
@@ -92,6 +93,7 @@ def use_everything(graph):
             'cloud_rate_hz': 0.0, 'obstacle_rate_hz': 0.0, 'preview_rate_hz': 0.0,
             'obstacle_near_m': 0.1, 'obstacle_clear_m': 5.0, 'odometry': '/odom',
             'camera_pose': '0 0 1 -1.5708 0 -1.5708',
+            'register_camera_info': '/other/camera_info', 'register_pose': '0.1 0 0 0 0 0',
         }))  # fmt: skip
         graph.add(node, quick=True)
         for transition in (node.trigger_configure, node.trigger_activate):
@@ -106,6 +108,9 @@ def use_everything(graph):
     ]
     graph.listen(DiagnosticArray, '/diagnostics')
     odometry = graph.camera.create_publisher(Odometry, '/odom', 10)
+    other = graph.camera.create_publisher(CameraInfo, '/other/camera_info', 1)
+    assert graph.spin_until(lambda: other.get_subscription_count() > 0)
+    other.publish(camera_info(make_header(1, 'other_optical_frame'), camera))
     driver = Driver(graph)
     assert driver.ready()
     assert graph.spin_until(lambda: odometry.get_subscription_count() > 0)

@@ -21,7 +21,7 @@ BELOW = {
 }
 """Folder -> the folders that it may import, now or lazily. No folder is below itself."""
 ROS = {'rclpy', 'sensor_msgs', 'std_msgs', 'std_srvs', 'diagnostic_msgs', 'lifecycle_msgs',
-       'rosgraph_msgs', 'geometry_msgs', 'nav_msgs', 'tf2_msgs', 'tf2_ros', 'event_camera_msgs',
+       'rosgraph_msgs', 'geometry_msgs', 'nav_msgs', 'tf2_msgs', 'event_camera_msgs',
        'dvs_msgs', 'cv_bridge', 'builtin_interfaces', 'ament_index_python',
        'rcl_interfaces'}  # fmt: skip
 

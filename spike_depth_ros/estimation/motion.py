@@ -53,7 +53,7 @@ class MotionError(ValueError):
 
 
 class Mount(NamedTuple):
-    """Where the camera is on the robot.
+    """The pose of one frame in another, such as of the camera's optical frame in the base frame.
 
     Attributes:
         rotation: (3, 3) takes directions in the camera's optical frame to the robot's base frame.
@@ -67,6 +67,15 @@ class Mount(NamedTuple):
         """The twist of the camera on a robot whose base moves like that."""
         velocity = base.velocity_mps + np.cross(base.rate_radps, self.translation_m)
         return Twist(self.rotation.T @ velocity, self.rotation.T @ base.rate_radps)
+
+    def inverse(self) -> Mount:
+        """The pose of the base frame in the camera's optical frame."""
+        return Mount(self.rotation.T, -self.rotation.T @ self.translation_m)
+
+    def then(self, inner: Mount) -> Mount:
+        """The pose in the base frame of a frame whose pose in this one is `inner`."""
+        origin_m = self.rotation @ inner.translation_m + self.translation_m
+        return Mount(self.rotation @ inner.rotation, origin_m)
 
 
 FORWARD = np.array([[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]])
@@ -111,8 +120,12 @@ def rotation_of_angles(roll_rad: float, pitch_rad: float, yaw_rad: float) -> NDA
     return about_z @ about_y @ about_x
 
 
-def pose_of(text: str) -> Mount:
+def pose_of(text: str, name: str = 'camera_pose') -> Mount:
     """Reads 'x y z roll pitch yaw' [m, rad], the pose of the optical frame in the base frame.
+
+    Args:
+        text: the six numbers.
+        name: of the parameter, for the error.
 
     Raises:
         MotionError: not six finite numbers.
@@ -122,7 +135,7 @@ def pose_of(text: str) -> Mount:
     except ValueError:
         numbers = []
     if len(numbers) != 6:
-        raise MotionError(f'camera_pose is {text!r}, expected six numbers: x y z roll pitch yaw')
+        raise MotionError(f'{name} is {text!r}, expected six numbers: x y z roll pitch yaw')
     return mount_of(rotation_of_angles(*numbers[3:]), np.array(numbers[:3]))
 
 

@@ -65,6 +65,14 @@ def confidence_colors(confidence: np.ndarray) -> np.ndarray:
     return cv2.applyColorMap(shade, cv2.COLORMAP_VIRIDIS)[..., ::-1].copy()
 
 
+def height_colors(height_m: np.ndarray, color_map: str, most_m: float) -> np.ndarray:
+    """Colours height from -most_m (first colour of the map) to most_m (its last); NaN is black."""
+    shade = np.rint(255 * np.clip(0.5 + 0.5 * np.nan_to_num(height_m) / most_m, 0.0, 1.0))
+    colors = cv2.applyColorMap(shade.astype(np.uint8), COLOR_MAPS[color_map])[..., ::-1].copy()
+    colors[np.isnan(height_m)] = UNKNOWN_RGB
+    return colors
+
+
 def cloud_picture(
     points_m: np.ndarray,
     colors: np.ndarray,

@@ -43,7 +43,9 @@ from spike_depth_ros.ros.process import (
     run_interruptibly,
     run_node,
 )
+from spike_depth_ros.ros.registration import Registration
 from spike_depth_ros.ros.snapshot import write_snapshot
+from spike_depth_ros.ros.transforms import Transforms
 
 SETTLED = 'is read when the node is configured: bring it to unconfigured (cleanup) first'
 WATCH_PERIOD_S = 0.2
@@ -69,6 +71,8 @@ class DepthNode(ManagedNode):
         live: the parameters.
         calibration: of the camera.
         scale: of depth by the motion of the robot.
+        registration: of depth to another camera.
+        transforms: poses from tf.
         network: what runs; None before the node is configured.
         outputs: the publishers; None before the node is configured.
         energy: of the network; None before the node is configured.
@@ -86,13 +90,17 @@ class DepthNode(ManagedNode):
         self._ended = ended or threading.Event()
         self.calibration: Any = None  # a Calibration, as soon as there is a node
         self.scale: Any = None  # likewise a ScaleInput
+        self.registration: Any = None  # likewise a Registration
+        self.transforms: Any = None  # likewise Transforms
         super().__init__('depth_node', **options)
         self._log = ConditionLog(self.get_logger())
         params.declare(self, DepthParameters)
         params.warn_of_unknown(self, DepthParameters)
         self.live = Live(params.read(self, DepthParameters))
         self.calibration = Calibration(self, self.live, self._log)
-        self.scale = ScaleInput(self, self.live)
+        self.transforms = Transforms(self)
+        self.scale = ScaleInput(self, self.live, self.transforms)
+        self.registration = Registration(self, self.live, self._log, self.transforms)
         self._active_since_s = math.inf
         self._set_up_parameters()
         self._set_up_services()
@@ -132,7 +140,7 @@ class DepthNode(ManagedNode):
         try:
             self._check(self.live.now)
             self._load()
-            self.outputs = Outputs(self, self.live)
+            self.outputs = Outputs(self, self.live, self.registration)
         except CONFIGURE_ERRORS as error:
             self._release()
             if isinstance(error, InterruptedBySignalError):
@@ -152,6 +160,7 @@ class DepthNode(ManagedNode):
         )
         self.calibration.open()
         self.scale.open()
+        self.registration.open()
         result = super().on_activate(state)
         self.events.look()
         return result
@@ -200,6 +209,7 @@ class DepthNode(ManagedNode):
             outputs=self.outputs,
             energy=self.energy,
             scale=self.scale,
+            registration=self.registration,
             events=self.events,
             pipeline=self.pipeline,
         )
@@ -249,10 +259,9 @@ class DepthNode(ManagedNode):
         if self.events is not None:
             self.events.close()
         self.events = None
-        if self.calibration is not None:
-            self.calibration.close()
-        if self.scale is not None:
-            self.scale.close()
+        for part in (self.calibration, self.scale, self.registration, self.transforms):
+            if part is not None:
+                part.close()
         self._stop_pipeline(timeout_s)
 
     def _release(self) -> None:
@@ -313,6 +322,7 @@ class DepthNode(ManagedNode):
             self.events.look()
             self.calibration.look()
             self.scale.look()
+            self.registration.look()
 
     def _set_up_parameters(self) -> None:
         self.add_pre_set_parameters_callback(
@@ -329,6 +339,9 @@ class DepthNode(ManagedNode):
         parameters.check()
         if self.network is not None:
             cut_times_ns(self.network.checkpoint.spikes, parameters.estimator_options)
+        roi, camera = parameters.estimator_options.roi, self.calibration.camera
+        if roi is not None and camera is not None:
+            roi.check(camera.height, camera.width)
 
     def _take_parameters(self, changes: list[Parameter]) -> None:
         self.live.now = params.read(self, DepthParameters)

@@ -5,15 +5,23 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+from typing import Any
 
 from spike_depth_ros.estimation.engine import ENGINES
 from spike_depth_ros.estimation.estimator import SHIPPED, EstimatorOptions
 from spike_depth_ros.estimation.pictures import COLOR_MAPS
+from spike_depth_ros.events.spikes import region_of
 from spike_depth_ros.events.wire import EVENT_TYPES
 from spike_depth_ros.ros.compressed_depth import FORMATS
 from spike_depth_ros.ros.messages import CLOUD_FIELDS
 from spike_depth_ros.ros.odometry import pose_of
-from spike_depth_ros.ros.params import RELIABILITY, ParameterError, parameter
+from spike_depth_ros.ros.params import RELIABILITY, ParameterError, parameter, specs
+
+CLOUD_COLORS = ('none', 'depth', 'confidence', 'height', 'events')
+
+
+def _switch(topic: str) -> Any:
+    return parameter(True, f'Offer {topic}; false: no such topic, and none of its work.')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,6 +103,12 @@ class DepthParameters:
     rectify: bool = parameter(
         True, 'Undistort events, so that depth is of the ideal pinhole camera.', live=True
     )
+    roi: str = parameter(
+        '',
+        "Region of interest, the only part that the network computes: 'x y width height' in "
+        'pixels of the sensor, or of its rectified image with rectify; empty: all of it.',
+        live=True,
+    )
     frame_id: str = parameter(
         '', 'Optical frame of all outputs; empty: the frame_id of the events.', live=True
     )
@@ -106,7 +120,7 @@ class DepthParameters:
     camera_pose: str = parameter(
         '',
         "Pose of the optical frame in the frame of the odometry's twist: 'x y z roll pitch yaw' "
-        '[m, rad]; empty: from tf, where tf2_ros is installed.',
+        '[m, rad]; empty: from tf.',
     )
     camera_height_m: float = parameter(
         0.0,
@@ -114,6 +128,21 @@ class DepthParameters:
         'is no odometry [m]; 0: unknown.',
         low=0.0,
         high=100.0,
+        live=True,
+    )
+    register_camera_info: str = parameter(
+        '',
+        'Topic camera_info of another camera: depth is also published in its rectified image, on '
+        '~/depth_registered/...; empty: no.',
+    )
+    register_pose: str = parameter(
+        '',
+        "Pose of that camera's optical frame in the optical frame of the depth: 'x y z roll pitch "
+        "yaw' [m, rad]; empty: from tf.",
+    )
+    register_fill: bool = parameter(
+        True,
+        'In the registered image, each depth pixel covers its whole area; false: one pixel.',
         live=True,
     )
     min_depth_m: float = parameter(
@@ -141,6 +170,20 @@ class DepthParameters:
         choices=('inf', 'nan'),
         live=True,
     )
+    publish_depth: bool = _switch('~/depth/image')
+    publish_camera_info: bool = _switch('~/depth/camera_info')
+    publish_confidence: bool = _switch('~/depth/confidence')
+    publish_cloud: bool = _switch('~/depth/points')
+    publish_obstacles: bool = _switch('~/depth/obstacles')
+    publish_free_space: bool = _switch('~/depth/free_space')
+    publish_color: bool = _switch('~/depth/image_color')
+    publish_color_jpeg: bool = _switch('~/depth/image_color/compressed')
+    publish_compressed: bool = _switch('~/depth/image/compressedDepth')
+    publish_events: bool = _switch('~/events/image')
+    publish_events_jpeg: bool = _switch('~/events/image/compressed')
+    publish_registered: bool = _switch('~/depth_registered/image')
+    publish_registered_camera_info: bool = _switch('~/depth_registered/camera_info')
+    publish_registered_confidence: bool = _switch('~/depth_registered/confidence')
     cloud_rate_hz: float = parameter(
         5.0,
         'Most clouds per second on ~/depth/points; 0: one for each depth map.',
@@ -157,6 +200,24 @@ class DepthParameters:
         choices=tuple(CLOUD_FIELDS),
         live=True,
     )
+    cloud_voxel_m: float = parameter(
+        0.0,
+        'Edge of the voxels of which ~/depth/points keeps the most certain point each [m]; the '
+        'cloud is a list then. 0: all points, in rows and columns.',
+        low=0.0, high=10.0, live=True,
+    )  # fmt: skip
+    cloud_color: str = parameter(
+        'none',
+        'What the field rgb of ~/depth/points shows; none: no such field. depth is coloured as '
+        '~/depth/image_color, height by color_map.',
+        choices=CLOUD_COLORS, live=True,
+    )  # fmt: skip
+    cloud_height_m: float = parameter(
+        2.0,
+        'With cloud_color height, the colours reach from this far below the camera to this far '
+        'above it, along the rows of the image [m].',
+        low=0.01, high=1000.0, live=True,
+    )  # fmt: skip
     obstacle_rate_hz: float = parameter(
         10.0,
         'Most clouds per second on ~/depth/obstacles and ~/depth/free_space; 0: one for each map.',
@@ -261,6 +322,7 @@ class DepthParameters:
             min_depth_m=self.min_depth_m,
             max_depth_m=self.max_depth_m or math.inf,
             min_confidence=self.min_confidence,
+            roi=region_of(self.roi),
         )
 
     @property
@@ -273,8 +335,16 @@ class DepthParameters:
         _ = self.estimator_options
         if self.camera_pose:
             pose_of(self.camera_pose)
+        if self.register_pose:
+            pose_of(self.register_pose, 'register_pose')
+        if not any(getattr(self, name) for name in SWITCHES):
+            raise ParameterError('all outputs are switched off: set one publish_... to true')
         if self.color_min_m >= self.color_max_m:
             raise ParameterError(
                 f'color_min_m is {self.color_min_m:g}, '
                 f'expected less than color_max_m = {self.color_max_m:g}'
             )
+
+
+SWITCHES = tuple(name for name in specs(DepthParameters) if name.startswith('publish_'))
+"""The parameters that switch outputs."""

@@ -31,6 +31,7 @@ from spike_depth_ros.ros.loaded_network import LoadedNetwork
 from spike_depth_ros.ros.odometry import ScaleInput
 from spike_depth_ros.ros.outputs import Outputs
 from spike_depth_ros.ros.pipeline import Pipeline
+from spike_depth_ros.ros.registration import Registration
 
 LARGE_DRIFT_PPM = 200.0
 MANY_STRAYS = 0.01
@@ -59,6 +60,7 @@ class View(NamedTuple):
         outputs: the publishers.
         energy: measures the energy of the network.
         scale: estimates the scale of depth from the motion of the robot.
+        registration: registers depth to another camera.
         events: the subscription to events.
         pipeline: processes the events.
     """
@@ -72,6 +74,7 @@ class View(NamedTuple):
     outputs: Outputs | None = None
     energy: EnergyMeter | None = None
     scale: ScaleInput | None = None
+    registration: Registration | None = None
     events: EventInput | None = None
     pipeline: Pipeline | None = None
 
@@ -112,8 +115,8 @@ class Health:
         if pipeline is not None:
             publishers = len(view.events.peers) if view.events else 0
             reports += [self._input_report(pipeline, publishers), self._work_report(pipeline)]
-            scale = None if view.scale is None else view.scale.report()
-            reports += [] if scale is None else [scale]
+            optional = [part.report() for part in (view.scale, view.registration) if part]
+            reports += [report for report in optional if report is not None]
             self._say_drops(pipeline)
         if view.state == 'active':
             self._say_flow(view, verdict)

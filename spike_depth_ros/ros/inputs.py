@@ -1,4 +1,4 @@
-"""The node's event subscription: finds out the topic's type, waits for it, follows a change."""
+"""The node's event subscription, which follows the type of the topic."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from spike_depth_ros.ros.process import NO_SUBSCRIPTION_EVENTS
 
 
 class InputError(ValueError):
-    """A message type cannot be subscribed to here."""
+    """A message type that this installation cannot subscribe to."""
 
 
 def message_class(type_name: str) -> Any:
-    """The Python class of a message type.
+    """Returns the Python class of a message type, such as 'sensor_msgs/msg/Image'.
 
     Raises:
         InputError: its package is not installed, or has no such message.
@@ -48,9 +48,9 @@ def message_class(type_name: str) -> Any:
 
 
 def event_qos() -> QoSProfile:
-    """What the camera drivers publish with; a best-effort subscription accepts every publisher.
+    """Returns the QoS of the event subscription; best effort accepts every publisher.
 
-    A new one each time, for rclpy writes overrides from parameters into it.
+    It returns a new profile each time, because rclpy writes overrides from parameters into it.
     """
     return QoSProfile(
         history=HistoryPolicy.KEEP_LAST, depth=1000, reliability=ReliabilityPolicy.BEST_EFFORT
@@ -58,9 +58,9 @@ def event_qos() -> QoSProfile:
 
 
 def qos_conflict(offered: QoSProfile, asked: QoSProfile) -> str:
-    """What a subscription asks for that a publisher does not offer; empty if nothing.
+    """Returns what a subscription requests that a publisher does not offer; empty if nothing.
 
-    rclpy's own check takes the deadlines and leases that the graph names for finite ones.
+    rclpy's own check mistakes the deadlines and leases that the graph reports for finite ones.
     """
     lacking = []
     if (offered.reliability, asked.reliability) == (
@@ -77,7 +77,7 @@ def qos_conflict(offered: QoSProfile, asked: QoSProfile) -> str:
 
 
 def full_name(peer: TopicEndpointInfo) -> str:
-    """Name of the node that publishes or subscribes."""
+    """Returns the fully qualified name of the node of an endpoint."""
     return f'{peer.node_namespace.rstrip("/")}/{peer.node_name}'
 
 
@@ -85,17 +85,17 @@ class EventInput:
     """Subscribes to the topic `events` as soon as its type is known.
 
     Args:
-        node: for which to subscribe.
+        node: subscribes.
         event_type: 'auto' or a key of `EVENT_TYPES`.
         log: of the node.
-        on_type: called with the type's name before the first message of that type.
+        on_type: called with the name of the type before the first message of that type.
         on_message: called with the bytes of each message.
 
     Attributes:
         topic: full name, after remapping.
-        type_name: of the present subscription; empty without one.
-        problem: why there is no subscription.
-        peers: what the graph knew of the topic's publishers at the last look.
+        type_name: type of the present subscription; empty without one.
+        problem: why there is no subscription; empty if there is one.
+        peers: publishers of the topic at the last call of `look`.
     """
 
     def __init__(
@@ -115,7 +115,7 @@ class EventInput:
         self._subscription: Subscription | None = None
 
     def look(self) -> None:
-        """Looks at the graph: to be called now and then, while the node is active."""
+        """Looks for publishers of the topic; call it periodically while the node is active."""
         self.peers = self._node.get_publishers_info_by_topic(self.topic)
         offered = {peer.topic_type for peer in self.peers}
         if self.type_name and (not offered or self.type_name in offered):
@@ -132,7 +132,7 @@ class EventInput:
             )
 
     def unheard(self) -> Iterator[str]:
-        """Whose events do not come because of their QoS, one sentence each."""
+        """Yields one sentence for each publisher whose QoS is incompatible."""
         if self._subscription is not None:
             for peer in self.peers:
                 reason = qos_conflict(peer.qos_profile, self._subscription.qos_profile)
@@ -146,7 +146,7 @@ class EventInput:
         self._subscription, self.type_name = None, ''
 
     def _take(self, type_name: str, cdr: bytes) -> None:
-        if type_name == self.type_name:  # an executor may still hold messages of the type before
+        if type_name == self.type_name:  # an executor may still hold messages of the former type
             self._on_message(cdr)
 
     def _complain(self, problem: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import time
 from pathlib import Path
@@ -18,7 +19,8 @@ from spike_depth_ros.estimation.estimator import (
     cut_times_ns,
     window_steps,
 )
-from spike_depth_ros.estimation.motion import Twist
+from spike_depth_ros.estimation.motion import Mount, Twist
+from spike_depth_ros.estimation.registration import register
 from spike_depth_ros.events.arrays import make_events
 from spike_depth_ros.events.camera import Camera
 from spike_depth_ros.events.codecs import CODECS, SMALL_BYTES
@@ -76,6 +78,8 @@ class LoadedNetwork(NamedTuple):
             the processor time does not depend on the load of the machine.
         """
         sensor = (camera.height, camera.width) if camera else USUAL_SENSOR
+        if camera is None:
+            options = dataclasses.replace(options, roi=None)
         return _run_s(self.estimator(*sensor, camera, options))
 
 
@@ -152,8 +156,11 @@ def warm_up(loaded: LoadedNetwork, options: EstimatorOptions, camera: Camera | N
     # less than the full width by one multiple: shows whether the network takes every multiple
     spikes = loaded.checkpoint.spikes
     odd_px = spikes.max_width_px - spikes.multiple_px
-    _run_s(loaded.estimator(3 * odd_px // 4, odd_px, None, options))
-    _measure_scale(loaded, options)
+    whole = dataclasses.replace(options, roi=None)
+    _run_s(loaded.estimator(3 * odd_px // 4, odd_px, None, whole))
+    _measure_scale(loaded, whole)
+    view, depth_m = Camera(8, 8, 8, 8, 4, 4), np.ones((8, 8), np.float32)
+    register(depth_m, depth_m, view, view.rays(), view, Mount(np.eye(3), np.zeros(3)))
     loaded.run_empty_window(options, camera)
 
 

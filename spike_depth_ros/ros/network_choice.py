@@ -63,7 +63,7 @@ def circumstances(parameters: DepthParameters, camera: Camera | None) -> dict[st
         'version': f'{__version__}, torch {torch.__version__}',
         'engine': f'{parameters.engine} on {parameters.device}',
         'window': f'{parameters.window_ms:g} ms every {parameters.stride_ms:g} ms',
-        'sensor': f'{camera.width}x{camera.height}' if camera else 'unknown',
+        'sensor': f'{camera.width}x{camera.height} {parameters.roi}' if camera else 'unknown',
     }
 
 

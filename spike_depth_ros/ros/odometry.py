@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.subscription import Subscription
-from rclpy.time import Time
 
 from spike_depth_ros.estimation.motion import (
     TWIST_TYPES,
@@ -18,8 +17,6 @@ from spike_depth_ros.estimation.motion import (
     Mount,
     Odometry,
     Twist,
-    mount_of,
-    mount_of_transform,
     pose_of,
     twist_of,
 )
@@ -33,6 +30,7 @@ if TYPE_CHECKING:
     from spike_depth_ros.ros.depth_parameters import DepthParameters
     from spike_depth_ros.ros.params import Live
     from spike_depth_ros.ros.results import Result
+    from spike_depth_ros.ros.transforms import Transforms
 
 WAIT_S, WAITS = 0.01, 6
 """How long the newest depth map waits for odometry of its time: nothing else waits for it."""
@@ -51,14 +49,15 @@ class ScaleInput:
     Args:
         node: for which to subscribe.
         live: its parameters.
+        transforms: poses from tf.
 
     Attributes:
         problem: why there is no odometry; empty if there is.
     """
 
-    def __init__(self, node: Node, live: Live[DepthParameters]) -> None:
+    def __init__(self, node: Node, live: Live[DepthParameters], transforms: Transforms) -> None:
         self.problem = ''
-        self._node, self._live = node, live
+        self._node, self._live, self._transforms = node, live, transforms
         self._odometry = Odometry()
         self._topic = self._type_name = self._frame = ''
         self._camera_frame = ''
@@ -67,8 +66,6 @@ class ScaleInput:
         self._mount: Mount | None = None
         self._given: Mount | None = None
         self._subscription: Subscription | None = None
-        self._listener: Any = None
-        self._transforms: Any = None
         self._tracker: Any = None
 
     def open(self) -> None:
@@ -87,7 +84,7 @@ class ScaleInput:
         self._topic = self._node.resolve_topic_name(parameters.odometry)
         self.problem = f'nobody publishes {self._topic}'
         if self._given is None:
-            self._listen_to_transforms()
+            self._transforms.open()
         self.look()
 
     def look(self) -> None:
@@ -103,9 +100,7 @@ class ScaleInput:
         """Ends the subscriptions."""
         if self._subscription is not None:
             self._node.destroy_subscription(self._subscription)
-        if self._listener is not None:
-            self._listener.unregister()
-        self._subscription = self._listener = self._transforms = None
+        self._subscription = None
         self._topic = self._type_name = ''
 
     def measure(
@@ -239,33 +234,12 @@ class ScaleInput:
         self._type_name, self.problem = found[0], ''
         self._node.get_logger().info(f'subscribed to {self._topic} as {self._type_name}')
 
-    def _listen_to_transforms(self) -> None:
-        try:
-            from tf2_ros import Buffer, TransformListener
-        except ImportError:  # not on PyPI
-            return
-        self._transforms = Buffer()
-        self._listener = TransformListener(self._transforms, self._node)
-
     def _find_mount(self) -> None:
-        """The pose of the camera: the twist is of the camera itself, or tf tells."""
-        base, camera = self._frame, self._camera_frame
+        """Takes the pose of the camera from tf."""
         try:
-            if base == camera:
-                self._mount = mount_of(np.eye(3), np.zeros(3))
-            elif self._transforms is not None and self._transforms.can_transform(
-                base, camera, Time()
-            ):
-                stamped = self._transforms.lookup_transform(base, camera, Time())
-                self._mount = mount_of_transform(stamped.transform)
-            else:
-                self.problem = (
-                    f'no transform from {base!r} to {camera!r}: publish it on /tf_static, or give '
-                    'camera_pose'
-                )
-                return
+            self._mount = self._transforms.mount(self._frame, self._camera_frame)
         except MotionError as error:
-            self.problem = f'the transform from {base!r} to {camera!r} is unusable: {error}'
+            self.problem = f'{error}: publish it on /tf_static, or give camera_pose'
             return
         self.problem = ''
 
