@@ -1,6 +1,8 @@
 # The words that people and CI share. `make help` lists them.
 ARGS ?=
 BAG ?=
+VIEW ?=
+RECORD ?=
 SECONDS ?= 600
 MINUTES ?= 60
 # `make ROS_DISTRO=jazzy ...` chooses the ROS 2 that comes from PyPI, in an environment of its own.
@@ -25,8 +27,8 @@ $(READY): setup.py $(wildcard interfaces/*.* interfaces/*/* interfaces/*/msg/*)
 
 setup: $(READY) ## make .venv (ROS_DISTRO=jazzy: .venv-jazzy), with ROS 2 from PyPI unless one is sourced
 
-demo: $(READY) ## run the nodes on a drive (BAG=path plays yours), report in out/demo
-	$(BIN)/spike_depth demo --out out/demo $(if $(BAG),--source '$(BAG)') $(ARGS)
+demo: $(READY) ## run the nodes on a drive (BAG=path plays yours), report in out/demo; VIEW=1 shows it live, RECORD=1 keeps the outputs as MCAP
+	$(BIN)/spike_depth demo --out out/demo $(if $(BAG),--source '$(BAG)') $(if $(VIEW),--view '$(VIEW)') $(if $(RECORD),--record true) $(ARGS)
 
 test: $(READY) ## the fast tests
 	$(BIN)/python -m pytest -n 2 $(ARGS)

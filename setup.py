@@ -86,6 +86,7 @@ setup(
         (SHARE, ['package.xml']),
         share('launch', '*.launch.py'),
         share('config', '*.*'),
+        share('config/foxglove', '*.json'),
         share('config/nav2', '*.yaml'),
         share('config/train', '*.yaml'),
         share('config/evaluate', '*.yaml'),

@@ -1,5 +1,6 @@
 """The demo: its figures and pages from a hand-made run, and the real thing on a small bag."""
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -7,9 +8,15 @@ import sys
 import cv2
 import numpy as np
 import pytest
+from diagnostic_msgs.msg import DiagnosticArray
+from rosbags.highlevel import AnyReader
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 
 from spike_depth_ros.cli import demo_report
 from spike_depth_ros.cli.demo_report import measure, write_report
+from spike_depth_ros.events.config import shipped
+from spike_depth_ros.ros.output_recorder import RECORDED
+from spike_depth_ros.ros.outputs import OUTPUTS
 from spike_depth_ros.ros.probe import Recording
 
 NAN, INF, MS = np.nan, np.inf, 1_000_000
@@ -176,7 +183,9 @@ def test_the_demo_on_a_bag_end_to_end(checkpoint_file, tmp_path):
             packet = event_packet(some_events(5 * k, 5 * k + 5), seq=k)
             writer.add_raw('/eye/events', EVENT_PACKET, stamp_ns, packet)
     command = [sys.executable, '-m', 'spike_depth_ros', 'demo', '--source', str(bag),
-               '--out', str(out), '--checkpoint', str(checkpoint_file)]  # fmt: skip
+               '--out', str(out), '--checkpoint', str(checkpoint_file), '--record']  # fmt: skip
+    has_rerun = importlib.util.find_spec('rerun') is not None  # an optional extra
+    command += ['--view', str(out / 'view.rrd')] if has_rerun else []
     done = subprocess.run(command, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stdout + done.stderr
     strangers = [line for line in done.stderr.splitlines() if not line.startswith('[')]
@@ -192,3 +201,72 @@ def test_the_demo_on_a_bag_end_to_end(checkpoint_file, tmp_path):
         assert picture(out / f'{name}.png').size
     assert 'depth_node: engine' in (out / 'report.html').read_text()
     assert str(out / 'report.html') in done.stdout
+    with AnyReader([out / 'outputs']) as reader:
+        counts = {c.topic: c.msgcount for c in reader.connections}
+    assert set(counts) == layout_topics(), 'all that the layout for Foxglove names is recorded'
+    assert counts['/depth_node/depth/image'] > 20
+    if has_rerun:
+        for entity in ('/events', '/depth', '/confidence', '/cloud'):
+            assert entity in rerun('rrd', 'print', out / 'view.rrd')
+        (mcap,) = (out / 'outputs').glob('*.mcap')
+        rerun('mcap', 'convert', mcap, '-o', out / 'outputs.rrd')
+        printed = rerun('rrd', 'print', out / 'outputs.rrd')
+        assert all(f'/depth_node/depth/{name}' in printed for name in ('image', 'points'))
+
+
+LAYOUT = shipped('config/foxglove/depth.json')
+
+
+def layout_topics(value=None):
+    """All topics that the layout for Foxglove names."""
+    value = json.loads(LAYOUT.read_text())['configById'] if value is None else value
+    if isinstance(value, dict):
+        parts = [layout_topics(part) for part in (*value, *value.values())]
+    elif isinstance(value, list):
+        parts = [layout_topics(part) for part in value]
+    else:
+        parts = [{value} if str(value).startswith('/') else set()]
+    return set().union(*parts)
+
+
+def test_the_layout_for_foxglove_fits_the_topics_of_the_node():
+    """Each topic is published, with the type that its panel shows, and recorded by the demo."""
+    types = {output.topic.replace('~', '/depth_node'): output.type for output in OUTPUTS.values()}
+    types['/diagnostics'] = DiagnosticArray
+    assert layout_topics() <= set(types)
+    assert layout_topics() - {'/diagnostics'} <= {
+        OUTPUTS[name].topic.replace('~', '/depth_node') for name in RECORDED
+    }
+    panels = json.loads(LAYOUT.read_text())['configById']
+    for name, panel in panels.items():
+        if name.startswith('Image!'):
+            mode = panel['imageMode']
+            assert types[mode['imageTopic']] in (Image, CompressedImage)
+            assert (
+                types[mode.get('calibrationTopic', '/depth_node/depth/camera_info')] == CameraInfo
+            )
+        for topic in panel.get('topics', {}):
+            assert types[topic] == PointCloud2
+
+
+def test_every_panel_of_the_layout_is_placed_once():
+    layout = json.loads(LAYOUT.read_text())
+
+    def placed(node):
+        return [node] if isinstance(node, str) else placed(node['first']) + placed(node['second'])
+
+    assert sorted(placed(layout['layout'])) == sorted(layout['configById'])
+
+
+def rerun(*arguments):
+    command = [sys.executable, '-m', 'rerun', *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+@pytest.mark.parametrize('view', ['2', 'web', 'file.txt'])
+def test_a_view_that_is_none_is_refused(view, tmp_path, capsys):
+    from spike_depth_ros.cli import main
+
+    with pytest.raises(SystemExit):
+        main(['demo', '--view', view, '--out', str(tmp_path / 'out')])
+    assert f"view is '{view}', expected '1', or a path" in capsys.readouterr().err

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from spike_depth_ros.cli.synth import synth
-from spike_depth_ros.events.config import shipped
+from spike_depth_ros.events.config import require, shipped
 
 DRIVE_SENSOR = '346x260'
 
@@ -20,6 +20,8 @@ def demo(
     checkpoint: str = '',
     calibration: str = '',
     topic: str = '',
+    view: str = '',
+    record: bool = False,
 ) -> None:
     """Runs replay_node and depth_node on a drive and writes a report folder.
 
@@ -37,9 +39,14 @@ def demo(
         checkpoint: path of a checkpoint; empty: the node chooses.
         calibration: calibration file of the camera; empty: the camera_info topic of the drive.
         topic: event topic of a bag that has several.
+        view: '1' shows the outputs in rerun while the drive plays; a path that ends in .rrd writes
+            them to that file.
+        record: write the outputs to OUT/outputs, an MCAP bag that Foxglove (with the layout
+            config/foxglove/depth.json) and rerun open.
     """
     from spike_depth_ros.ros.node_processes import Nodes, play
 
+    require(view in ('', '1') or view.endswith('.rrd'), 'view', view, "'1', or a path in .rrd")
     folder = Path(out)
     parameters = params or str(shipped('config/depth.yaml'))
     nodes = Nodes(source, parameters, checkpoint, calibration, topic)
@@ -48,7 +55,8 @@ def demo(
     if not source:
         drive = str(synthetic_drive(folder, DRIVE_SENSOR, seed, seconds))
         nodes = nodes._replace(drive=drive, odometry='/odom')
-    recording = play(nodes, seconds)
+    viewing = None if not view else [] if view == '1' else ['--save', view]
+    recording = play(nodes, seconds, viewing, folder / 'outputs' if record else None)
     if not recording.depth_m:
         reasons = [status.get('message', '') for status in recording.diagnostics.values()]
         raise OSError(f'the node published no depth; diagnostics: {"; ".join(reasons) or "none"}')
@@ -57,6 +65,9 @@ def demo(
     figures = write_report(folder, recording, nodes.drive, made=not source)
     print(json.dumps(figures, indent=2))
     print(f'\nreport: {folder / "report.html"}')
+    if record:
+        layout = shipped('config/foxglove/depth.json')
+        print(f'outputs: {folder / "outputs"}; layout for Foxglove: {layout}')
 
 
 def synthetic_drive(folder: Path, sensor: str, seed: int, seconds: float) -> Path:

@@ -16,6 +16,9 @@ COLOR_MAP = 'turbo'
 POINT_RADIUS_PX = -1.5
 """rerun reads a negative radius as pixels of the screen."""
 
+EYE_M, LOOK_AT_M = (-4.0, -5.0, -9.0), (0.0, 1.0, 16.0)
+"""The cloud is first seen from above, behind and left of the camera, in its optical frame."""
+
 PICTURES = ('events', 'depth', 'confidence')
 
 
@@ -80,7 +83,11 @@ class RerunLog:
 
 def _layout() -> blueprint.Blueprint:
     views = [blueprint.Spatial2DView(origin=name, name=name) for name in PICTURES]
-    cloud = blueprint.Spatial3DView(origin='cloud', name='cloud')
+    cloud = blueprint.Spatial3DView(
+        origin='cloud', name='cloud', line_grid=False, eye_controls=blueprint.EyeControls3D(
+            position=EYE_M, look_target=LOOK_AT_M, eye_up=(0.0, -1.0, 0.0)
+        ),
+    )  # fmt: skip
     return blueprint.Blueprint(
         blueprint.Horizontal(cloud, blueprint.Vertical(*views), column_shares=[2, 1]),
         collapse_panels=True,

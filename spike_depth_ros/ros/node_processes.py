@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -79,27 +79,47 @@ class Nodes(NamedTuple):
         return _ros_args(self.params, path=self.drive, topic=self.topic, stamp='now', **more)
 
 
-def play(nodes: Nodes, seconds: float) -> Recording:
+def play(
+    nodes: Nodes, seconds: float, view: Sequence[str] | None = None, record: Path | None = None
+) -> Recording:
     """Starts both nodes, listens until the drive has been played, stops them.
 
     Args:
         nodes: what to start.
         seconds: how much of the drive to play.
+        view: arguments of `spike_depth view`, which then runs meanwhile; None: it does not.
+        record: folder of the MCAP bag that the outputs are recorded into; None: they are not.
 
     Returns:
-        What a third party heard.
+        The outputs as a subscriber received them.
 
     Raises:
-        OSError: the depth node did not become active, or the run was interrupted.
+        OSError: the depth node or the viewer did not start, or the run was interrupted.
+        BagError: the outputs cannot be recorded.
     """
     replaying = nodes.replay_arguments(duration_s=seconds, wait_for_subscriber_s=20.0)
-    with _probe() as (probe, executor), _process('depth_node', nodes.depth_arguments()) as depth:
+    with contextlib.ExitStack() as stack:
+        probe, executor = stack.enter_context(_probe())
+        depth = stack.enter_context(_process('depth_node', nodes.depth_arguments()))
         _spin(executor, READY_S, lambda: (
             _is_active(probe) or _refusal(probe) or depth.poll() is not None
         ))  # fmt: skip
         if depth.poll() is not None or not _is_active(probe):
             reason = _refusal(probe) or 'its log above says why'
             raise OSError(f'depth_node did not become active: {reason}')
+        if record is not None:
+            from spike_depth_ros.ros.output_recorder import recorded_outputs
+
+            stack.enter_context(recorded_outputs(record, NODE, executor))
+        if view is not None:
+            viewer = stack.enter_context(_command(['spike_depth_ros', 'view', *view]))
+            count = probe.count_subscribers(f'{NODE}/depth/image')
+            _spin(executor, READY_S, lambda: (
+                probe.count_subscribers(f'{NODE}/depth/image') > count
+                or viewer.poll() is not None
+            ))  # fmt: skip
+            if viewer.poll() is not None:
+                raise OSError('the viewer did not start: its message above says why')
         print(f'depth_node is active; playing {nodes.drive}')
         busy_s, start_s = _cpu_s(depth), time.monotonic()
         with _process('replay_node', replaying) as replay:
@@ -166,9 +186,15 @@ def _ros_args(params: str, **parameters: Any) -> list[str]:
 
 @contextlib.contextmanager
 def _process(node: str, arguments: list[str]) -> Iterator[subprocess.Popen]:
-    """A node as a process, interrupted and waited for at the end."""
-    command = [sys.executable, '-m', 'spike_depth_ros.ros.executables', node, *arguments]
-    process = subprocess.Popen(command)
+    """Runs a node as a process, which is interrupted and awaited at the end."""
+    with _command(['spike_depth_ros.ros.executables', node, *arguments]) as process:
+        yield process
+
+
+@contextlib.contextmanager
+def _command(arguments: Sequence[str]) -> Iterator[subprocess.Popen]:
+    """Runs a Python module as a process, which is interrupted and awaited at the end."""
+    process = subprocess.Popen([sys.executable, '-m', *arguments])
     try:
         yield process
     finally:
