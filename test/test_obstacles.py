@@ -1,10 +1,16 @@
-"""Obstacle and free-space clouds, as the rules of Nav2's voxel layer consume them.
+"""Obstacle and free-space clouds and depth images, as the rules of their consumers read them.
 
-The consumer below follows nav2_costmap_2d: the observation buffer transforms the cloud into the
-global frame and drops points outside the height band; the layer marks the voxel of each point
-within `obstacle_max_range`, after it has cleared the voxels on each ray, but for the last two, up
-to `raytrace_max_range`.
+`VoxelLayer` follows nav2_costmap_2d: the observation buffer (observation_buffer.cpp, bufferCloud)
+transforms the cloud into the global frame and drops points outside the height band of the source;
+the layer (voxel_layer.cpp, updateBounds and raytraceFreespace) first clears the voxels on each
+ray, but for the last two, up to `raytrace_max_range` and within the heights of the grid. Then it
+marks the voxel of each point between `obstacle_min_range` and `obstacle_max_range`, within the
+heights of the layer.
+
+`laser_scan` follows depthimage_to_laserscan (DepthImageToLaserScan.hpp, convert; .cpp, use_point).
 """
+
+import math
 
 import numpy as np
 import pytest
@@ -14,6 +20,8 @@ from hypothesis import strategies as st
 
 from spike_depth_ros.events.camera import Camera
 from spike_depth_ros.events.config import shipped
+from spike_depth_ros.ros import messages
+from spike_depth_ros.ros.depth_parameters import DepthParameters
 from spike_depth_ros.ros.obstacles import ObstacleOptions, free_space_points, obstacle_points
 
 NAN, INF = np.nan, np.inf
@@ -32,6 +40,8 @@ class VoxelLayer:
     def __init__(self):
         self.marking, self.clearing = SOURCES['obstacles'], SOURCES['free_space']
         self.origin = np.array([0.0, 0.0, HEIGHT_M])
+        self.floor_m = LAYER['origin_z']
+        self.top_m = self.floor_m + LAYER['z_voxels'] * LAYER['z_resolution']
         self.occupied = set()
 
     def buffered(self, points, source):
@@ -43,12 +53,23 @@ class VoxelLayer:
         for point in self.buffered(free, self.clearing):
             ray = point - self.origin
             length = np.linalg.norm(ray)
-            reach = min(max(length - 2 * CELL_M, 0.0), self.clearing['raytrace_max_range'])
+            end = self.origin + ray * max((length - 2 * CELL_M) / length, 0.0)
+            share = 1.0
+            if end[2] > self.top_m:
+                share = (self.top_m - 0.01 - HEIGHT_M) / (end[2] - HEIGHT_M)
+            elif end[2] < self.floor_m:
+                share = (self.floor_m - HEIGHT_M) / (end[2] - HEIGHT_M)
+            reach = min(share * np.linalg.norm(end - self.origin),
+                        self.clearing['raytrace_max_range'])  # fmt: skip
             for s in np.arange(0.0, reach, CELL_M / 4):
                 self.occupied.discard(self.voxel(self.origin + ray * s / length))
         for point in self.buffered(obstacles, self.marking):
-            if np.linalg.norm(point - self.origin) < self.marking['obstacle_max_range']:
-                self.occupied.add(self.voxel(point))
+            distance = np.linalg.norm(point - self.origin)
+            if not 0.0 <= point[2] <= LAYER['max_obstacle_height']:
+                continue
+            low, high = self.marking['obstacle_min_range'], self.marking['obstacle_max_range']
+            if low <= distance < high and point[2] < self.top_m:
+                self.occupied.add(self.voxel(np.maximum(point, [-INF, -INF, self.floor_m])))
 
     @staticmethod
     def voxel(point):
@@ -148,6 +169,74 @@ def test_one_point_of_each_voxel_stays_the_surest(seed, voxel_m):
     cells = [tuple(np.floor(point[:3] / voxel_m).astype(int)) for point in kept]
     assert len(set(cells)) == len(cells) == len(best)
     assert all(best[cell] == point[3] for cell, point in zip(cells, kept, strict=True))
+
+
+def test_the_default_confidence_is_the_same_everywhere():
+    file = yaml.safe_load(shipped('config/nav2/depth_node.yaml').read_text())
+    values = file['/**/depth_node']['ros__parameters']
+    default = DepthParameters()
+    assert default.obstacle_min_confidence == ObstacleOptions().min_confidence == 0.5
+    assert values['obstacle_min_confidence'] == 0.5
+    assert values['obstacle_near_m'] < SOURCES['obstacles']['obstacle_max_range']
+    assert SOURCES['obstacles']['obstacle_min_range'] == 0.0, 'or "too near" would not mark'
+
+
+SCAN = yaml.safe_load(shipped('config/nav2/laserscan.yaml').read_text())[
+    '/**/depthimage_to_laserscan']['ros__parameters']  # fmt: skip
+
+
+def laser_scan(image, info):
+    """(W,) ranges of a 32FC1 image, the rightmost first."""
+    depth_m = np.frombuffer(image.data, np.float32).reshape(image.height, image.width)
+    fx, cx, cy = info.p[0], info.p[2], info.p[6]
+    rows = SCAN['scan_height']
+    assert rows // 2 <= cy
+    assert rows // 2 <= image.height - cy
+    right, left = (math.atan2(cx - u, fx) for u in (image.width - 1, 0))
+    step = (left - right) / (image.width - 1)
+    ranges = [NAN] * image.width
+    top = int(cy - rows / 2)
+    for row in depth_m[top : top + rows].tolist():
+        for u, depth in enumerate(row):
+            index = int((math.atan2(cx - u, fx) - right) / step + 1e-9)
+            new, old = depth, ranges[index]
+            if math.isfinite(depth):
+                new = math.hypot((u - cx) / fx * depth, depth)
+            if not math.isfinite(new) and not math.isfinite(old):
+                if not math.isnan(new):
+                    ranges[index] = new
+            elif SCAN['range_min'] <= new <= SCAN['range_max'] and not new >= old:
+                ranges[index] = new
+    return ranges
+
+
+def scanned(depth_m):
+    header = messages.make_header(1, 'event_camera_optical_frame')
+    return laser_scan(messages.depth_image(header, depth_m), messages.camera_info(header, CAMERA))
+
+
+def test_a_wall_is_a_wall_in_the_scan():
+    ranges = np.array(scanned(wall(3.0)))
+    hits = ranges[np.isfinite(ranges)]
+    angles = np.arctan((31.5 - np.arange(64)[::-1]) / 40.0)
+    np.testing.assert_allclose(hits.min(), 3.0, rtol=1e-3)
+    np.testing.assert_allclose(hits.max(), 3.0 / np.cos(angles[0]), rtol=1e-3)
+
+
+@pytest.mark.parametrize('mark', [NAN, INF])
+def test_what_has_no_depth_is_no_hit_in_the_scan(mark):
+    """+inf stays "nothing within range", NaN stays unknown."""
+    ranges = np.array(scanned(np.full((48, 64), mark, np.float32)))
+    assert not np.isfinite(ranges).any()
+    assert np.isposinf(ranges).any() == np.isposinf(mark)
+
+
+def test_the_nearest_row_of_the_scan_counts():
+    depth_m = wall(8.0)
+    depth_m[20] = 2.0
+    ranges = np.array(scanned(depth_m))
+    assert np.nanmin(ranges) == pytest.approx(2.0, rel=1e-3)
+    assert np.nanmax(ranges) < 8.0
 
 
 def test_each_source_does_one_thing():
