@@ -50,6 +50,14 @@ def test_machine_is_json():
     assert here['packages']['numpy'] == np.__version__
 
 
+def test_clips_has_a_row_for_each_scene(capsys):
+    main(['bench', 'clips', '--json', 'true', '--rounds', '1', '--seconds', '0.05',
+          '--scenes', '[board, desk]', '--sensor', '64x48'])  # fmt: skip
+    rows = json.loads(capsys.readouterr().out)['rows']
+    assert [row['name'] for row in rows] == ['board', 'desk']
+    assert all(row['value'] > 0 for row in rows)
+
+
 def test_ingest_prints_one_json_object(capsys):
     main(['bench', 'ingest', '--json', 'true', '--rounds', '1'])
     printed = json.loads(capsys.readouterr().out)

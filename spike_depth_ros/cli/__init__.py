@@ -43,6 +43,7 @@ VERBS: dict[str, Verb] = {
     'board': Verb('board:board', 'measure the flatness of depth on a planar board'),
     'energy': Verb('energy:energy', 'estimate the energy of a checkpoint per layer'),
     'export': Verb('export:export', 'export a checkpoint to ONNX'),
+    'bench clips': Verb('bench_clips:clips', 'measure the speed of rendering, by scene'),
     'bench ingest': Verb('bench_ingest:ingest', 'measure the speed of decoding and accumulation'),
     'bench infer': Verb('bench_infer:infer', 'measure the speed of inference'),
     'bench node': Verb('bench_node:node', 'measure the latency and load of depth_node'),
