@@ -21,7 +21,7 @@ from recordings import (
 from safetensors.numpy import save_file
 
 from spike_depth_ros.cli import flags_spelt_out, main
-from spike_depth_ros.cli.info import info
+from spike_depth_ros.cli.info import MOST_CHARS, _lines, info
 from spike_depth_ros.events.arrays import make_events
 from spike_depth_ros.events.codecs import encode_mono
 from spike_depth_ros.events.wire import Packet, pack_event_packet
@@ -188,6 +188,14 @@ def test_checkpoint(tmp_path, capsys):
         told(capsys, path)
     assert exit_code.value.code == 1
     assert 'cannot read the checkpoint' in capsys.readouterr().err
+
+
+def test_long_entries_are_cut():
+    (short, long) = _lines({'a': 1, 'b': [0.5] * 300})
+    assert short == 'a: 1'
+    assert long.startswith('b: [0.5, 0.5,')
+    assert long.endswith(' ...')
+    assert len(long) <= MOST_CHARS
 
 
 @pytest.mark.parametrize(

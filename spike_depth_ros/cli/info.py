@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json as json_text
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 from spike_depth_ros.cli.progress import progress_bar
 from spike_depth_ros.events.config import require
 from spike_depth_ros.recordings import BagError, open_source, summarise
+
+MOST_CHARS = 300
+"""Longer entries of a table are cut; `--json` prints them whole."""
 
 
 def info(
@@ -101,9 +105,10 @@ def _parsed(text: str) -> Any:
 
 
 def _lines(value: Any) -> list[str]:
-    """Formats a value as lines of text, one per entry of a list or table."""
+    """Formats a value as lines of text, one per entry of a list or table, long ones cut."""
     if isinstance(value, dict):
-        return [f'{k}: {v}' for k, v in value.items()] or ['none']
+        lines = [shorten(f'{k}: {v}', MOST_CHARS, placeholder=' ...') for k, v in value.items()]
+        return lines or ['none']
     if isinstance(value, list):
         return [' '.join(map(str, v.values())) if isinstance(v, dict) else str(v) for v in value]
     if isinstance(value, float):
