@@ -15,8 +15,11 @@ import math
 import numpy as np
 import pytest
 import yaml
+from graph import HEIGHT, WIDTH, Driver
 from hypothesis import given
 from hypothesis import strategies as st
+from rclpy.lifecycle import TransitionCallbackReturn
+from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 
 from spike_depth_ros.events.camera import Camera
 from spike_depth_ros.events.config import shipped
@@ -237,6 +240,45 @@ def test_the_nearest_row_of_the_scan_counts():
     ranges = np.array(scanned(depth_m))
     assert np.nanmin(ranges) == pytest.approx(2.0, rel=1e-3)
     assert np.nanmax(ranges) < 8.0
+
+
+class WallEngine:
+    """An engine that sees a wall across the view."""
+
+    device = 'none'
+
+    def __init__(self, log_depth):
+        self.log_depth = log_depth
+
+    def infer(self, spikes, state):
+        maps = np.empty((3, *spikes.shape[2:]), np.float32)
+        maps[0], maps[1], maps[2] = self.log_depth, 20.0, -20.0
+        return maps, None
+
+
+def test_a_wall_goes_from_the_node_into_the_costmap_and_the_scan(graph, start, checkpoint):
+    """The whole chain: a wall at 3.05 m, events, the messages of the node, their consumers."""
+    node = start(activate=False, obstacle_rate_hz=0.0, obstacle_stride=1)
+    canonical_m = 3.05 * checkpoint.depth_range.focal_px / 30.0
+    engine = WallEngine(checkpoint.depth_range.normalise(np.float32(canonical_m)))
+    node.network = node.network._replace(engine=engine)
+    assert node.trigger_activate() == TransitionCallbackReturn.SUCCESS
+    node.calibration.camera = Camera(WIDTH, HEIGHT, 60.0, 60.0, 31.5, 23.5)
+    kinds = {'obstacles': PointCloud2, 'free_space': PointCloud2, 'image': Image,
+             'camera_info': CameraInfo}  # fmt: skip
+    got = {name: graph.listen(kind, f'/depth_node/depth/{name}') for name, kind in kinds.items()}
+    driver = Driver(graph)
+    assert graph.spin_until(lambda: driver.send(20) is not None and all(got.values()))
+    clouds = [
+        np.frombuffer(got[name][-1].data, np.float32).reshape(-1, 4)
+        for name in ('obstacles', 'free_space')
+    ]
+    layer = VoxelLayer()
+    layer.occupied.add(layer.voxel(np.array([1.5, 0.05, 0.55])))  # something that has gone
+    layer.update(*clouds)
+    assert ahead(layer) == pytest.approx([3.0])
+    ranges = np.array(laser_scan(got['image'][-1], got['camera_info'][-1]))
+    assert np.nanmin(ranges) == pytest.approx(3.05, rel=1e-3)
 
 
 def test_each_source_does_one_thing():
