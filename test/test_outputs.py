@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -270,6 +271,14 @@ def test_chains_of_transforms_are_followed_and_broken_ones_told(graph):
         transforms.mount('map', 'ring')
     with pytest.raises(MotionError, match="'map' to 'bad' is unusable: the rotation"):
         transforms.mount('eye', 'bad')
+
+
+def test_without_the_messages_of_tf_the_sentence_says_so(graph, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'tf2_msgs.msg', None)
+    transforms = Transforms(graph.camera)
+    transforms.open()
+    with pytest.raises(MotionError, match="from 'a' to 'b', as the package tf2_msgs is not inst"):
+        transforms.mount('a', 'b')
 
 
 @pytest.mark.parametrize(('values', 'words'), [

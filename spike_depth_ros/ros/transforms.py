@@ -5,19 +5,24 @@ tf2_ros is not on PyPI. Only the newest pose is needed here, which takes a table
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.subscription import Subscription
-from tf2_msgs.msg import TFMessage
 
 from spike_depth_ros.estimation.motion import MotionError, Mount, mount_of, mount_of_transform
 from spike_depth_ros.ros.process import NO_SUBSCRIPTION_EVENTS
 
+if TYPE_CHECKING:
+    from tf2_msgs.msg import TFMessage
+
 MOST_LINKS = 100
 """Longest chain of frames that is followed: a loop ends here."""
+
+MOST_FRAMES = 10_000
+"""Frames that are remembered: further ones are ignored."""
 
 MOVING = QoSProfile(depth=100, reliability=ReliabilityPolicy.BEST_EFFORT)
 STATIC = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
@@ -34,10 +39,16 @@ class Transforms:
         self._node = node
         self._parents: dict[str, tuple[str, Any]] = {}
         self._subscriptions: list[Subscription] = []
+        self._problem = ''
 
     def open(self) -> None:
         """Subscribes; further calls do nothing."""
         if self._subscriptions:
+            return
+        try:
+            from tf2_msgs.msg import TFMessage
+        except ImportError:
+            self._problem = ', as the package tf2_msgs is not installed'
             return
         self._subscriptions = [
             self._node.create_subscription(
@@ -61,7 +72,7 @@ class Transforms:
         above_base, above_frame = self._ancestors(base), self._ancestors(frame)
         common = next((name for name in above_frame if name in above_base), None)
         if common is None:
-            raise MotionError(f'no transform from {base!r} to {frame!r}')
+            raise MotionError(f'no transform from {base!r} to {frame!r}{self._problem}')
         return above_base[common].inverse().then(above_frame[common])
 
     def _ancestors(self, frame: str) -> dict[str, Mount]:
@@ -84,4 +95,6 @@ class Transforms:
     def _take(self, message: TFMessage) -> None:
         for stamped in message.transforms:
             parent, child = stamped.header.frame_id, stamped.child_frame_id
-            self._parents[child.lstrip('/')] = parent.lstrip('/'), stamped.transform
+            name = child.lstrip('/')
+            if name in self._parents or len(self._parents) < MOST_FRAMES:
+                self._parents[name] = parent.lstrip('/'), stamped.transform
