@@ -10,7 +10,7 @@ from untrained import untrained_checkpoint
 
 from spike_depth_ros.estimation.estimator import Limits, interpret
 from spike_depth_ros.events.config import ConfigError, DepthRange, SpikeConfig
-from spike_depth_ros.learning import comparison, evaluation, report_pages
+from spike_depth_ros.learning import comparison, evaluation, pages
 from spike_depth_ros.learning.datasets import DATASETS
 from spike_depth_ros.learning.datasets.sample import Sample
 from spike_depth_ros.learning.evaluation import evaluate
@@ -294,8 +294,8 @@ def test_no_data_is_said_in_words(tiny, tmp_path):
 
 
 def test_markdown_numbers():
-    table = (['', 'n', 'x'], [['a', 12345, 0.123456], ['b', 1, math.nan]])
-    assert report_pages.markdown(table) == (
+    table = pages.Table(['', 'n', 'x'], [['a', 12345, 0.123456], ['b', 1, math.nan]])
+    assert pages.markdown(table) == (
         '|  | n | x |\n|---|---|---|\n| a | 12,345 | 0.123 |\n| b | 1 |  |\n'
     )
 

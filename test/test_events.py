@@ -19,12 +19,3 @@ def test_joined_events_are_those_of_the_parts_in_order():
 def test_columns_of_different_lengths_are_refused():
     with pytest.raises(ValueError, match="'p': 1"):
         make_events(np.arange(2), [0, 0], [0, 0], [1])
-
-
-def test_what_the_folder_exports_is_there_and_nothing_else_is():
-    from spike_depth_ros import events
-
-    assert [name for name in events.__all__ if getattr(events, name) is None] == []
-    assert events.make_events is make_events
-    with pytest.raises(AttributeError, match=r"has no 'sheep'; it has \['CODECS'"):
-        _ = events.sheep

@@ -11,6 +11,7 @@ from jsonargparse import ArgumentParser
 
 from spike_depth_ros.cli.train import train
 from spike_depth_ros.events.config import ConfigError
+from spike_depth_ros.learning.pages import markdown
 from spike_depth_ros.learning.settings import EvaluationData, TrainConfig
 
 
@@ -37,7 +38,6 @@ def ablate(
         results: Markdown file whose section `ablation` is updated after each variant.
     """
     from spike_depth_ros.learning import ablation
-    from spike_depth_ros.learning.report_pages import markdown
 
     if not variants or not seeds:
         raise ConfigError('variants and seeds must not be empty: see config/ablate/synthetic.yaml')
@@ -57,9 +57,9 @@ def ablate(
         for name, options in variants.items()
     ]
     results.parent.mkdir(parents=True, exist_ok=True)
-    for header, rows in ablation.ablate(chosen, data, out, say=print):
-        table = markdown((header, rows))
-        done = f'{len(rows)} of {len(chosen)} variants are done.'
+    for found in ablation.ablate(chosen, data, out, say=print):
+        table = markdown(found)
+        done = f'{len(found.rows)} of {len(chosen)} variants are done.'
         body = '\n'.join(['## Ablations', '', facts, done, '', *changes, '', table])
         text = results.read_text(encoding='utf-8') if results.exists() else '# Results\n'
         results.write_text(ablation.replace_section(text, 'ablation', body), encoding='utf-8')

@@ -7,11 +7,18 @@ import dataclasses
 import logging
 import os
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
-from spike_depth_ros.cli.report import bench_row, print_bench, time_jobs
+from spike_depth_ros.cli.report import BenchRow, bench_row, print_bench, time_jobs
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from spike_depth_ros.estimation.engine import Engine
+    from spike_depth_ros.network.checkpoint import Checkpoint
 
 SIZES_PX: dict[str, tuple[int, int]] = {
     '346x260 native': (264, 352),
@@ -59,11 +66,11 @@ def infer(
 
 
 def infer_rows(
-    checkpoint: Any, names: tuple[str, ...], threads: int, rounds: int
-) -> Iterator[dict[str, Any]]:
+    checkpoint: Checkpoint, names: tuple[str, ...], threads: int, rounds: int
+) -> Iterator[BenchRow]:
     """Yields the rows of `infer`."""
     running = _start(checkpoint, names, threads)
-    first_size_s: dict[str, Any] = {}
+    first_size_s: dict[str, NDArray[np.float64]] = {}
     for image, size in SIZES_PX.items():
         spikes = _spikes(checkpoint.spikes.steps, *size)
         jobs = [_stream(engine, spikes) for engine in running.values()]
@@ -78,11 +85,11 @@ def infer_rows(
         yield _roofline_row(name, checkpoint, time_s, rounds)
 
 
-def _start(checkpoint: Any, names: tuple[str, ...], threads: int) -> dict[str, Any]:
+def _start(checkpoint: Checkpoint, names: tuple[str, ...], threads: int) -> dict[str, Engine]:
     """Starts those of the named engines that this machine supports."""
     from spike_depth_ros.estimation.engine import ENGINES, EngineError, has_bfloat16
 
-    running = {}
+    running: dict[str, Engine] = {}
     for name in names:
         if name.endswith('bf16') and not has_bfloat16():
             log.info('skipping %s: this processor would emulate bfloat16', name)
@@ -94,14 +101,14 @@ def _start(checkpoint: Any, names: tuple[str, ...], threads: int) -> dict[str, A
     return running
 
 
-def _spikes(steps: int, height: int, width: int) -> Any:
+def _spikes(steps: int, height: int, width: int) -> NDArray[np.uint8]:
     """Returns a window as dense as in driving: a tenth of the pixels fire per step, clustered."""
     rng = np.random.default_rng(0)
     rate = np.kron(rng.random((height // 8, width // 8)) ** 4, np.ones((8, 8)))
     return rng.poisson(0.5 * rate, (steps, 2, height, width)).astype(np.uint8)
 
 
-def _stream(engine: Any, spikes: Any) -> Callable[[], None]:
+def _stream(engine: Engine, spikes: NDArray[np.uint8]) -> Callable[[], None]:
     """Returns a function that runs one more window of a stream, as the node does."""
     state = None
 
@@ -113,8 +120,8 @@ def _stream(engine: Any, spikes: Any) -> Callable[[], None]:
 
 
 def _peer_rows(
-    checkpoint: Any, running: dict[str, Any], threads: int, rounds: int
-) -> Iterator[dict[str, Any]]:
+    checkpoint: Checkpoint, running: dict[str, Engine], threads: int, rounds: int
+) -> Iterator[BenchRow]:
     """Compares with E2Depth in the same engine, and with spikingjelly's neurons."""
     import torch
 
@@ -149,7 +156,7 @@ def _peer_rows(
         yield bench_row(title, 1 / ours_s, UNIT, 'spikingjelly', 1 / theirs_s)
 
 
-def _as_written(model: Any) -> Any:
+def _as_written(model: nn.Module) -> nn.Module:
     """Copies the model layer by layer: convolution, normalisation, spikingjelly neuron."""
     from torch import nn
 
@@ -164,7 +171,7 @@ def _as_written(model: Any) -> Any:
     return plain.eval()
 
 
-def _streaming_row(name: str, engine: Any, rounds: int) -> dict[str, Any]:
+def _streaming_row(name: str, engine: Engine, rounds: int) -> BenchRow:
     """Compares one new step with carried state to a full window."""
     image, size = next(iter(SIZES_PX.items()))
     spikes = _spikes(STREAMED_STEPS, *size)
@@ -174,7 +181,9 @@ def _streaming_row(name: str, engine: Any, rounds: int) -> dict[str, Any]:
     return bench_row(title, 1e3 * step_s, 'ms', 'window', 1e3 * window_s, less_is_better=True)
 
 
-def _roofline_row(name: str, checkpoint: Any, time_s: Any, rounds: int) -> dict[str, Any]:
+def _roofline_row(
+    name: str, checkpoint: Checkpoint, time_s: NDArray[np.float64], rounds: int
+) -> BenchRow:
     """Compares multiply-accumulates per second to those of a large matrix product."""
     import torch
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from spike_depth_ros.cli.report import bench_row, print_bench, time_jobs
+from spike_depth_ros.cli.report import BenchRow, bench_row, print_bench, time_jobs
 from spike_depth_ros.events.arrays import make_events
 from spike_depth_ros.events.codecs import (
     CODECS,
@@ -45,7 +44,7 @@ def ingest(json: bool = False, recordings: Path | None = None, rounds: int = 100
     print_bench(list(ingest_rows(recordings, rounds)), json)
 
 
-def ingest_rows(recordings: Path | None, rounds: int) -> Iterator[dict[str, Any]]:
+def ingest_rows(recordings: Path | None, rounds: int) -> Iterator[BenchRow]:
     """Yields the rows of `ingest`."""
     evt3 = _recorded(recordings, 'test_events_1') or _made('evt3')
     compressed = _recorded(recordings, 'test_events_2') or _made('libcaer_cmp')
@@ -116,8 +115,8 @@ def _decoding_row(
     packets: Sequence[Packet],
     rounds: int,
     peer: str | None = None,
-    peer_job: Callable[[], Any] | None = None,
-) -> dict[str, Any]:
+    peer_job: Callable[[], object] | None = None,
+) -> BenchRow:
     """Measures decoding of all payloads, one call each."""
     first = packets[0]
     decoder = CODECS[first.encoding](first.height, first.width)
@@ -136,7 +135,7 @@ def _decoding_row(
     return bench_row(name, rates[0], UNIT, peer, rates[1])
 
 
-def _peer_evt3(packets: Sequence[Packet]) -> Callable[[], Any] | None:
+def _peer_evt3(packets: Sequence[Packet]) -> Callable[[], object] | None:
     """Returns a job that decodes with PyPI's `evt3` (Rust), or None if it is not installed."""
     try:
         import evt3
@@ -153,7 +152,7 @@ def _peer_evt3(packets: Sequence[Packet]) -> Callable[[], Any] | None:
     return job
 
 
-def _windows_row(name: str, packets: Sequence[Packet], rounds: int) -> dict[str, Any]:
+def _windows_row(name: str, packets: Sequence[Packet], rounds: int) -> BenchRow:
     """Measures decoding of all payloads and cutting windows, as the node does by default.
 
     Decoded events are always needed: the node keeps the latest ones for snapshots, and windows
@@ -181,7 +180,7 @@ def _windows_row(name: str, packets: Sequence[Packet], rounds: int) -> dict[str,
     return bench_row(name, rates[0], UNIT, 'decoding alone', rates[1])
 
 
-def _legacy_row(rounds: int) -> dict[str, Any]:
+def _legacy_row(rounds: int) -> BenchRow:
     """Measures decoding of a legacy EventArray from CDR bytes, as in a raw subscription."""
     events = _dense_events()[:100_000]
     payload = np.frombuffer(encode_event_array(events), np.uint8)
@@ -200,7 +199,7 @@ def _legacy_row(rounds: int) -> dict[str, Any]:
     return bench_row(name, rate, UNIT, 'rclpy message objects', len(events) / peer_s / 1e6)
 
 
-def _accumulate_rows(rounds: int) -> Iterator[dict[str, Any]]:
+def _accumulate_rows(rounds: int) -> Iterator[BenchRow]:
     """Measures accumulation of a million events at random pixels, ordered in time.
 
     One row writes pixel by pixel, another through the lookup table that bins 2x2, as in the node.

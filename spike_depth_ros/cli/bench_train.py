@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING
 
-from spike_depth_ros.cli.report import bench_row, print_bench, time_jobs
+from spike_depth_ros.cli.report import BenchRow, bench_row, print_bench, time_jobs
 from spike_depth_ros.events.config import DepthRange
 from spike_depth_ros.learning.settings import LossConfig
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 GPU_FACTOR = 8
 """Batch size on a GPU as a multiple of that on the CPU."""
@@ -49,7 +52,7 @@ def train(
 
 def step_rows(
     preset: str, shape: tuple[int, int, int, int, int], rounds: int
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[BenchRow]:
     """Yields the rows of `train`."""
     import torch
 
@@ -69,12 +72,12 @@ def step_rows(
         yield _row(preset, True, many, rounds, f', {torch.cuda.get_device_name()}')
 
 
-def _size(spikes: Any) -> str:
+def _size(spikes: Tensor) -> str:
     steps, batch, _, height, width = spikes.shape
     return f'{height}x{width}, T={steps}, batch {batch}'
 
 
-def _row(preset: str, bfloat16: bool, spikes: Any, rounds: int, where: str = '') -> dict[str, Any]:
+def _row(preset: str, bfloat16: bool, spikes: Tensor, rounds: int, where: str = '') -> BenchRow:
     """Compares a step to spikingjelly's on the device of the spikes (T, B, 2, H, W)."""
     jobs = [_step(preset, backend, bfloat16, spikes) for backend in ('auto', 'spikingjelly')]
     ours, peer = (1e3 * seconds / spikes.shape[1] for seconds in time_jobs(jobs, rounds))
@@ -85,7 +88,7 @@ def _row(preset: str, bfloat16: bool, spikes: Any, rounds: int, where: str = '')
     )  # fmt: skip
 
 
-def _step(name: str, backend: str, bfloat16: bool, spikes: Any) -> Callable[[], Any]:
+def _step(name: str, backend: str, bfloat16: bool, spikes: Tensor) -> Callable[[], float]:
     """Returns a function that trains the network by one step and returns the loss before it.
 
     It runs on the device of the spikes.

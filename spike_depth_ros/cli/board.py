@@ -6,6 +6,8 @@ import json as jsonlib
 
 import numpy as np
 
+from spike_depth_ros.learning.pages import Table, markdown
+
 
 def board(
     checkpoint: str, recording: str, topic: str | None = None, json: bool = False, threads: int = 1
@@ -23,7 +25,6 @@ def board(
         threads: number of threads for inference.
     """
     from spike_depth_ros.learning.board import BoardMap, board_maps
-    from spike_depth_ros.learning.report_pages import markdown
     from spike_depth_ros.network.checkpoint import load_checkpoint
 
     maps = board_maps(load_checkpoint(checkpoint), recording, topic, threads)
@@ -38,4 +39,4 @@ def board(
         [label, *(float(value) for value in reduce(columns, axis=1))]
         for label, reduce in (('median', np.nanmedian), ('least', np.nanmin), ('most', np.nanmax))
     ]
-    print(markdown(([f'{len(maps)} maps', *BoardMap._fields], rows)))
+    print(markdown(Table([f'{len(maps)} maps', *BoardMap._fields], rows)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json as jsonlib
 
+from spike_depth_ros.learning.pages import markdown
 from spike_depth_ros.learning.settings import EvaluationData
 
 
@@ -24,7 +25,6 @@ def energy(
     """
     from spike_depth_ros.learning.batches import open_clips, spread
     from spike_depth_ros.learning.energy_report import energy_table, energy_totals, mean_energy
-    from spike_depth_ros.learning.report_pages import markdown
     from spike_depth_ros.network.checkpoint import load_checkpoint
 
     loaded = load_checkpoint(checkpoint)

@@ -11,6 +11,7 @@ from typing import Literal
 from tqdm import tqdm
 
 from spike_depth_ros.events.config import require
+from spike_depth_ros.learning.pages import markdown
 from spike_depth_ros.learning.settings import (
     SCALES,
     EvaluationData,
@@ -96,7 +97,6 @@ def _measure_recordings(
 ) -> None:
     """Measures each recording of a folder, prints the tables and writes scale.json."""
     from spike_depth_ros.estimation.estimator import checkpoint_path
-    from spike_depth_ros.learning.report_pages import markdown
     from spike_depth_ros.learning.scale_evaluation import mean_table, measure, recording_table
     from spike_depth_ros.network.checkpoint import load_checkpoint
 

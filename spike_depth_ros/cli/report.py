@@ -10,12 +10,26 @@ import time
 from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
 Rounds = Sequence[float] | NDArray[np.float64] | float | None
+
+
+class BenchRow(TypedDict):
+    """One row of a benchmark; `ratio` is above 1 where ours is better than the peer."""
+
+    name: str
+    value: float | None
+    low: float | None
+    high: float | None
+    unit: str
+    peer: str | None
+    peer_value: float | None
+    ratio: float | None
+
 
 PACKAGES = ('numpy', 'numba', 'torch', 'spikingjelly', 'ros-rclpy')
 
@@ -47,7 +61,7 @@ def bench_row(
     peer: str | None = None,
     peer_values: Rounds = None,
     less_is_better: bool = False,
-) -> dict[str, Any]:
+) -> BenchRow:
     """Builds one row of a benchmark: the median of several rounds and its spread.
 
     Args:
@@ -78,7 +92,7 @@ def bench_row(
     }
 
 
-def print_bench(rows: Sequence[dict[str, Any]], json: bool = False) -> None:
+def print_bench(rows: Sequence[BenchRow], json: bool = False) -> None:
     """Prints rows and machine as one JSON object or as a table."""
     here = machine()
     if json:
@@ -89,7 +103,7 @@ def print_bench(rows: Sequence[dict[str, Any]], json: bool = False) -> None:
     sys.stdout.write(text + '\n')
 
 
-def bench_table(rows: Sequence[dict[str, Any]]) -> str:
+def bench_table(rows: Sequence[BenchRow]) -> str:
     """Formats rows as a Markdown table."""
     cells = [('', 'median', '10 to 90 %', 'unit', 'peer', 'peer median', 'ratio')]
     for row in rows:
@@ -108,7 +122,7 @@ def bench_table(rows: Sequence[dict[str, Any]]) -> str:
     return '\n'.join([lines[0], rule, *lines[1:]])
 
 
-def time_jobs(jobs: Sequence[Callable[[], Any]], rounds: int = 10) -> list[NDArray[np.float64]]:
+def time_jobs(jobs: Sequence[Callable[[], object]], rounds: int = 10) -> list[NDArray[np.float64]]:
     """Times jobs in turns, so that peers run under the same conditions.
 
     Each job runs once beforehand to compile and to warm caches.

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from types import TracebackType
-
 import numpy as np
 import rerun
 import rerun.blueprint as blueprint
@@ -71,12 +69,7 @@ class RerunLog:
     def __enter__(self) -> RerunLog:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._stream.flush()
         self._stream.disconnect()
 

@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 from spike_depth_ros.learning.batches import open_clips, spread
 from spike_depth_ros.learning.evaluation import evaluate
+from spike_depth_ros.learning.pages import Table
 from spike_depth_ros.learning.predictors import open_predictor
-from spike_depth_ros.learning.report_pages import Table
 from spike_depth_ros.learning.run import train
 from spike_depth_ros.learning.settings import EvaluationData, TrainConfig
 
@@ -82,7 +82,7 @@ def ablate(
                 f'{(mean / reference - 1) * 100:+.1f} %',
             ]
         )
-        yield header, list(rows)
+        yield Table(header, list(rows))
 
 
 def measure(checkpoint: Path, data: EvaluationData, cap_m: float) -> Measured:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 
 from spike_depth_ros.learning.datasets.sample import Sample
-from spike_depth_ros.learning.report_pages import Table
+from spike_depth_ros.learning.pages import Table
 from spike_depth_ros.network.checkpoint import Checkpoint
 from spike_depth_ros.network.energy import EnergyReport, measure_energy
 
@@ -68,7 +68,7 @@ def energy_table(report: EnergyReport) -> Table:
         ]
         for layer in report.layers
     ]  # fmt: skip
-    return HEADER, rows
+    return Table(HEADER, rows)
 
 
 def energy_totals(report: EnergyReport, window_ms: float) -> Table:
@@ -81,7 +81,7 @@ def energy_totals(report: EnergyReport, window_ms: float) -> Table:
         ('memory traffic, apart', report.memory_pj),
     ]
     rows = [[name, pj * 1e-6, pj * 1e-9 * maps_hz] for name, pj in parts]
-    return ['', 'uJ per map', f'mW at {maps_hz:g} maps/s'], [list(row) for row in rows]
+    return Table(['', 'uJ per map', f'mW at {maps_hz:g} maps/s'], rows)
 
 
 def energy_columns(report: EnergyReport) -> dict[str, float]:

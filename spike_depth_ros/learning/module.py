@@ -20,7 +20,7 @@ from spike_depth_ros.learning.batches import Batch
 from spike_depth_ros.learning.metrics import DepthMetrics, frame_metrics
 from spike_depth_ros.learning.norms import measure_norms, network_input, norms, to_device
 from spike_depth_ros.learning.optimizer import METHODS, follow, parameter_groups, rate
-from spike_depth_ros.learning.pictures import sample_picture
+from spike_depth_ros.learning.report_pages import sample_picture
 from spike_depth_ros.learning.settings import TrainConfig
 from spike_depth_ros.network.head import Prediction
 from spike_depth_ros.network.spiking_transformer import SpikingTransformer

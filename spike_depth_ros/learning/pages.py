@@ -1,4 +1,4 @@
-"""Reports as HTML pages: plain data, rendered by `templates/report.html`."""
+"""Tables and reports as plain data, rendered as Markdown and HTML (`templates/report.html`)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Table(NamedTuple):
 
     header: Sequence[str]
     rows: Sequence[Sequence[Any]]
-    kind: str = 'table'
+    kind = 'table'
 
     @property
     def numeric(self) -> list[bool]:
@@ -29,21 +29,21 @@ class Figure(NamedTuple):
 
     file: str
     caption: str
-    kind: str = 'figure'
+    kind = 'figure'
 
 
 class Row(NamedTuple):
     """Figures side by side if the window is wide enough."""
 
     figures: Sequence[Figure]
-    kind: str = 'row'
+    kind = 'row'
 
 
 class Paragraph(NamedTuple):
     """Plain text."""
 
     text: str
-    kind: str = 'paragraph'
+    kind = 'paragraph'
 
 
 class Section(NamedTuple):
@@ -72,7 +72,16 @@ def write_page(path: Path, title: str, lead: str, sections: Iterable[Section]) -
 
 
 def cell_text(value: Any) -> str:
-    """Formats a table cell: integers with separators, floats with three significant digits."""
+    """Formats a table cell: integers with separators, floats with three digits, NaN empty."""
     if isinstance(value, float) and math.isfinite(value):
         return f'{value:.3g}' if abs(value) < 1000 else f'{value:,.0f}'
+    if isinstance(value, float) and math.isnan(value):
+        return ''
     return f'{value:,}' if isinstance(value, int) else str(value)
+
+
+def markdown(table: Table) -> str:
+    """Formats a table in Markdown."""
+    lines = ['| ' + ' | '.join(table.header) + ' |', '|' + '---|' * len(table.header)]
+    lines += ['| ' + ' | '.join(map(cell_text, row)) + ' |' for row in table.rows]
+    return '\n'.join(lines) + '\n'

@@ -7,13 +7,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
-from spike_depth_ros.estimation.pictures import confidence_colors, depth_colors, event_colors
-from spike_depth_ros.learning import pages
+from spike_depth_ros.estimation.pictures import (
+    beside,
+    confidence_colors,
+    depth_colors,
+    event_colors,
+    write_picture,
+)
 from spike_depth_ros.learning.evaluation import Result, Shown, plain
-from spike_depth_ros.learning.pictures import COLOR_MAP, FAR_M, NEAR_M
+from spike_depth_ros.learning.pages import Figure, Row, Section, Table, markdown, write_page
+
+NEAR_M, FAR_M, COLOR_MAP = 2.0, 100.0, 'turbo'
+"""Range and colours of depth in pictures."""
 
 COLUMNS: dict[str, str] = {
     'abs_rel': 'Abs Rel',
@@ -62,8 +69,6 @@ PROTOCOLS: dict[str, dict[str, str]] = {
 }  # fmt: skip
 """Protocol of published tables -> figure -> heading."""
 
-Table = tuple[list[str], list[list[Any]]]
-
 
 def row_name(result: Result) -> str:
     """Returns the name of the predictor, and of the data if there are several sets."""
@@ -86,7 +91,7 @@ def main_table(results: Sequence[Result], extra: dict[str, dict[str, Any]]) -> T
         ]
         for r in results
     ]  # fmt: skip
-    return ['', 'parameters', *COLUMNS.values(), 'ms', *more], rows
+    return Table(['', 'parameters', *COLUMNS.values(), 'ms', *more], rows)
 
 
 def transfer_table(results: Sequence[Result]) -> Table:
@@ -102,13 +107,13 @@ def transfer_table(results: Sequence[Result]) -> Table:
         for r in ordered
     ]  # fmt: skip
     ratio = [f'shape against {results[0].set}'] if several else []
-    return ['', *TRANSFER.values(), *ratio], rows
+    return Table(['', *TRANSFER.values(), *ratio], rows)
 
 
 def protocol_tables(results: Sequence[Result]) -> dict[str, Table]:
     """Returns the figures of published tables, by protocol."""
     return {
-        f'Protocol: {protocol}': (
+        f'Protocol: {protocol}': Table(
             ['', *columns.values()],
             [[row_name(r), *(r.figures[key] for key in columns)] for r in results],
         )
@@ -119,7 +124,7 @@ def protocol_tables(results: Sequence[Result]) -> dict[str, Table]:
 def band_table(results: Sequence[Result]) -> Table:
     """Returns Abs Rel by distance."""
     rows = [[row_name(r), *(r.figures[key] for key in BANDS)] for r in results]
-    return ['Abs Rel', *BANDS.values()], rows
+    return Table(['Abs Rel', *BANDS.values()], rows)
 
 
 def group_tables(results: Sequence[Result]) -> dict[str, Table]:
@@ -133,16 +138,8 @@ def group_tables(results: Sequence[Result]) -> dict[str, Table]:
                 rows = [[r.name, *(r.groups[group][part]['abs_rel'] for part in parts)]
                         for r in here]  # fmt: skip
                 title = f'{name}, by {group}' if name else f'By {group}'
-                tables[title] = (['Abs Rel', *counts], rows)
+                tables[title] = Table(['Abs Rel', *counts], rows)
     return tables
-
-
-def markdown(table: Table) -> str:
-    """Formats a table in Markdown; floats have three significant digits."""
-    header, rows = table
-    lines = ['| ' + ' | '.join(header) + ' |', '|' + '---|' * len(header)]
-    lines += ['| ' + ' | '.join(map(_cell, row)) + ' |' for row in rows]
-    return '\n'.join(lines) + '\n'
 
 
 def write_report(
@@ -181,13 +178,11 @@ def write_report(
            for name, table in tables.items())]
     )  # fmt: skip
     (folder / 'results.md').write_text(text, encoding='utf-8')
-    sections = [
-        pages.Section(name or 'Error', [pages.Table(*table)]) for name, table in tables.items()
-    ]
-    sections.append(pages.Section('Confidence', [_curves(folder, results)]))
-    sections.append(pages.Section('Pictures', [_pictures(folder, results, shown)]))
+    sections = [Section(name or 'Error', [table]) for name, table in tables.items()]
+    sections.append(Section('Confidence', [_curves(folder, results)]))
+    sections.append(Section('Pictures', [_pictures(folder, results, shown)]))
     page = folder / 'index.html'
-    pages.write_page(page, title, ' · '.join(said), sections)
+    write_page(page, title, ' · '.join(said), sections)
     return page
 
 
@@ -201,32 +196,47 @@ def clip_picture(clip: Shown) -> np.ndarray:
     height, width = truth_m.shape
     pairs = [(event_colors(clip.sample.spikes[..., :height, :width]), _depth(truth_m))]
     pairs += [(_depth(a.depth_m), confidence_colors(a.confidence)) for a in clip.estimates]
-    gap = np.full((height, 4, 3), 255, np.uint8)
-    columns = [np.concatenate([left, gap, right], axis=1) for left, right in pairs]
-    line = np.full((4, columns[0].shape[1], 3), 255, np.uint8)
-    return np.concatenate([part for column in columns for part in (column, line)][:-1])
+    rows = [beside(pair, height) for pair in pairs]
+    line = np.full((4, rows[0].shape[1], 3), 255, np.uint8)
+    return np.concatenate([part for row in rows for part in (row, line)][:-1])
+
+
+def sample_picture(
+    spikes: np.ndarray, truth_m: np.ndarray, depth_m: np.ndarray, confidence: np.ndarray
+) -> np.ndarray:
+    """Draws events, ground truth, depth and confidence of one sample side by side.
+
+    Args:
+        spikes: (T, 2, H, W) uint8.
+        truth_m: (H, W) metres.
+        depth_m: (H, W) metres, as predicted.
+        confidence: (H, W) in [0, 1].
+
+    Returns:
+        (H, 4 W + gaps, 3) uint8 RGB.
+    """
+    parts = event_colors(spikes), _depth(truth_m), _depth(depth_m), confidence_colors(confidence)
+    return beside(parts, len(truth_m))
 
 
 def _depth(depth_m: np.ndarray) -> np.ndarray:
     return depth_colors(depth_m, COLOR_MAP, NEAR_M, FAR_M)
 
 
-def _pictures(folder: Path, results: Sequence[Result], shown: Sequence[Shown]) -> pages.Row:
+def _pictures(folder: Path, results: Sequence[Result], shown: Sequence[Shown]) -> Row:
     names = ', '.join(dict.fromkeys(r.name for r in results))
     figures = []
     for i, clip in enumerate(shown):
         file = f'clip_{i}.png'
-        cv2.imwrite(str(folder / file), clip_picture(clip)[..., ::-1])
+        write_picture(folder / file, clip_picture(clip))
         place = f'{clip.sample.meta.get("sequence", "")}, {clip.sample.meta.get("sensor", "")}'
         figures.append(
-            pages.Figure(
-                file, f'{place}: events and ground truth; depth and confidence of {names}'
-            )
+            Figure(file, f'{place}: events and ground truth; depth and confidence of {names}')
         )
-    return pages.Row(figures)
+    return Row(figures)
 
 
-def _curves(folder: Path, results: Sequence[Result]) -> pages.Figure:
+def _curves(folder: Path, results: Sequence[Result]) -> Figure:
     """Draws risk against coverage, and the fraction of correct pixels against confidence."""
     import matplotlib as mpl
 
@@ -247,10 +257,4 @@ def _curves(folder: Path, results: Sequence[Result]) -> pages.Figure:
     axes[0].legend()
     figure.savefig(folder / 'confidence.png', dpi=90)
     plt.close(figure)
-    return pages.Figure('confidence.png', 'risk-coverage curve; calibration of the confidence')
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, float):
-        return '' if value != value else f'{value:.3g}'
-    return f'{value:,}' if isinstance(value, int) else str(value)
+    return Figure('confidence.png', 'risk-coverage curve; calibration of the confidence')

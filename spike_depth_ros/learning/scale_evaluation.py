@@ -40,7 +40,7 @@ from spike_depth_ros.events.arrays import empty_events, join_events
 from spike_depth_ros.events.camera import Camera
 from spike_depth_ros.learning.datasets.sample import bin_depth
 from spike_depth_ros.learning.metrics import depth_errors, log_scale
-from spike_depth_ros.learning.report_pages import Table
+from spike_depth_ros.learning.pages import Table
 from spike_depth_ros.learning.settings import OdometryErrors, ScaleSettings
 from spike_depth_ros.network.checkpoint import Checkpoint
 from spike_depth_ros.recordings import BagError, Recording, open_recording
@@ -366,7 +366,7 @@ def recording_table(results: dict[str, dict[str, ScaleFigures]]) -> Table:
     """Returns Abs Rel of each recording by source of the scale."""
     scales = list(next(iter(results.values())))
     rows = [[name, *(found[scale].abs_rel for scale in scales)] for name, found in results.items()]
-    return ['Abs Rel', *scales], rows
+    return Table(['Abs Rel', *scales], rows)
 
 
 def mean_table(results: dict[str, dict[str, ScaleFigures]]) -> Table:
@@ -379,4 +379,4 @@ def mean_table(results: dict[str, dict[str, ScaleFigures]]) -> Table:
         means = [float(c[~np.isnan(c)].mean()) if np.isfinite(c).any() else math.nan
                  for c in columns[1:]]  # fmt: skip
         rows.append([scale, int(columns[0].sum()), *means])
-    return [f'{len(results)} recordings', *names], rows
+    return Table([f'{len(results)} recordings', *names], rows)
