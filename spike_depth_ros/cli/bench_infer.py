@@ -39,12 +39,7 @@ log = logging.getLogger(__name__)
 def infer(
     checkpoint: str,
     json: bool = False,
-    engines: tuple[str, ...] = (
-        'torch',
-        'torch_bf16',
-        'torch_int8',
-        'cuda',
-    ),
+    engines: tuple[str, ...] = ('torch', 'torch_bf16', 'torch_int8', 'cuda'),
     threads: int = 0,
     rounds: int = 15,
 ) -> None:

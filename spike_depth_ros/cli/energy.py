@@ -9,9 +9,7 @@ from spike_depth_ros.learning.settings import EvaluationData
 
 
 def energy(
-    checkpoint: str,
-    data: EvaluationData = EvaluationData(clips=8),
-    json: bool = False,
+    checkpoint: str, data: EvaluationData = EvaluationData(clips=8), json: bool = False
 ) -> None:
     """Counts the operations of a checkpoint on its input and estimates their energy at 45 nm.
 

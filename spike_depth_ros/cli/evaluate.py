@@ -12,12 +12,7 @@ from tqdm import tqdm
 
 from spike_depth_ros.events.config import require
 from spike_depth_ros.learning.pages import markdown
-from spike_depth_ros.learning.settings import (
-    SCALES,
-    EvaluationData,
-    OdometryErrors,
-    ScaleSettings,
-)
+from spike_depth_ros.learning.settings import SCALES, EvaluationData, OdometryErrors, ScaleSettings
 from spike_depth_ros.recordings import recordings_in
 
 
@@ -89,11 +84,7 @@ def evaluate(
 
 
 def _measure_recordings(
-    checkpoint: str,
-    folder: str,
-    settings: ScaleSettings,
-    out: Path,
-    engine: tuple[str, str, int],
+    checkpoint: str, folder: str, settings: ScaleSettings, out: Path, engine: tuple[str, str, int]
 ) -> None:
     """Measures each recording of a folder, prints the tables and writes scale.json."""
     from spike_depth_ros.estimation.estimator import checkpoint_path

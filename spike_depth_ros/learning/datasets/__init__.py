@@ -46,10 +46,7 @@ DATASETS: dict[str, DatasetEntry] = {
     'dsec': DatasetEntry('dsec', 'DsecConfig', 'open_dsec', 'DSEC: driving, 640x480, LiDAR depth'),
     'dense': DatasetEntry('dense', 'DenseConfig', 'open_dense', 'DENSE: CARLA, 346x260 events'),
     'dense_spike': DatasetEntry(
-        'dense',
-        'DenseSpikeConfig',
-        'open_dense_spike',
-        'DENSE-spike: frames of a spike camera',
+        'dense', 'DenseSpikeConfig', 'open_dense_spike', 'DENSE-spike: frames of a spike camera'
     ),
     'mvsec': DatasetEntry('mvsec', 'MvsecConfig', 'open_mvsec', 'MVSEC: DAVIS 346x260'),
     'synthetic': DatasetEntry(

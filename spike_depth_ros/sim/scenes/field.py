@@ -180,11 +180,7 @@ def _mount(rng: Generator) -> geo.Ego:
         (5, rng.uniform(0.02, 0.3), rng.uniform(0.05, 0.2)),
         (1, rng.uniform(0.0, 0.2), rng.uniform(0.05, 0.15)),
     ]
-    return geo.Ego(
-        offset_m=float(rng.uniform(-0.2, 0.2)),
-        height_m=float(rng.uniform(0.4, 2.4)),
-        pitch_rad=float(rng.uniform(-0.1, 0.3)),
-        bank=0.0,
-        follow=float(rng.uniform(0.5, 1.0)),
-        shake=np.array([(*row, rng.uniform(0, 6.28)) for row in shake]),
-    )
+    return geo.Ego(offset_m=float(rng.uniform(-0.2, 0.2)), height_m=float(rng.uniform(0.4, 2.4)),
+                   pitch_rad=float(rng.uniform(-0.1, 0.3)), bank=0.0,
+                   follow=float(rng.uniform(0.5, 1.0)),
+                   shake=np.array([(*row, rng.uniform(0, 6.28)) for row in shake]))  # fmt: skip

@@ -140,11 +140,7 @@ def _mount(rng: np.random.Generator, altitude_m: float) -> geo.Ego:
         (3, rng.uniform(0.0002, 0.001), rng.uniform(15, 25)),
         (4, rng.uniform(0.0002, 0.001), rng.uniform(15, 25)),
     ]
-    return geo.Ego(
-        offset_m=0.0,
-        height_m=altitude_m,
-        pitch_rad=0.05 + 0.8 * float(rng.random()) ** 1.7,
-        bank=-float(rng.uniform(0.03, 0.1)),
-        follow=0.2,
-        shake=np.array([(*row, rng.uniform(0, 6.28)) for row in swing]),
-    )
+    return geo.Ego(offset_m=0.0, height_m=altitude_m,
+                   pitch_rad=0.05 + 0.8 * float(rng.random()) ** 1.7,
+                   bank=-float(rng.uniform(0.03, 0.1)), follow=0.2,
+                   shake=np.array([(*row, rng.uniform(0, 6.28)) for row in swing]))  # fmt: skip

@@ -177,11 +177,6 @@ def _mount(rng: Generator) -> geo.Ego:
         (4, rng.uniform(0.01, 0.1), rng.uniform(0.07, 0.3), phase + 4),
         (4, 0.0015, rng.uniform(7, 14), phase),
     ]
-    return geo.Ego(
-        offset_m=0.0,
-        height_m=float(rng.uniform(0.4, 1.8)),
-        pitch_rad=float(rng.uniform(-0.15, 0.3)),
-        bank=0.0,
-        follow=float(rng.uniform(0.3, 1.0)),
-        shake=np.array(shake),
-    )
+    return geo.Ego(offset_m=0.0, height_m=float(rng.uniform(0.4, 1.8)),
+                   pitch_rad=float(rng.uniform(-0.15, 0.3)), bank=0.0,
+                   follow=float(rng.uniform(0.3, 1.0)), shake=np.array(shake))  # fmt: skip

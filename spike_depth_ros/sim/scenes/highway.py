@@ -266,11 +266,7 @@ def _mount(rng: Generator, own_m: float) -> geo.Ego:
         (5, rng.uniform(0.001, 0.01), rng.uniform(0.1, 0.3)),
         (1, rng.uniform(0.05, 0.25), rng.uniform(0.05, 0.12)),
     ]
-    return geo.Ego(
-        offset_m=own_m,
-        height_m=float(rng.uniform(1.2, 3.0)),
-        pitch_rad=float(rng.uniform(-0.06, 0.06)),
-        bank=float(rng.uniform(0.001, 0.006)),
-        follow=1.0,
-        shake=np.array([(*row, rng.uniform(0, 6.28)) for row in shake]),
-    )
+    return geo.Ego(offset_m=own_m, height_m=float(rng.uniform(1.2, 3.0)),
+                   pitch_rad=float(rng.uniform(-0.06, 0.06)),
+                   bank=float(rng.uniform(0.001, 0.006)), follow=1.0,
+                   shake=np.array([(*row, rng.uniform(0, 6.28)) for row in shake]))  # fmt: skip

@@ -89,14 +89,10 @@ def _look(rng: Generator) -> _Look:
     tint = rng.uniform(0.85, 1.1, 3)
     floor = rng.uniform(0.08, 0.45) * rng.uniform(0.8, 1.1, 3)
     wall = (base * tint[0], base * tint[1], base * tint[2])
-    return _Look(
-        wall=wall,
-        floor=(float(floor[0]), float(floor[1]), float(floor[2])),
-        joint=(0.08, 0.08, 0.08),
-        ceiling=(0.7, 0.7, 0.68),
-        slab_m=float(rng.uniform(0.2, 0.8)),
-        grain=float(rng.uniform(-0.95, 0.3)),
-    )
+    return _Look(wall=wall, floor=(float(floor[0]), float(floor[1]), float(floor[2])),
+                 joint=(0.08, 0.08, 0.08), ceiling=(0.7, 0.7, 0.68),
+                 slab_m=float(rng.uniform(0.2, 0.8)),
+                 grain=float(rng.uniform(-0.95, 0.3)))  # fmt: skip
 
 
 def _frame(path: np.ndarray, s_m: float, d_m: float = 0.0, turn_rad: float = 0.0) -> Place:
@@ -248,11 +244,7 @@ def _mount(rng: Generator) -> geo.Ego:
         (4, rng.uniform(0.01, 0.08), rng.uniform(0.07, 0.2), phase + 4),
         (4, 0.0006, rng.uniform(8, 14), phase),
     ]
-    return geo.Ego(
-        offset_m=float(rng.uniform(-0.15, 0.15)),
-        height_m=float(rng.uniform(1.3, 1.75) if walks else rng.uniform(0.25, 1.0)),
-        pitch_rad=float(rng.uniform(-0.15, 0.2)),
-        bank=0.0,
-        follow=0.0,
-        shake=np.array(swing),
-    )
+    return geo.Ego(offset_m=float(rng.uniform(-0.15, 0.15)),
+                   height_m=float(rng.uniform(1.3, 1.75) if walks else rng.uniform(0.25, 1.0)),
+                   pitch_rad=float(rng.uniform(-0.15, 0.2)), bank=0.0, follow=0.0,
+                   shake=np.array(swing))  # fmt: skip

@@ -299,28 +299,11 @@ def _bridges(solids: SolidList, road: Road, rng: Generator) -> None:
                 place, geo.BOX, geo.BRICK, (0, 0, 6.0), (span, wide, 0.5), concrete, detail=detail
             )
             for y in (-wide, wide):
-                solids.add(
-                    place,
-                    geo.BOX,
-                    geo.STRIPE,
-                    (0, y, 7.0),
-                    (span, 0.06, 0.5),
-                    colours.STEEL,
-                    concrete,
-                    detail=(0.25, 0, 0, 0),
-                )
+                solids.add(place, geo.BOX, geo.STRIPE, (0, y, 7.0), (span, 0.06, 0.5),
+                           colours.STEEL, concrete, detail=(0.25, 0, 0, 0))  # fmt: skip
             for x in (-span + 3.2, span - 3.2):
-                solids.add(
-                    place,
-                    geo.BOX,
-                    geo.BRICK,
-                    (x, 0, 2.4),
-                    (3.0, wide, 3.4),
-                    concrete,
-                    (0.2, 0.2, 0.2),
-                    detail=detail,
-                    taper=(0.0, 0, 0),
-                )
+                solids.add(place, geo.BOX, geo.BRICK, (x, 0, 2.4), (3.0, wide, 3.4), concrete,
+                           (0.2, 0.2, 0.2), detail=detail, taper=(0.0, 0, 0))  # fmt: skip
         s += float(rng.uniform(250, 900))
 
 

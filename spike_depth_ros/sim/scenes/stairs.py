@@ -174,11 +174,6 @@ def _mount(rng: Generator) -> geo.Ego:
         (5, rng.uniform(0.1, 0.8), rng.uniform(0.05, 0.2), phase + 3),
         (4, rng.uniform(0.05, 0.3), rng.uniform(0.05, 0.2), phase + 4),
     ]
-    return geo.Ego(
-        offset_m=0.0,
-        height_m=float(rng.uniform(0.4, 1.7)),
-        pitch_rad=float(rng.uniform(-0.2, 0.5)),
-        bank=0.0,
-        follow=float(rng.uniform(0.0, 0.8)),
-        shake=np.array(shake),
-    )
+    return geo.Ego(offset_m=0.0, height_m=float(rng.uniform(0.4, 1.7)),
+                   pitch_rad=float(rng.uniform(-0.2, 0.5)), bank=0.0,
+                   follow=float(rng.uniform(0.0, 0.8)), shake=np.array(shake))  # fmt: skip

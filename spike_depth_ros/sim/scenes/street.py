@@ -105,20 +105,11 @@ def _road(
             heading += math.pi / 2 * (1 + float(rng.uniform(-0.18, 0.18)))
         sides.append((x, y, math.cos(heading), math.sin(heading), half, reach, c.s_m, low))
     side = geo.quantised(sides).reshape(-1, 8)
-    return Road(
-        path=path,
-        side=side,
-        lane_m=lane,
-        lanes=lanes,
-        half_m=lane * lanes + parking,
-        parking_m=parking,
-        walk_m=float(rng.uniform(1.6, 4.0)),
-        hand=-1 if rng.random() < 0.75 else 1,
-        heights=heights,
-        terrain=terrain,
-        zones=roadside.draw_zones(rng, len(path) * route.STEP_M),
-        crosswalks=bool(rng.random() < 0.7),
-    )
+    return Road(path=path, side=side, lane_m=lane, lanes=lanes, half_m=lane * lanes + parking,
+                parking_m=parking, walk_m=float(rng.uniform(1.6, 4.0)),
+                hand=-1 if rng.random() < 0.75 else 1, heights=heights, terrain=terrain,
+                zones=roadside.draw_zones(rng, len(path) * route.STEP_M),
+                crosswalks=bool(rng.random() < 0.7))  # fmt: skip
 
 
 def _ground(rng: np.random.Generator, road: Road) -> geo.Ground:
@@ -153,11 +144,8 @@ def _mount(rng: np.random.Generator, road: Road) -> geo.Ego:
         (5, rng.uniform(0.001, 0.004), rng.uniform(0.1, 0.3), rng.uniform(0, 6)),
         (1, rng.uniform(0.05, 0.25), rng.uniform(0.05, 0.12), rng.uniform(0, 6)),
     ]
-    return geo.Ego(
-        offset_m=road.hand * road.lane_m / 2 + float(rng.uniform(-0.2, 0.2)),
-        height_m=float(rng.uniform(1.2, 1.8)),
-        pitch_rad=float(rng.uniform(-0.04, 0.10)),
-        bank=float(rng.uniform(0.002, 0.012)),
-        follow=1.0,
-        shake=np.array(shake),
-    )
+    return geo.Ego(offset_m=road.hand * road.lane_m / 2 + float(rng.uniform(-0.2, 0.2)),
+                   height_m=float(rng.uniform(1.2, 1.8)),
+                   pitch_rad=float(rng.uniform(-0.04, 0.10)),
+                   bank=float(rng.uniform(0.002, 0.012)), follow=1.0,
+                   shake=np.array(shake))  # fmt: skip

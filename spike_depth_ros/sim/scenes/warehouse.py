@@ -51,13 +51,10 @@ def build_warehouse(seed: int, duration_s: float) -> World:
     moving, far = straight_motion(rng, duration_s, fast, 0.1)
     solids = SolidList()
     aisle = float(rng.uniform(1.1, 2.2))
-    store = _Store(
-        level_m=float(rng.uniform(0.6, 1.9)),
-        levels=int(rng.integers(2, 6)),
-        full=float(rng.uniform(0.5, 1.0)),
-        upright=STEELS[int(rng.integers(len(STEELS)))],
-        beam=STEELS[int(rng.integers(len(STEELS)))],
-    )
+    store = _Store(level_m=float(rng.uniform(0.6, 1.9)), levels=int(rng.integers(2, 6)),
+                   full=float(rng.uniform(0.5, 1.0)),
+                   upright=STEELS[int(rng.integers(len(STEELS)))],
+                   beam=STEELS[int(rng.integers(len(STEELS)))])  # fmt: skip
     high = store.level_m * store.levels + float(rng.uniform(1.5, 3.0))
     span = (-12.0, far + 40.0)
     wall = aisle + DEEP_M + SECOND_M + DEEP_M + 0.3
@@ -79,11 +76,7 @@ def _lamps(solids: SolidList, span_m: tuple[float, float], high_m: float) -> Non
 
 
 def _racks(
-    solids: SolidList,
-    rng: Generator,
-    span_m: tuple[float, float],
-    aisle_m: float,
-    store: _Store,
+    solids: SolidList, rng: Generator, span_m: tuple[float, float], aisle_m: float, store: _Store
 ) -> list[float]:
     """Adds blocks of bays on both sides, near ones in detail; returns x of the cross aisles."""
     gaps, x = [], span_m[0] + 0.5
@@ -234,12 +227,7 @@ def _mount(rng: Generator) -> geo.Ego:
         (4, 0.002, rng.uniform(8, 15)),
         (1, rng.uniform(0.0, 0.3), rng.uniform(0.05, 0.15)),
     ]
-    return geo.Ego(
-        offset_m=0.0,
-        height_m=float(rng.uniform(0.3, 2.2)),
-        pitch_rad=float(rng.uniform(-0.2, 0.25)),
-        bank=0.0,
-        follow=0.0,
-        shake=np.array([(*row, rng.uniform(0, 6.28)) for row in shake]),
-        yaw_rad=float(rng.normal(0.0, 0.4)),
-    )
+    return geo.Ego(offset_m=0.0, height_m=float(rng.uniform(0.3, 2.2)),
+                   pitch_rad=float(rng.uniform(-0.2, 0.25)), bank=0.0, follow=0.0,
+                   shake=np.array([(*row, rng.uniform(0, 6.28)) for row in shake]),
+                   yaw_rad=float(rng.normal(0.0, 0.4)))  # fmt: skip

@@ -43,16 +43,8 @@ def desk(solids: SolidList, place: Place, rng: Generator) -> None:
     )
     _legs(solids, place, 0.64, 0.32, 0.72, STEEL)
     solids.add(place, BOX, PLAIN, (0, 0.15, 1.02), (0.28, 0.02, 0.18), (0.03, 0.03, 0.03))
-    solids.add(
-        place,
-        BOX,
-        SIGN,
-        (0, 0.12, 1.02),
-        (0.26, 0.015, 0.16),
-        (0.5, 0.55, 0.6),
-        (0.05, 0.08, 0.2),
-        detail=(0.52, 0.32, 0.02, seed),
-    )
+    solids.add(place, BOX, SIGN, (0, 0.12, 1.02), (0.26, 0.015, 0.16), (0.5, 0.55, 0.6),
+               (0.05, 0.08, 0.2), detail=(0.52, 0.32, 0.02, seed))  # fmt: skip
     solids.add(place, BOX, PLAIN, (0, 0.15, 0.8), (0.04, 0.04, 0.08), (0.05, 0.05, 0.05))
     for _ in range(int(rng.integers(1, 5))):
         x, y = float(rng.uniform(-0.6, 0.6)), float(rng.uniform(-0.3, 0.1))
@@ -90,15 +82,8 @@ def rack(solids: SolidList, place: Place, rng: Generator, high_m: float) -> None
     )
     for k in range(int(rng.integers(0, 4))):
         size = float(rng.uniform(0.1, 0.22))
-        solids.add(
-            place,
-            BOX,
-            BARK,
-            (-0.8 + 0.5 * k, 0, tall + size),
-            (size, size, size),
-            (0.35, 0.25, 0.15),
-            detail=(0.3, 0.05, 0.1, seed),
-        )
+        solids.add(place, BOX, BARK, (-0.8 + 0.5 * k, 0, tall + size), (size, size, size),
+                   (0.35, 0.25, 0.15), detail=(0.3, 0.05, 0.1, seed))  # fmt: skip
 
 
 def _sofa(solids: SolidList, place: Place, rng: Generator) -> None:
@@ -114,15 +99,8 @@ def _sofa(solids: SolidList, place: Place, rng: Generator) -> None:
 def _table(solids: SolidList, place: Place, rng: Generator) -> None:
     wood = pick(rng, WOODS)
     half = float(rng.uniform(0.4, 0.8))
-    solids.add(
-        place,
-        BOX,
-        BARK,
-        (0, 0, 0.72),
-        (half, half * 0.8, 0.025),
-        wood,
-        detail=(0.3, 0.03, 0.25, 1),
-    )
+    solids.add(place, BOX, BARK, (0, 0, 0.72), (half, half * 0.8, 0.025), wood,
+               detail=(0.3, 0.03, 0.25, 1))  # fmt: skip
     _legs(solids, place, half * 0.85, half * 0.65, 0.7, wood)
     chair(solids, place, rng, -half)
     solids.add(place, CONE, PLAIN, (0.1, 0, 0.85), (0.06, 0.06, 0.11), pick(rng, CAR_PAINTS))
@@ -130,74 +108,35 @@ def _table(solids: SolidList, place: Place, rng: Generator) -> None:
 
 def _cupboard(solids: SolidList, place: Place, rng: Generator) -> None:
     tall, wide = float(rng.uniform(0.7, 2.1)), float(rng.uniform(0.35, 0.7))
-    solids.add(
-        place,
-        BOX,
-        PANEL,
-        (0, 0, tall / 2),
-        (wide, 0.28, tall / 2),
-        pick(rng, WOODS),
-        (0.06, 0.05, 0.04),
-        detail=(wide, tall / 2, 0.03, float(rng.integers(100))),
-    )
+    solids.add(place, BOX, PANEL, (0, 0, tall / 2), (wide, 0.28, tall / 2), pick(rng, WOODS),
+               (0.06, 0.05, 0.04),
+               detail=(wide, tall / 2, 0.03, float(rng.integers(100))))  # fmt: skip
 
 
 def _plant(solids: SolidList, place: Place, rng: Generator) -> None:
-    solids.add(
-        place,
-        CONE,
-        PLAIN,
-        (0, 0, 0.18),
-        (0.17, 0.17, 0.18),
-        (0.35, 0.16, 0.1),
-        taper=(-0.25, 0, 0),
-    )
+    solids.add(place, CONE, PLAIN, (0, 0, 0.18), (0.17, 0.17, 0.18), (0.35, 0.16, 0.1),
+               taper=(-0.25, 0, 0))  # fmt: skip
     for k in range(6):
         angle, tilt = k * 1.05, float(rng.uniform(0.3, 0.9))
-        solids.add(
-            place,
-            BALL,
-            FOLIAGE,
-            (0.2 * math.cos(angle), 0.2 * math.sin(angle), 0.75),
-            (0.09, 0.05, 0.42),
-            (0.06, 0.14, 0.04),
-            detail=(0.06, 0.4, 0, k),
-            yaw_rad=angle,
-            pitch_rad=tilt,
-        )
+        solids.add(place, BALL, FOLIAGE, (0.2 * math.cos(angle), 0.2 * math.sin(angle), 0.75),
+                   (0.09, 0.05, 0.42), (0.06, 0.14, 0.04), detail=(0.06, 0.4, 0, k), yaw_rad=angle,
+                   pitch_rad=tilt)  # fmt: skip
 
 
 def _lamp(solids: SolidList, place: Place, rng: Generator) -> None:
     solids.add(place, CONE, PLAIN, (0, 0, 0.75), (0.015, 0.015, 0.75), STEEL)
     solids.add(place, CONE, PLAIN, (0, 0, 0.02), (0.15, 0.15, 0.02), STEEL)
-    solids.add(
-        place,
-        CONE,
-        GLOW,
-        (0, 0, 1.55),
-        (0.2, 0.2, 0.14),
-        (0.7, 0.6, 0.45),
-        glow=(1.6, 1.2, 0.7),
-        detail=(1, 1, 0, 0),
-        taper=(0.35, 0, 0),
-    )
+    solids.add(place, CONE, GLOW, (0, 0, 1.55), (0.2, 0.2, 0.14), (0.7, 0.6, 0.45),
+               glow=(1.6, 1.2, 0.7), detail=(1, 1, 0, 0), taper=(0.35, 0, 0))  # fmt: skip
 
 
 def _boxes(solids: SolidList, place: Place, rng: Generator) -> None:
     z = 0.0
     for k in range(int(rng.integers(1, 4))):
         r = float(rng.uniform(0.18, 0.35))
-        solids.add(
-            place,
-            BOX,
-            SIGN,
-            (0.05 * k, 0, z + r),
-            (r, r * 1.1, r),
-            (0.38, 0.28, 0.17),
-            (0.2, 0.14, 0.08),
-            detail=(2.2 * r, 2 * r, 0.08, float(rng.integers(99))),
-            yaw_rad=0.3 * k,
-        )
+        solids.add(place, BOX, SIGN, (0.05 * k, 0, z + r), (r, r * 1.1, r), (0.38, 0.28, 0.17),
+                   (0.2, 0.14, 0.08), detail=(2.2 * r, 2 * r, 0.08, float(rng.integers(99))),
+                   yaw_rad=0.3 * k)  # fmt: skip
         z += 2 * r
 
 
@@ -222,16 +161,8 @@ class _Spot(NamedTuple):
 def _door(solids: SolidList, rng: Generator, place: Place, spot: _Spot) -> None:
     x, side, y = spot.x_m, spot.side, spot.side * (spot.half_m - 0.01)
     seed = float(rng.integers(10000))
-    solids.add(
-        place,
-        BOX,
-        PANEL,
-        (x, y, 1.03),
-        (0.45, 0.03, 1.03),
-        pick(rng, WOODS),
-        (0.1, 0.08, 0.06),
-        detail=(0.45, 1.03, 0.06, seed),
-    )
+    solids.add(place, BOX, PANEL, (x, y, 1.03), (0.45, 0.03, 1.03), pick(rng, WOODS),
+               (0.1, 0.08, 0.06), detail=(0.45, 1.03, 0.06, seed))  # fmt: skip
     solids.add(place, BALL, PLAIN, (x + 0.36, y - side * 0.06, 1.0), (0.06, 0.03, 0.02), STEEL)
 
 
@@ -240,81 +171,37 @@ def _picture(solids: SolidList, rng: Generator, place: Place, spot: _Spot) -> No
     seed = float(rng.integers(10000))
     tall = float(rng.uniform(0.25, 0.6))
     solids.add(
-        place,
-        BOX,
-        PLAIN,
-        (x, y, 1.55),
-        (wide + 0.04, 0.02, tall + 0.04),
-        (0.08, 0.06, 0.05),
+        place, BOX, PLAIN, (x, y, 1.55), (wide + 0.04, 0.02, tall + 0.04), (0.08, 0.06, 0.05)
     )
-    solids.add(
-        place,
-        BOX,
-        SHELF,
-        (x, y, 1.55),
-        (wide, 0.03, tall),
-        pick(rng, CLOTHES, 0.5),
-        pick(rng, WALLS),
-        detail=(wide * 0.7, tall * 0.6, float(rng.uniform(0.05, 0.5)), seed),
-    )
+    solids.add(place, BOX, SHELF, (x, y, 1.55), (wide, 0.03, tall), pick(rng, CLOTHES, 0.5),
+               pick(rng, WALLS),
+               detail=(wide * 0.7, tall * 0.6, float(rng.uniform(0.05, 0.5)), seed))  # fmt: skip
 
 
 def _window(solids: SolidList, rng: Generator, place: Place, spot: _Spot) -> None:
     x, side, y, wide = spot.x_m, spot.side, spot.side * (spot.half_m - 0.01), spot.wide_m
     seed = float(rng.integers(10000))
     tall = min(0.7, (spot.high_m - 1.0) / 2 - 0.1)
-    solids.add(
-        place,
-        BOX,
-        SHELF,
-        (x, y, 1.0 + tall),
-        (wide, 0.02, tall),
-        (0.6, 0.6, 0.6),
-        (0.5, 0.55, 0.6),
-        detail=(wide, tall, 0.06, seed),
-    )
-    solids.add(
-        place,
-        BOX,
-        STRIPE,
-        (x, y - side * 0.05, 0.4),
-        (wide, 0.05, 0.3),
-        (0.6, 0.6, 0.58),
-        (0.4, 0.4, 0.4),
-        detail=(0.001, 0, 0, 0),
-    )
+    solids.add(place, BOX, SHELF, (x, y, 1.0 + tall), (wide, 0.02, tall), (0.6, 0.6, 0.6),
+               (0.5, 0.55, 0.6), detail=(wide, tall, 0.06, seed))  # fmt: skip
+    solids.add(place, BOX, STRIPE, (x, y - side * 0.05, 0.4), (wide, 0.05, 0.3), (0.6, 0.6, 0.58),
+               (0.4, 0.4, 0.4), detail=(0.001, 0, 0, 0))  # fmt: skip
 
 
 def _notice(solids: SolidList, rng: Generator, place: Place, spot: _Spot) -> None:
     x, y, wide = spot.x_m, spot.side * (spot.half_m - 0.01), spot.wide_m
     seed = float(rng.integers(10000))
-    solids.add(
-        place,
-        BOX,
-        SIGN,
-        (x, y, 1.5),
-        (wide, 0.02, 0.45),
-        (0.65, 0.64, 0.6),
-        pick(rng, CLOTHES),
-        detail=(2 * wide, 0.9, 0.12, seed),
-        yaw_rad=0.0,
-    )
+    solids.add(place, BOX, SIGN, (x, y, 1.5), (wide, 0.02, 0.45), (0.65, 0.64, 0.6),
+               pick(rng, CLOTHES), detail=(2 * wide, 0.9, 0.12, seed), yaw_rad=0.0)  # fmt: skip
 
 
 def _bookcase(solids: SolidList, rng: Generator, place: Place, spot: _Spot) -> None:
     x, side, wide = spot.x_m, spot.side, spot.wide_m
     seed = float(rng.integers(10000))
     deep = float(rng.uniform(0.12, 0.25))
-    solids.add(
-        place,
-        BOX,
-        SHELF,
-        (x, side * (spot.half_m - deep), 0.9),
-        (wide, deep, 0.9),
-        pick(rng, WOODS),
-        pick(rng, CAR_PAINTS),
-        detail=(0.07, 0.3, 0.12, seed),
-    )
+    solids.add(place, BOX, SHELF, (x, side * (spot.half_m - deep), 0.9), (wide, deep, 0.9),
+               pick(rng, WOODS), pick(rng, CAR_PAINTS),
+               detail=(0.07, 0.3, 0.12, seed))  # fmt: skip
 
 
 def _nothing(solids: SolidList, rng: Generator, place: Place, spot: _Spot) -> None:
