@@ -56,6 +56,9 @@ def test_clips_has_a_row_for_each_scene(capsys):
     rows = json.loads(capsys.readouterr().out)['rows']
     assert [row['name'] for row in rows] == ['board', 'desk']
     assert all(row['value'] > 0 for row in rows)
+    with pytest.raises(SystemExit):
+        main(['bench', 'clips', '--mix', 'config/depth.yaml'])
+    assert 'config/depth.yaml has no folder for clips' in capsys.readouterr().err
 
 
 def test_ingest_prints_one_json_object(capsys):

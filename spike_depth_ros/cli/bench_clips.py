@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def clips(
-    config: Path | None = None,
+    mix: Path | None = None,
     seconds: float = 1.0,
     rounds: int = 3,
     scenes: tuple[str, ...] = (),
@@ -31,7 +31,7 @@ def clips(
     validation seeds.
 
     Args:
-        config: YAML file of `train` or `evaluate`, by default config/train/breadth.yaml; its last
+        mix: YAML file of `train` or `evaluate`, by default config/train/breadth.yaml; its last
             source with drawn motions counts.
         seconds: Simulated length of a clip.
         rounds: Clips per scene; the table shows their median and spread.
@@ -43,9 +43,7 @@ def clips(
     from spike_depth_ros.events.config import shipped
     from spike_depth_ros.sim.world import SCENES
 
-    found = [
-        entry for _, entry in synthetic_configs(config or shipped('config/train/breadth.yaml'))
-    ]
+    found = [entry for _, entry in synthetic_configs(mix or shipped('config/train/breadth.yaml'))]
     drawn = [entry for entry in found if entry.motions != ('own',)] or found
     windows = max(round(seconds * 1e3 / drawn[-1].spikes.window_ms), 1)
     shared = dataclasses.replace(
