@@ -6,12 +6,15 @@ import sys
 import numpy as np
 import pytest
 from graph import EPOCH_NS, HEIGHT, MS, WIDTH, Driver, some_events
+from rosbags.highlevel import AnyReader
 
 from spike_depth_ros import DepthEstimator, EstimatorOptions, open_recording
 from spike_depth_ros.cli import main
 from spike_depth_ros.events.camera import Camera
 from spike_depth_ros.recordings import BagWriter
 from spike_depth_ros.ros.live_view import LiveView
+from spike_depth_ros.ros.output_recorder import RECORDED, recorded_outputs
+from spike_depth_ros.ros.outputs import OUTPUTS
 
 CAMERA = Camera(WIDTH, HEIGHT, 60.0, 60.0, 31.5, 23.5)
 
@@ -44,6 +47,38 @@ def test_topics_reach_the_viewer_with_their_stamps(graph, start):
         if name == 'cloud':
             depth_m, camera = arguments
             assert depth_m.shape == (camera.height, camera.width)
+
+
+def test_the_outputs_are_recorded_for_foxglove_and_rerun(graph, start, tmp_path):
+    node = start(preview_rate_hz=0.0, cloud_rate_hz=0.0)
+    node.calibration.camera = CAMERA
+    path = tmp_path / 'outputs'
+    (path / 'earlier').mkdir(parents=True)
+    (path / 'metadata.yaml').write_text('an earlier recording is replaced')
+    with recorded_outputs(path, '/depth_node', graph.executor):
+        wanted = [node.outputs.publishers[name] for name in RECORDED]
+        assert graph.spin_until(lambda: all(p.get_subscription_count() for p in wanted))
+        Driver(graph).send(65)
+        graph.spin_until(lambda: node.pipeline.meters.frames == 3)
+        graph.spin_for(1.0)
+    with AnyReader([path]) as reader:
+        counts = {c.topic: c.msgcount for c in reader.connections}
+        depth = [
+            reader.deserialize(data, connection.msgtype)
+            for connection, _, data in reader.messages()
+            if connection.topic == '/depth_node/depth/image'
+        ]
+    names = {OUTPUTS[name].topic.replace('~', '/depth_node') for name in RECORDED}
+    assert set(counts) == {*names, '/diagnostics'}
+    assert counts['/depth_node/depth/confidence'] == len(depth) == 3
+    assert (depth[0].width, depth[0].height, depth[0].encoding) == (32, 24, '32FC1')
+    pytest.importorskip('rerun', reason='rerun-sdk is an optional extra')
+    (mcap,) = path.glob('*.mcap')
+    rerun = [sys.executable, '-m', 'rerun']
+    subprocess.run([*rerun, 'mcap', 'convert', mcap, '-o', tmp_path / 'outputs.rrd'], check=True)
+    command = [*rerun, 'rrd', 'print', tmp_path / 'outputs.rrd']
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert all(name in printed for name in names)
 
 
 @pytest.fixture
