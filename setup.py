@@ -51,6 +51,7 @@ setup(
         'spikingjelly>=2',
         'safetensors',
         'rosbags>=0.11',
+        'lz4',
         'h5py',
         'hdf5plugin',
         'jsonargparse[signatures]',
@@ -60,9 +61,7 @@ setup(
     extras_require={
         'train': ['lightning', 'torchmetrics', 'tensorboard', 'transformers'],
         'export': ['onnx', 'onnxscript'],
-        'aedat': ['aedat>=2.2'],
         'test': [
-            'aedat>=2.2',
             'pytest',
             'pytest-timeout',
             'pytest-xdist',

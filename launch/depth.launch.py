@@ -29,6 +29,8 @@ ARGUMENTS = {
     'device': ('', 'auto, cpu or cuda; empty: as the params file says'),
     'bag': ('', 'recording to play: a bag, a DSEC folder, any event file'),
     'topic': ('', 'topic of the events in the recording; empty: the only one'),
+    'sensor': ('', 'size WIDTHxHEIGHT of the sensor, where the recording does not state it'),
+    'time_unit': ('', 's, ms, us or ns, where the times of an HDF5 file do not show it'),
     'rate': ('', 'speed of the recording; empty: as the params file says, or 1'),
     'loop': ('', 'true: play the recording again and again; empty: as the params file says'),
     'rviz': ('false', 'open RViz with the displays for this node'),
@@ -75,8 +77,7 @@ def start_nodes(context):
     values['camera_info'] = values['camera_info'] or beside(values['events'])
     depth = {name: values[name] for name in HANDED_ON if values[name]}
     replay = {'path': values['bag'], 'wait_for_subscriber_s': 60.0}
-    if values['topic']:
-        replay['topic'] = values['topic']
+    replay |= {name: values[name] for name in ('topic', 'sensor', 'time_unit') if values[name]}
     if values['rate']:
         replay['rate'] = float(values['rate'])
     if values['loop']:

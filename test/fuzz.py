@@ -1,15 +1,17 @@
 """Damaged input for everything that reads bytes from outside: `make fuzz SECONDS=600`.
 
 Each target has seeds (good inputs) and a function that must survive any mutation of them: it may
-raise the one error of its layer, and nothing else. A case is made from (seed, target, number)
-alone, so a failure can be repeated: `python test/fuzz.py --only NAME --first NUMBER --cases 1`.
+raise the one error of its layer, and nothing else. Payloads and messages are made and decoded
+`BATCH` at a time in this process; a file is a batch of one. A batch follows from (seed, target,
+number) alone, so a failure can be repeated: `python test/fuzz.py --only NAME --first NUMBER
+--cases 1`.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
-import random
 import resource
 import signal
 import sys
@@ -22,7 +24,7 @@ from typing import NamedTuple
 
 import numpy as np
 import yaml
-from fuzz_files import KALIBR, OPENCV, dat_seeds, ecf_seeds, hdf5_seeds, raw_seeds
+from fuzz_files import KALIBR, OPENCV, aedat4_seeds, dat_seeds, ecf_seeds, hdf5_seeds, raw_seeds
 from recordings import H, W, events_of, write_bag, write_ros1
 from untrained import untrained_checkpoint
 
@@ -51,8 +53,15 @@ from spike_depth_ros.recordings import BagError, EventsH5Writer, open_source
 from spike_depth_ros.recordings.ecf import EcfError, decode_ecf
 
 LIMIT_S = 60
-"""No case may take longer."""
-EXTREMES = [0, 1, 0x7F, 0x80, 0xFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, (1 << 64) - 1]
+"""No batch may take longer."""
+BATCH = 1024
+"""Payloads or messages that are made and decoded together."""
+EVENTS = 16
+"""Events of a good payload: small ones are decoded faster, and damage meets every part."""
+EXTREMES = np.array([0, 1, 0x7F, 0x80, 0xFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF,
+                     (1 << 63) - 1, 1 << 63, (1 << 64) - 1], '<u8')  # fmt: skip
+MOST_CHANGES = 16
+LONGEST_REPEAT = 64
 CALIBRATION = """image_width: 64
 image_height: 48
 camera_name: eye
@@ -66,9 +75,10 @@ class Target(NamedTuple):
     """Something that reads bytes from outside."""
 
     seeds: Callable[[Path], list[bytes]]  # folder to make them in -> good inputs
-    run: Callable[[bytes, Path], None]  # input, folder to write it into
+    run: Callable[[list[bytes], Path], None]  # a batch of inputs, folder for files
     refusal: type[Exception] | None = None  # the error that it may raise
     is_file: bool = False
+    batch: int = 1  # inputs per call of `run`
 
 
 class Result(NamedTuple):
@@ -77,56 +87,66 @@ class Result(NamedTuple):
     cases: int
     refused: int
     seconds: float
-    failures: list[int]  # numbers of the failed cases
+    failures: list[int]  # numbers of the failed batches
 
 
-def mutated(seeds: list[bytes], rng: random.Random) -> bytes:
-    """One of the seeds with a few changes of common kinds."""
-    data = bytearray(rng.choice(seeds))
-    for _ in range(rng.choice((1, 1, 2, 4, 16))):
-        size, kind = len(data), rng.randrange(7)
-        at = rng.randrange(size) if size else 0
-        if kind == 0 and size:
-            data[at] ^= 1 << rng.randrange(8)
-        elif kind == 1 and size:
-            data[at] = rng.randrange(256)
-        elif kind == 2:
-            width = rng.choice((1, 2, 4, 8))
-            number = rng.choice(EXTREMES) % (1 << 8 * width)
-            data[at : at + width] = number.to_bytes(width, 'little')
-        elif kind == 3:
-            del data[at : at + rng.choice((1, 2, 8, 100))]
-        elif kind == 4:
-            data[at:at] = rng.randbytes(rng.choice((1, 2, 8, 100)))
-        elif kind == 5:
-            start = rng.randrange(size) if size else 0
-            data[at:at] = data[start : start + rng.choice((4, 64, 512))]
-        elif rng.random() < 0.2:
-            del data[at:]
-    return bytes(data)
+def mutated(seed: bytes, rng: np.random.Generator, count: int) -> list[bytes]:
+    """Variants of a good input, each with a few changes of common kinds.
+
+    Of one half bytes are removed, repeated or inserted at one place. In all of them a few bits,
+    bytes or numbers are changed, and some are cut off.
+    """
+    good = np.frombuffer(seed or b'\0', np.uint8)
+    size, rows = len(good), np.arange(count)
+    # bytes from `at` on move by `shift`: right repeats the bytes before, left removes those after
+    at = rng.integers(0, size + 1, count)
+    shift = rng.choice((-100, -8, -2, -1, 0, 0, 0, 0, 0, 0, 1, 4, 8, LONGEST_REPEAT), count)
+    lengths = np.maximum(size + np.maximum(shift, at - size), 0)
+    columns = np.arange(lengths.max(initial=1), dtype=np.int32)
+    source = columns - (shift.astype(np.int32)[:, None] * (columns >= at[:, None]))
+    data = good[np.clip(source, 0, size - 1)]  # (count, longest)
+    numbers = rng.integers(0, 1 << 64, (MOST_CHANGES, count), np.uint64)
+    is_extreme = rng.random((MOST_CHANGES, count)) < 0.3
+    numbers = np.where(is_extreme, rng.choice(EXTREMES, (MOST_CHANGES, count)), numbers)
+    widths = rng.choice((1, 1, 2, 4, 8), (MOST_CHANGES, count))
+    changes = rng.choice((0, 1, 1, 2, 4, MOST_CHANGES), count)
+    for k in range(MOST_CHANGES):
+        place = rng.integers(0, len(columns), count)
+        chosen = rows[changes > k]
+        if rng.random() < 0.3:
+            bits = (1 << rng.integers(0, 8, count)).astype(np.uint8)
+            data[chosen, place[chosen]] ^= bits[chosen]
+            continue
+        for j in range(8):
+            wide = chosen[(widths[k, chosen] > j) & (place[chosen] + j < len(columns))]
+            data[wide, place[wide] + j] = numbers[k, wide] >> np.uint64(8 * j) & np.uint64(0xFF)
+    ends = np.where(rng.random(count) < 0.1, rng.integers(0, size + 1, count), lengths)
+    return [row[:end].tobytes() for row, end in zip(data, np.minimum(ends, lengths), strict=True)]
 
 
 def run_target(
     name: str, target: Target, seed: int, numbers: Iterator[int], folder: Path
 ) -> Result:
-    """Runs cases until `numbers` end. What fails is printed and kept in `folder`."""
+    """Runs batches until `numbers` end. What fails is printed and kept in `folder`."""
     seeds = target.seeds(folder)
     for data in seeds:
-        target.run(data, folder)  # must be good
+        target.run([data], folder)  # must be good
     start_s, cases, refused, failures = time.monotonic(), 0, 0, []
+    words = [seed, *name.encode()]
     for number in numbers:
-        data = mutated(seeds, random.Random(f'{seed}/{name}/{number}'))
-        cases += 1
+        rng = np.random.default_rng([*words, number])
+        batch = mutated(seeds[rng.integers(len(seeds))], rng, target.batch)
+        cases += target.batch
         signal.setitimer(signal.ITIMER_REAL, LIMIT_S)
         try:
-            target.run(data, folder)
+            target.run(batch, folder)
         except Exception as error:
             if target.refusal is not None and isinstance(error, target.refusal):
                 refused += 1
                 continue
             failures.append(number)
             kept = folder / f'{name.replace("/", "_")}_{number}.bin'
-            kept.write_bytes(data)
+            kept.write_bytes(b''.join(batch))
             print(f'{name} {number}, kept as {kept}:\n{traceback.format_exc()}', file=sys.stderr)
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
@@ -135,13 +155,11 @@ def run_target(
 
 def _payload_seeds(encoding: str, folder: Path) -> list[bytes]:
     rng = np.random.default_rng(0)
-    events = make_events(
-        np.sort(rng.integers(0, 10**7, 60)) * 1000,
-        rng.integers(0, W, 60), rng.integers(0, H, 60), rng.integers(0, 2, 60),
-    )  # fmt: skip
+    times_ns = np.sort(rng.integers(0, 4_000_000, EVENTS)) * 1000
+    events = make_events(times_ns, *(rng.integers(0, most, EVENTS) for most in (W, H, 2)))
     made = {
         'evt3': lambda: encode_evt3(events),
-        'mono': lambda: encode_mono(events[:20], int(events['t_ns'][0])),
+        'mono': lambda: encode_mono(events, int(events['t_ns'][0])),
         'libcaer_cmp': lambda: encode_libcaer_cmp(events, 0),
         'event_array': lambda: encode_event_array(events),
     }
@@ -150,25 +168,29 @@ def _payload_seeds(encoding: str, folder: Path) -> list[bytes]:
         return [made[encoding](), b'']
     if encoding in high:  # words that open with a time
         size, code = high[encoding]
-        return [bytes(size - 1) + bytes([code]) + rng.bytes(64 * size), b'']
-    return [rng.bytes(512), b'']
+        return [bytes(size - 1) + bytes([code]) + rng.bytes(EVENTS * size), b'']
+    return [rng.bytes(8 * EVENTS), b'']
 
 
-def _run_payload(encoding: str, data: bytes, folder: Path) -> None:
+def _run_payload(encoding: str, batch: list[bytes], folder: Path) -> None:
+    """Decodes a batch: two payloads are one stream, then the camera starts anew."""
     decoder = CODECS[encoding](H, W)
-    middle = len(data) // 2
-    parts = [decoder.decode(part, 10**15) for part in (data[:middle], data[middle:])]
-    events = np.concatenate([part.events for part in parts])
+    decoded = []
+    for k, payload in enumerate(batch):
+        if k % 2 == 0:
+            decoder.reset()
+        decoded.append(decoder.decode(payload, 10**15))
+    events = np.concatenate([part.events for part in decoded])
     counts = decoder.counts
     assert (counts.events, counts.on) == (len(events), int(events['p'].sum()))
-    assert counts.triggers == sum(len(part.triggers) for part in parts)
+    assert counts.triggers == sum(len(part.triggers) for part in decoded)
     assert (events['x'] < W).all()
     assert (events['y'] < H).all()
     assert (events['p'] < 2).all()
 
 
 def _message_seeds(type_name: str, folder: Path) -> list[bytes]:
-    events = events_of(range(0, 4000, 50))
+    events = events_of(range(0, 50 * EVENTS, 50))
     if 'EventPacket' in type_name or type_name.startswith('event_array_msgs'):
         payload = np.frombuffer(encode_evt3(events), np.uint8)
         packet = Packet(10**18, 'camera', H, W, 7, 1, 'evt3', payload)
@@ -177,11 +199,11 @@ def _message_seeds(type_name: str, folder: Path) -> list[bytes]:
     return [pack_event_array(Packet(10**18, 'camera', H, W, None, 0, 'event_array', payload))]
 
 
-def _run_message(type_name: str, data: bytes, folder: Path) -> None:
+def _run_message(type_name: str, batch: list[bytes], folder: Path) -> None:
     stream = EventStream(type_name)
-    for message in (data, data):
+    for message in batch:
         stream.feed(message)
-    assert stream.packets + sum(stream.skipped.values()) == 2
+    assert stream.packets + sum(stream.skipped.values()) == len(batch)
     assert bool(stream.skipped) == bool(stream.last_error)
 
 
@@ -190,8 +212,9 @@ def _pixels() -> object:
     return pixel_map(H, W, SpikeConfig())
 
 
-def _run_times(data: bytes, folder: Path) -> None:
+def _run_times(batch: list[bytes], folder: Path) -> None:
     """Any times, cut anywhere: no event is lost from the counts."""
+    (data,) = batch
     t_ns = np.frombuffer(data, '<i8', len(data) // 8) % (1 << 62)
     events = make_events(t_ns, *np.zeros((3, len(t_ns)), int))
     windower = TimeWindower(_pixels(), 2, 50_000_000, 50_000_000)
@@ -205,16 +228,16 @@ def _checkpoint_seeds(folder: Path) -> list[bytes]:
     return [(folder / 'seed.safetensors').read_bytes()]
 
 
-def _run_checkpoint(data: bytes, folder: Path) -> None:
+def _run_checkpoint(batch: list[bytes], folder: Path) -> None:
     path = folder / 'case.safetensors'
-    path.write_bytes(data)
+    path.write_bytes(batch[0])
     load_checkpoint(path)
-    assert data == (folder / 'seed.safetensors').read_bytes(), 'a damaged checkpoint loads'
+    assert batch[0] == (folder / 'seed.safetensors').read_bytes(), 'a damaged checkpoint loads'
 
 
-def _run_calibration(data: bytes, folder: Path) -> None:
+def _run_calibration(batch: list[bytes], folder: Path) -> None:
     path = folder / 'case.yaml'
-    path.write_bytes(data)
+    path.write_bytes(batch[0])
     read_calibration(path).rays()
 
 
@@ -226,14 +249,14 @@ class _NotParametersError(Exception):
     """What rclpy and the YAML parser refuse before this package sees it."""
 
 
-def _run_parameters(data: bytes, folder: Path) -> None:
+def _run_parameters(batch: list[bytes], folder: Path) -> None:
     from rclpy.parameter import Parameter
 
     from spike_depth_ros.ros import params
     from spike_depth_ros.ros.depth_parameters import DepthParameters
 
     try:
-        text = data.decode('utf-8', 'replace')
+        text = batch[0].decode('utf-8', 'replace')
         (values,) = (
             node['ros__parameters']
             for name, node in yaml.safe_load(text).items()
@@ -260,26 +283,46 @@ def _bag_seeds(name: str, folder: Path) -> list[bytes]:
     return [path.read_bytes()]
 
 
-def _run_ecf(data: bytes, folder: Path) -> None:
-    events = decode_ecf(data)
-    assert len(events) == int.from_bytes(data[:4], 'little') >> 2
+def _run_ecf(batch: list[bytes], folder: Path) -> None:
+    events = decode_ecf(batch[0])
+    assert len(events) == int.from_bytes(batch[0][:4], 'little') >> 2
 
 
-def _run_recording(name: str, data: bytes, folder: Path) -> None:
+def _run_recording(name: str, batch: list[bytes], folder: Path) -> None:
     path = folder / f'case_{name}'
-    path.write_bytes(data)
+    path.write_bytes(batch[0])
     with open_source(path) as source:
         stream = EventStream(source.event_topic.type)
         for message in source.messages():
             stream.feed(message.cdr)
 
 
+def _metadata_seeds(folder: Path) -> list[bytes]:
+    """The metadata.yaml of a bag of two files; its damage decides what is played."""
+    events = events_of(range(0, 60_000, 100))
+    with contextlib.suppress(FileExistsError):
+        bag = write_bag(folder / 'bag', events[:300])
+        second = write_bag(folder / 'second', events[300:]) / 'second.mcap'
+        second.rename(bag / 'bag_1.mcap')
+    return [(folder / 'bag' / 'metadata.yaml').read_bytes().replace(
+        b'- bag.mcap', b'- bag.mcap\n  - bag_1.mcap', 1)]  # fmt: skip
+
+
+def _run_folder(batch: list[bytes], folder: Path) -> None:
+    bag = folder / 'bag'
+    (bag / 'metadata.yaml').write_bytes(batch[0])
+    with open_source(bag) as source:
+        assert sum(1 for _ in source.messages()) > 0
+
+
 def _payload_target(name: str) -> Target:
-    return Target(functools.partial(_payload_seeds, name), functools.partial(_run_payload, name))
+    seeds, run = (functools.partial(f, name) for f in (_payload_seeds, _run_payload))
+    return Target(seeds, run, batch=BATCH)
 
 
 def _message_target(name: str) -> Target:
-    return Target(functools.partial(_message_seeds, name), functools.partial(_run_message, name))
+    seeds, run = (functools.partial(f, name) for f in (_message_seeds, _run_message))
+    return Target(seeds, run, batch=BATCH)
 
 
 def _recording_target(name: str, seeds: Callable[[Path], list[bytes]] | None = None) -> Target:
@@ -305,7 +348,9 @@ TARGETS: dict[str, Target] = {
     'recording/events.h5': _recording_target('events.h5'),
     'recording/raw': _recording_target('drive.raw', raw_seeds),
     'recording/dat': _recording_target('drive.dat', dat_seeds),
+    'recording/aedat4': _recording_target('drive.aedat4', aedat4_seeds),
     'recording/columns.h5': _recording_target('columns.h5', hdf5_seeds),
+    'recording/folder': Target(_metadata_seeds, _run_folder, BagError, is_file=True),
     'recording/ecf': Target(ecf_seeds, _run_ecf, EcfError),
 }
 """Name -> target."""
@@ -320,7 +365,7 @@ def _numbers(first: int, cases: int | None, seconds: float) -> Iterator[int]:
 
 
 def _too_long(signum: int, frame: object) -> None:
-    raise TimeoutError(f'a case took more than {LIMIT_S} s')
+    raise TimeoutError(f'a batch took more than {LIMIT_S} s')
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -329,8 +374,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument('--seconds', type=float, default=600.0, help='for all targets together')
     parser.add_argument('--only', action='append', choices=TARGETS, help='names of targets')
     parser.add_argument('--seed', type=int, default=0)
-    parser.add_argument('--first', type=int, default=0, help='number of the first case')
-    parser.add_argument('--cases', type=int, help='of each target at most')
+    parser.add_argument('--first', type=int, default=0, help='number of the first batch')
+    parser.add_argument('--cases', type=int, help='batches of each target at most')
     parser.add_argument('--out', type=Path, help='keeps failed inputs; default: a new folder')
     chosen = parser.parse_args(arguments)
     out = chosen.out or Path(tempfile.mkdtemp(prefix='fuzz_'))

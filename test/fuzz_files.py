@@ -5,6 +5,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 from recordings import H, W, evt2_words, evt3_words, evt21_words, some_events, young
+from test_aedat4 import write_aedat4
 from test_formats import ecf_chunk, evt4_words, write_columns, write_dat
 
 EVENTS = young(some_events(200))
@@ -46,6 +47,14 @@ def hdf5_seeds(folder: Path) -> list[bytes]:
         file.attrs['geometry'] = f'{W}x{H}'
         file['CD/events'] = table
     return [*found, (folder / 'seed.h5').read_bytes()]
+
+
+def aedat4_seeds(folder: Path) -> list[bytes]:
+    frame = (3_000_001, np.zeros((3, 4), np.uint8), 0)
+    return [
+        write_aedat4(folder / 'seed.aedat4', EVENTS, compression=k, frames=[frame]).read_bytes()
+        for k in (0, 2, 3)
+    ]
 
 
 def ecf_seeds(folder: Path) -> list[bytes]:

@@ -62,7 +62,6 @@ def test_bags(name, sensor, events, geometry):
 
 
 def test_aedat4():
-    pytest.importorskip('aedat', reason='the extra package aedat is not installed')
     events = events_in(CASES / 'dv_sample.aedat4')
     assert counted(events) == {
         'events': 6676,

@@ -35,9 +35,40 @@ class Oracle:
             self.out += 1
 
 
+class OracleClock:
+    """Wraps of a clock by its upper bits: the rule of `follow_high` in plain words."""
+
+    def __init__(self, span, back, near):
+        self.span, self.back, self.near = span, back, near
+        self.first = self.last = self.jump = None
+        self.wraps = 0
+
+    def take(self, value):
+        if self.first is None:
+            self.first = self.last = value
+            return
+        last, self.last, before = self.last, value, self.wraps
+        ahead, behind = (value - last) % self.span, (last - value) % self.span
+        change = -(value > last) if behind <= self.back else int(value < last)
+        self.wraps = max(before + change, 0)
+        start, epoch = self.jump or (-1, 0)
+        if start >= 0 and (value - start) % self.span <= self.near:  # one wrong value
+            self.wraps, self.jump = epoch + (value < start), None
+            return
+        is_step = ahead <= self.near or behind <= min(self.back, self.near)
+        if is_step and (change >= 0 or before > 0):
+            self.jump = self.jump if value == last else None
+            return
+        self.jump = last, before
+        is_young = self.first >= 0 and (last - self.first) % self.span <= 4 * self.near
+        if before == 0 and change > 0 and is_young:  # what an earlier run left
+            self.wraps, self.first = 0, -1
+
+
 class Evt3Oracle(Oracle):
     def __init__(self, *size):
         super().__init__(*size)
+        self.clock = OracleClock(2**12, 10, 64)
         self.low = self.high = self.row = self.base = 0
         self.has_high = self.has_time = self.has_row = self.is_other = False
 
@@ -51,9 +82,8 @@ class Evt3Oracle(Oracle):
                 self.low = value
                 self.has_time = self.has_time or self.has_high
             elif code == 8:
-                back = (self.high - value) % 4096 <= 10
-                self.wraps += value < self.high and not back
-                self.wraps -= value > self.high and back and self.wraps > 0
+                self.clock.take(value)
+                self.wraps = self.clock.wraps
                 self.high, self.has_high = value, True
             elif code == 2:
                 self.mask(1, value)
@@ -90,6 +120,7 @@ class Evt2Oracle(Oracle):
 
     def __init__(self, *size):
         super().__init__(*size)
+        self.clock = OracleClock(2**28, 2**27, 2**12)
         self.high, self.has_time = 0, False
 
     def feed(self, payload):
@@ -100,10 +131,9 @@ class Evt2Oracle(Oracle):
             code = head >> 28
             t_ns = (self.wraps * 2**34 + self.high * 64 + (head >> 22 & 63)) * 1000
             if code == 8:
-                high = head & 0xFFFFFFF
-                self.wraps += self.high - high > 2**27
-                self.wraps -= high - self.high >= 2**27 and self.wraps > 0
-                self.high, self.has_time = high, True
+                self.high, self.has_time = head & 0xFFFFFFF, True
+                self.clock.take(self.high)
+                self.wraps = self.clock.wraps
             elif code in (0, 1, 10) and not self.has_time:
                 self.before_time += 1 if code == 10 else mask.bit_count()
             elif code == 10:
@@ -123,6 +153,7 @@ class Evt21Oracle(Evt2Oracle):
 class Evt4Oracle(Oracle):
     def __init__(self, *size):
         super().__init__(*size)
+        self.clock = OracleClock(2**28, 2**27, 2**12)
         self.high, self.has_time, self.vector = 0, False, None
 
     def feed(self, payload):
@@ -139,10 +170,9 @@ class Evt4Oracle(Oracle):
             elif code in (12, 13):
                 self.vector = (t_ns, x, y, code - 12)
             elif code == 14:
-                high = word & 0xFFFFFFF
-                self.wraps += self.high - high > 2**27
-                self.wraps -= high - self.high >= 2**27 and self.wraps > 0
-                self.high, self.has_time = high, True
+                self.high, self.has_time = word & 0xFFFFFFF, True
+                self.clock.take(self.high)
+                self.wraps = self.clock.wraps
             elif code in (9, 10, 11) and not self.has_time:
                 self.before_time += 1
             elif code == 9:
@@ -168,23 +198,18 @@ class TriggerOracle(Oracle):
 
 class LibcaerOracle(Oracle):
     def feed(self, payload):
-        before_us, epoch_us = None, 0
+        clock = OracleClock(2**31, 2**30, 2**18)
         words = np.frombuffer(payload, '<i4', len(payload) // 8 * 2).tolist()
         for data, t_us in zip(words[::2], words[1::2], strict=True):
             data &= 0xFFFFFFFF
-            step_us = 0 if before_us is None else t_us - before_us
-            if step_us < -(2**30):
-                epoch_us += 2**31
-                self.wraps += 1
-            if step_us >= 2**30 and epoch_us:
-                epoch_us -= 2**31
-                self.wraps -= 1
-            before_us = t_us
+            clock.take(t_us)
+            clock.first = -1  # the clock is known by the packet
             if data & 1:
-                t_ns = BASE_NS + (epoch_us + t_us) * 1000
+                t_ns = BASE_NS + (clock.wraps * 2**31 + t_us) * 1000
                 self.put(t_ns, data >> 17, data >> 2 & 0x7FFF, data >> 1 & 1)
             else:
                 self.invalid += 1
+        self.wraps += clock.wraps
 
 
 class LibcaerCmpOracle(Oracle):
@@ -433,6 +458,43 @@ def test_evt3_steps_back_over_a_wrap_by_ten_slots_at_most():
         pairs += [(8, high), (6, 0), (2, 1)]
     slots = [t // 4_096_000 for t in decoder.decode(evt3_words(*pairs)).events['t_ns'].tolist()]
     assert slots == [4095, 4101, 4091, 4100, 4096 + 4089]
+
+
+@pytest.mark.parametrize('fillers', [0, 5000])
+@pytest.mark.parametrize('name', ['evt3', 'evt2'])
+def test_one_wrong_time_high_is_no_wrap(name, fillers):
+    """Ahead, far ahead, behind; the clock is where it was after each."""
+    span = {'evt3': 2**12, 'evt2': 2**28}[name]
+    base = 100 if name == 'evt3' else 40_000
+    highs = [base, base + 1, base + span // 2, base + 2, base + 3, base - 90, base + 4, span - 1,
+             base + 5]  # fmt: skip
+    if name == 'evt3':
+        words = [w for h in highs for w in ((8, h), (6, 0), (0, 3), (2, 1), *[(7, 0)] * fillers)]
+        payload = evt3_words(*words)
+    else:
+        words = [w for h in highs for w in (8 << 28 | h, 3, *[14 << 28] * fillers)]
+        payload = np.array(words, '<u4').tobytes()
+    decoder = CODECS[name](HEIGHT, WIDTH)
+    t_us = decoder.decode(payload).events['t_ns'] // 1000
+    slots = t_us // (4096 if name == 'evt3' else 64)
+    assert slots[[0, 1, 3, 4, 6, 8]].tolist() == [base + k for k in range(6)]
+    assert decoder.counts.wraps == 0
+
+
+def test_what_an_earlier_run_left_is_no_wrap():
+    """Evt3 that begins at 12 s and goes on at 0; a later fall is a wrap."""
+    highs = [3000, 3001, 0, 1, 2, 2500, 2501, 900]
+    words = [w for high in highs for w in ((8, high), (6, 0), (0, 3), (2, 1))]
+    decoder = CODECS['evt3'](HEIGHT, WIDTH)
+    slots = decoder.decode(evt3_words(*words)).events['t_ns'] // 4_096_000
+    assert slots.tolist() == [3000, 3001, 0, 1, 2, 2500, 2501, 4096 + 900]
+
+
+def test_libcaer_one_wrong_time_is_no_wrap():
+    t_us = [5_000, 5_001, 2**31 - 9, 5_002, 5_003, 2**30 + 6_000, 5_004]
+    pairs = np.array([[1, t] for t in t_us], '<u4')
+    events = CODECS['libcaer'](40, 60).decode(pairs.tobytes()).events
+    assert (events['t_ns'] // 1000).tolist() == t_us
 
 
 def test_evt3_rows_of_another_kind_hold_no_contrast_events():

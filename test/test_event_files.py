@@ -137,7 +137,7 @@ def test_a_raw_clock_that_falters_keeps_its_messages_in_order(tmp_path):
         ('% evt 3.0\n', 'does not state the size'),
         ('% format EVT3;height=0;width=0\n', 'does not state the size'),
         ('% format EVT3;endianness=big;height=12;width=40\n', 'big-endian'),
-        ('no header\n', 'lines of "% "'),
+        ('no header\n', 'does not start with the header'),
     ],
 )
 def test_raw_headers_refused(tmp_path, header, sentence):

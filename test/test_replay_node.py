@@ -182,6 +182,29 @@ def test_a_recording_of_no_duration_is_named(graph, play, tmp_path, capfd):
     assert 'has no duration' in capfd.readouterr().err
 
 
+def test_a_pause_of_years_is_skipped(graph, play, tmp_path, capfd):
+    """A first message whose stamp is wrong must not hold up all others."""
+    with BagWriter(tmp_path / 'bag') as writer:
+        for k, stamp in enumerate((1, EPOCH_NS, EPOCH_NS + 5 * MS)):
+            packet = event_packet(some_events(5 * k, 5 * k + 5), seq=k)
+            writer.add_raw('/eye/events', EVENT_PACKET, stamp, packet)
+    node = play(tmp_path / 'bag', wait_for_subscriber_s=0.0)
+    assert graph.spin_until(node.finished.is_set)
+    assert node.pace.messages == 3
+    assert 'before a message on /eye/events: is its stamp wrong?' in capfd.readouterr().err
+
+
+def test_a_size_that_the_recording_does_not_state(tmp_path):
+    path, parameters = tmp_path / 'a.raw', str(shipped('config/depth.yaml'))
+    words = [word for k in range(9) for word in (0x8001 + k, 0x6000, 3, 0x2004)]
+    path.write_bytes(b'% evt 3.0\n% end\n' + np.array(words, '<u2').tobytes())
+    with pytest.raises(BagError, match='--sensor WIDTHxHEIGHT'):
+        Nodes(str(path), parameters).check()
+    nodes = Nodes(str(path), parameters, sensor='64x48')
+    nodes.check()
+    assert 'sensor:=64x48' in nodes.replay_arguments()
+
+
 def test_restamped_moves_the_stamp_alone():
     cdr = event_packet(some_events(0, 5))
     moved = parse(EVENT_PACKET, restamped(cdr, 1_500_000_000))

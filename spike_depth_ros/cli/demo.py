@@ -22,6 +22,8 @@ def demo(
     topic: str = '',
     view: str = '',
     record: bool = False,
+    sensor: str = '',
+    time_unit: str = '',
 ) -> None:
     """Runs replay_node and depth_node on a drive and writes a report folder.
 
@@ -43,13 +45,16 @@ def demo(
             them to that file.
         record: write the outputs to OUT/outputs, an MCAP bag that Foxglove (with the layout
             config/foxglove/depth.json) and rerun open.
+        sensor: sensor size WIDTHxHEIGHT, if the source does not state it.
+        time_unit: s, ms, us or ns, if the unit of an HDF5 file cannot be inferred.
     """
     from spike_depth_ros.ros.node_processes import Nodes, play
 
     require(view in ('', '1') or view.endswith('.rrd'), 'view', view, "'1', or a path in .rrd")
     folder = Path(out)
     parameters = params or str(shipped('config/depth.yaml'))
-    nodes = Nodes(source, parameters, checkpoint, calibration, topic)
+    nodes = Nodes(source, parameters, checkpoint, calibration, topic, sensor=sensor,
+                  time_unit=time_unit)  # fmt: skip
     nodes.check()
     folder.mkdir(parents=True, exist_ok=True)
     if not source:

@@ -100,7 +100,7 @@ def _checkpoint(path: str) -> dict[str, Any]:
 def _parsed(text: str) -> Any:
     try:
         return json_text.loads(text)
-    except json_text.JSONDecodeError:
+    except (ValueError, RecursionError):  # no JSON, or none that Python takes
         return text
 
 

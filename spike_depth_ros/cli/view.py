@@ -12,6 +12,7 @@ from spike_depth_ros.recordings import BagError, open_recording
 
 if TYPE_CHECKING:
     from spike_depth_ros.cli.rerun_log import RerunLog
+    from spike_depth_ros.recordings import Recording
 
 
 def view(
@@ -19,6 +20,8 @@ def view(
     node: str = '/depth_node',
     checkpoint: str = 'default',
     topic: str = '',
+    sensor: str = '',
+    time_unit: str = '',
     calibration: str = '',
     duration: float = 0.0,
     save: str = '',
@@ -34,6 +37,8 @@ def view(
         node: fully qualified name of that node.
         checkpoint: for a recording: 'default', 'fast' or the path of a checkpoint.
         topic: for a recording: the topic of the events, if there are several.
+        sensor: for a recording: sensor size WIDTHxHEIGHT, if it does not state it.
+        time_unit: for a recording: s, ms, us or ns, if an HDF5 file does not show it.
         calibration: for a recording: calibration file; empty: the one that it holds.
         duration: stop after so many seconds; 0: at the end, or at Ctrl-C.
         save: write this .rrd file in place of opening the viewer.
@@ -44,7 +49,8 @@ def view(
     require(0 <= duration < 1e9, 'duration', duration, '0 to 1e9 seconds')
     with RerunLog(save, web) as log:
         if source:
-            _show_recording(log, source, checkpoint, topic, calibration, duration)
+            with open_recording(source, topic, sensor, time_unit) as recording:
+                _show_recording(log, recording, checkpoint, calibration, duration)
         else:
             _show_topics(log, node, duration)
     if save:
@@ -52,17 +58,19 @@ def view(
 
 
 def _show_recording(
-    log: RerunLog, source: str, checkpoint: str, topic: str, calibration: str, duration: float
+    log: RerunLog, recording: Recording, checkpoint: str, calibration: str, duration: float
 ) -> None:
     """Runs the network on a recording and shows each depth frame."""
     from spike_depth_ros.estimation.estimator import DepthEstimator, EstimatorOptions
 
     duration_s = duration or None
-    with open_recording(source, topic) as recording, progress_bar('view') as progress:
+    with progress_bar('view') as progress:
         camera = read_calibration(calibration) if calibration else recording.camera()
         size = (camera.height, camera.width) if camera else recording.geometry
         if size is None:
-            raise BagError(f'{source} does not state the size of its sensor: give --calibration')
+            raise BagError(
+                f'{recording.path} does not state the size of its sensor: give --sensor'
+            )
         estimator = DepthEstimator(checkpoint, *size, camera, EstimatorOptions(streaming=True))
         seen = 0
         for events in recording.events(duration_s=duration_s):

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from spike_depth_ros.events.camera import CalibrationError, Camera, camera_from_matrix
+from spike_depth_ros.events.yaml_file import MOST_BYTES, YamlError, read_yaml
 
 log = logging.getLogger(__name__)
 
@@ -41,18 +42,17 @@ def read_calibration(path: str | Path) -> Camera:
     Raises:
         CalibrationError: no such file, not a calibration, or implausible numbers.
     """
-    import yaml
-
     name, _, camera = str(path).removeprefix('file://').rpartition('#')
     if not name or not _CAMERA.fullmatch(camera):
         name, camera = str(path).removeprefix('file://'), ''
     file = Path(name).expanduser()
     try:
-        text = file.read_text(encoding='utf-8')
-        if text.lstrip().startswith(('%YAML:', '<?xml')) or 'opencv-matrix' in text:
+        with file.open('rb') as opened:
+            start = opened.read(MOST_BYTES)
+        if start.lstrip().startswith((b'%YAML:', b'<?xml')) or b'opencv-matrix' in start:
             return _from_opencv(file)
-        values = yaml.safe_load(text)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+        values = read_yaml(file)
+    except (OSError, YamlError) as error:
         raise CalibrationError(
             f'cannot read the calibration {str(file)!r}: {error}; {_EXPECTED}'
         ) from error
@@ -79,15 +79,19 @@ def camera_from_calibration(values: Any, source: str = 'calibration') -> Camera:
     Raises:
         CalibrationError: a field is missing or not of the expected form.
     """
+    if not _is_table(values):
+        raise CalibrationError(
+            f'{source} is not a calibration, since it holds no table; {_EXPECTED}'
+        )
     try:
 
         def numbers(name: str) -> list[float]:
-            return [float(number) for number in (values.get(name) or {'data': []})['data']]
+            return _numbers((values.get(name) or {'data': []})['data'])
 
         return camera_from_matrix(
-            [float(number) for number in values['camera_matrix']['data']],
-            int(values['image_width']),
-            int(values['image_height']),
+            _numbers(values['camera_matrix']['data']),
+            _whole(values['image_width']),
+            _whole(values['image_height']),
             str(values.get('distortion_model', 'plumb_bob')),
             numbers('distortion_coefficients'),
             source,
@@ -106,6 +110,23 @@ def _is_table(values: Any) -> bool:
     return isinstance(values, dict)
 
 
+def _numbers(values: Any) -> list[float]:
+    """The numbers of a list, or of a list of rows."""
+    flat: list[float] = np.ravel(np.asarray(values, np.float64)).tolist()
+    return flat
+
+
+def _whole(value: Any) -> int:
+    """A whole number, which may be written as 640.0 or '640'.
+
+    Raises:
+        ValueError: anything else.
+    """
+    if isinstance(value, bool) or float(value) != int(float(value)):
+        raise ValueError(f'{value!r} is no number of pixels')
+    return int(float(value))
+
+
 def _from_kalibr(values: Any, source: str) -> Camera:
     """Builds one camera of a camchain.
 
@@ -118,7 +139,7 @@ def _from_kalibr(values: Any, source: str) -> Camera:
                 f'{source} has the model {values["camera_model"]!r}, expected pinhole'
             )
         fx, fy, cx, cy = (float(number) for number in values['intrinsics'])
-        width, height = (int(number) for number in values['resolution'])
+        width, height = (_whole(number) for number in values['resolution'])
         return camera_from_matrix(
             [fx, 0, cx, 0, fy, cy, 0, 0, 1],
             width,

@@ -39,7 +39,12 @@ DISTORTION_MODELS: dict[str, tuple[int, ...]] = {
 }
 """Distortion model (sensor_msgs/CameraInfo) -> allowed numbers of coefficients."""
 
-MODEL_ALIASES = {'fisheye': 'equidistant', 'radtan': 'plumb_bob', 'none': ''}
+MODEL_ALIASES = {
+    'fisheye': 'equidistant',
+    'equi': 'equidistant',
+    'radtan': 'plumb_bob',
+    'none': '',
+}
 """Other names of these models in ROS 1, OpenCV and Kalibr."""
 
 MOST_ASPECT = 1.5
@@ -47,6 +52,12 @@ MOST_ASPECT = 1.5
 
 MOST_ZOOM = 10.0
 """Focal lengths of K and P that differ by this factor are of two image sizes."""
+
+MOST_WIDE, MOST_NARROW = 10, 100
+"""Width over focal length of the widest lens, focal length over width of the narrowest."""
+
+MOST_SIDE_PX = 1 << 14
+"""Largest height or width of an image."""
 
 TINY = 1e-6
 
@@ -90,9 +101,10 @@ class Camera:
                    *self.projection)  # fmt: skip
         if not np.isfinite(numbers).all():
             raise CalibrationError(f'calibration holds numbers that are not finite: {numbers}')
-        if self.width < 1 or self.height < 1:
+        if not (1 <= self.width <= MOST_SIDE_PX and 1 <= self.height <= MOST_SIDE_PX):
             raise CalibrationError(
-                f'calibration is for a {self.width}x{self.height} image: is it calibrated?'
+                f'calibration is for a {self.width}x{self.height} image, expected 1 to '
+                f'{MOST_SIDE_PX} px each way: is it calibrated?'
             )
         if self.fx <= 0 or self.fy <= 0:
             raise CalibrationError(
@@ -363,6 +375,12 @@ def _intrinsics(
         raise CalibrationError(
             f'{found}: fx and fy of {fx:g} and {fy:g} do not fit square pixels, expected a ratio '
             f'below {MOST_ASPECT} and no skew'
+        )
+    if not 1 / MOST_WIDE < fx / max(width, height) < MOST_NARROW:
+        raise CalibrationError(
+            f'{found}: a focal length of {fx:g} px belongs to no lens, expected '
+            f'{max(width, height) / MOST_WIDE:g} to {max(width, height) * MOST_NARROW:g} px. '
+            'Is it in other units?'
         )
     if not (-0.5 <= cx <= width - 0.5 and -0.5 <= cy <= height - 0.5):
         raise CalibrationError(

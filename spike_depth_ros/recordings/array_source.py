@@ -23,7 +23,7 @@ from spike_depth_ros.recordings.messages import (
     quaternion,
     transform_cdr,
 )
-from spike_depth_ros.recordings.packets import Packetiser, stale_head
+from spike_depth_ros.recordings.packets import Packetiser, StampClock, stale_head
 from spike_depth_ros.recordings.source import (
     EVENT_PACKET,
     EVENTS_TOPIC,
@@ -75,6 +75,26 @@ class EventArrays(Protocol):
         """Closes the file."""
 
 
+def first_at(t_ns: int, count: int, times_ns: Callable[[int, int], NDArray[Any]]) -> int:
+    """Index of the first of `count` events at or after a time, by bisection.
+
+    Args:
+        t_ns: the time.
+        count: number of events.
+        times_ns: gives the times of events [start, stop). The middle one of three neighbours
+            counts, so that a single wrong time does not decide.
+    """
+    low, high = 0, count
+    while low < high:
+        middle = (low + high) // 2
+        start = min(max(middle - 1, 0), max(count - 3, 0))
+        if np.median(times_ns(start, min(start + 3, count))) < t_ns:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
 class Series(NamedTuple):
     """Messages of one topic whose times are known and whose content is read when asked for."""
 
@@ -119,11 +139,9 @@ class ArraySource(EventSource):
         self.resources.callback(events.close)
         self._first = 0
         if events.count:
-            head = events.read(0, min(HEAD_EVENTS, events.count))
-            self._first = stale_head(head['t_ns'])
+            self._first, self.start_ns = _start(events)
             if self._first:
                 self.dropped = Counter({'events of an earlier run': self._first})
-            self.start_ns = events.time_ns(self._first)
             self.end_ns = events.time_ns(events.count - 1)
 
     def messages(
@@ -168,6 +186,13 @@ class ArraySource(EventSource):
             yield RawMessage(EVENTS_TOPIC, EVENT_PACKET, stamp_ns, cdr)
 
 
+def _start(events: EventArrays) -> tuple[int, int]:
+    """Index of the first event that is not of an earlier run, and the time [ns] at the start."""
+    t_ns = events.read(0, min(HEAD_EVENTS, events.count))['t_ns']
+    first = stale_head(t_ns)
+    return first, StampClock()(t_ns, first)
+
+
 def _play(series: Series, begin_ns: int | None, end_ns: int | None) -> Iterator[RawMessage]:
     for index, stamp in enumerate(series.stamps_ns):
         stamp_ns = int(stamp)
@@ -206,7 +231,7 @@ def info_ticks(events: EventArrays) -> NDArray[Any]:
     """(N,) times [ns] at which the calibration of the events is repeated: ten a second."""
     if not events.count:
         return np.zeros(1, np.int64)
-    start_ns, end_ns = events.time_ns(0), events.time_ns(events.count - 1)
+    start_ns, end_ns = _start(events)[1], events.time_ns(events.count - 1)
     count = min(max(1, (end_ns - start_ns) // INFO_PERIOD_NS), MOST_INFOS)
     return start_ns + INFO_PERIOD_NS * np.arange(count)
 
@@ -265,7 +290,7 @@ def static_series(
     events: EventArrays, child: str, rotation: NDArray[Any], origin_m: NDArray[Any]
 ) -> Series:
     """Where a frame is in that of the events, once: (3, 3) rotation and (3,) origin."""
-    start_ns = events.time_ns(0) if events.count else 0
+    start_ns = _start(events)[1] if events.count else 0
     q = quaternion(rotation)
     return Series(
         '/tf_static',

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import filecmp
 import logging
 import re
 import struct
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from spike_depth_ros.events.yaml_file import read_yaml
 from spike_depth_ros.recordings.source import BagError, visible
 from spike_depth_ros.recordings.unpack import inner_suffix, is_packed, unpacked
 
@@ -77,6 +79,7 @@ def open_ros2(path: Path, stack: contextlib.ExitStack) -> list[BagFile]:
         left_out = sorted(p.name for p in set(present) - set(chosen))
         log.info('%s: not played, since metadata.yaml does not list them: %s', path, left_out)
     chosen = [p for p in chosen if not _is_superseded(p, chosen)]
+    chosen = _without_empty_and_copies(chosen)
     opened: dict[Path, BagFile] = {}
     for file in chosen:
         try:
@@ -97,13 +100,10 @@ def storage_files(folder: Path) -> list[Path]:
 
 def _listed(folder: Path, present: list[Path]) -> list[Path]:
     """The files that metadata.yaml lists; all if it lists none of them."""
-    import yaml
-
     try:
-        text = (folder / 'metadata.yaml').read_text(encoding='utf-8')
-        about = yaml.safe_load(text)['rosbag2_bagfile_information']
+        about = read_yaml(folder / 'metadata.yaml')['rosbag2_bagfile_information']
         names = [Path(str(name)).name for name in about['relative_file_paths']]
-    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+    except (OSError, ValueError, KeyError, TypeError):
         return present
     stems = {Path(n).stem if is_packed(Path(n)) else n for n in names}
     chosen = [p for p in present if (p.stem if is_packed(p) else p.name) in stems]
@@ -111,6 +111,21 @@ def _listed(folder: Path, present: list[Path]) -> list[Path]:
     if chosen and len(found) < len(stems):
         log.warning('%s lacks %s, which its metadata.yaml lists', folder, sorted(stems - found))
     return chosen or present
+
+
+def _without_empty_and_copies(files: list[Path]) -> list[Path]:
+    """Leaves out empty files, if others are not, and files that are equal to another."""
+    filled = [p for p in files if p.stat().st_size] or files
+    for file in set(files) - set(filled):
+        log.warning('%s is empty and not played: the recorder was cut off', file)
+    kept: list[Path] = []
+    for file in filled:
+        twin = next((p for p in kept if filecmp.cmp(p, file, shallow=False)), None)
+        if twin is None:
+            kept.append(file)
+        else:
+            log.warning('%s is not played: it equals %s', file, twin.name)
+    return kept
 
 
 def _is_copy(copy: Path, original: Path) -> bool:
@@ -189,6 +204,12 @@ def damage(path: Path) -> Iterator[None]:
             raise BagError(f'{path} cannot be read: {reason}') from error
         if reason in FOREIGN:
             raise BagError(f'{path} {FOREIGN[reason]}') from error
+        if path.is_file() and not path.stat().st_size:
+            raise BagError(
+                f'{path} is empty: the recorder was cut off, or a copy failed'
+            ) from error
+        if isinstance(error, TypeError | IndexError | KeyError | AssertionError | struct.error):
+            reason = f'a part of it is missing or damaged ({reason})'
         raise BagError(
             f'{path} is not a complete bag: {reason}. If the recorder was cut off, repair it: '
             f'{_repair(path)}'

@@ -21,6 +21,10 @@ _FOLDER_ONLY = ('.mcap', '.db3', '.bag', '.raw', '.dat', '.aedat4', '.zst', '.zs
 _LOSSES = ('out_of_bounds', 'before_time', 'invalid', 'unknown_codes', 'truncated_bytes',
            'oversized')  # fmt: skip
 """Fields of `DecodeCounts` that mean that something in the source is not in the target."""
+_SIGNS = ('out of bounds', 'before time', 'unknown codes')
+"""Losses that are many where the format or the size of the sensor is another than stated."""
+FEW_LOST = 100
+"""So few losses are no sign of it."""
 
 
 @dataclasses.dataclass
@@ -69,8 +73,8 @@ def convert_to(
         progress: see `Progress`.
 
     Raises:
-        BagError: the target exists or has an unfit name, the source is damaged, or no event was
-            found. The target is not there then.
+        BagError: the target exists or has an unfit name, the source is damaged, no event was
+            found, or fewer than could not be used. The target is not there then.
     """
     target = Path(target)
     if target.suffix.lower() in _FOLDER_ONLY:
@@ -102,7 +106,7 @@ def _to_bag(
             else:
                 _write_events(writer, message, stream, encoding, done)
             progress(source.progress(), done.events)
-        _refuse_nothing(source, done.events, streams.values())
+        _refuse(source, done.events, streams.values())
     done.messages = writer.counts
     for topic, count in (*writer.undefined.items(), *source.unreadable.items()):
         done.dropped[f'messages of {topic}, whose type is not defined'] += count
@@ -142,7 +146,7 @@ def _to_h5(
                 done.dropped['triggers'] += len(fed[1].triggers)
                 writer.add(with_epoch(*fed).events)
             progress(source.progress(), done.events)
-        _refuse_nothing(source, done.events, [stream])
+        _refuse(source, done.events, [stream])
     done.events = writer.count
     done.dropped['events whose times do not fit the others'] += writer.dropped
     for topic in source.topics:
@@ -158,22 +162,42 @@ def _losses(stream: EventStream) -> Counter[str]:
     return Counter({name.replace('_', ' '): getattr(counts, name) for name in _LOSSES})
 
 
-def _refuse_nothing(source: EventSource, events: int, streams: Iterable[EventStream]) -> None:
-    """Raises a `BagError` if no event was found."""
-    if not events:
-        raise BagError(nothing_found(source, streams))
+def _refuse(source: EventSource, events: int, streams: Iterable[EventStream]) -> None:
+    """Raises a `BagError` if there is a problem."""
+    problem = problem_of(source, events, streams)
+    if problem:
+        raise BagError(problem)
 
 
-def nothing_found(source: EventSource, streams: Iterable[EventStream]) -> str:
-    """One sentence about a recording without events, and why there are none."""
+def problem_of(source: EventSource, events: int, streams: Iterable[EventStream]) -> str | None:
+    """One sentence about a recording of which too little was found, and why.
+
+    Args:
+        source: the recording.
+        events: how many were found.
+        streams: the decoders.
+
+    Returns:
+        None if more events were found than could not be used, or few could not.
+    """
     reasons = [f'{n} {name}' for name, n in source.dropped.items()]
+    lost = 0
     for stream in streams:
-        reasons += [f'{n} {name}' for name, n in _losses(stream).items() if n]
+        losses = _losses(stream)
+        lost += sum(losses[name] for name in _SIGNS)
+        reasons += [f'{n} {name}' for name, n in losses.items() if n]
         if stream.skipped:
             skipped = ', '.join(f'{n} {reason}' for reason, n in stream.skipped.items())
             reasons.append(f'unreadable messages: {skipped} ({stream.last_error})')
     why = '; '.join(reasons) or 'there are none in this part of it'
-    return f'no event found in {source.path}: {why}'
+    if not events:
+        return f'no event found in {source.path}: {why}'
+    if lost <= max(events, FEW_LOST):
+        return None
+    return (
+        f'only {events} events of {source.path} can be used: {why}. Are its format and the size '
+        'of its sensor right?'
+    )
 
 
 def _with_unreadable(

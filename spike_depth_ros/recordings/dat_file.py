@@ -15,13 +15,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spike_depth_ros.events.arrays import EVENT_DTYPE, read_only
+from spike_depth_ros.events.codecs import HighClock
+from spike_depth_ros.recordings.array_source import HEAD_EVENTS, first_at
+from spike_depth_ros.recordings.packets import stale_head
 from spike_depth_ros.recordings.raw_header import HEADER_BYTES, read_fields, stated_size
 from spike_depth_ros.recordings.source import BagError, sensor_size
 
 EVENT_TYPES = (0x00, 0x0C)
 """Event2d and EventCD: the types whose layout this is."""
 EVENT_BYTES = 8
-WRAP_US = 1 << 32
+CLOCK = HighClock(bits=32, shift=0, back=1 << 31, near=1 << 18)
 _ROW = np.dtype([('t', '<u4'), ('xyp', '<u4')])
 
 
@@ -68,8 +71,13 @@ class DatEvents:
             if self.count
             else np.empty(0, _ROW)
         )
-        # where the 32-bit clock has started again
-        self._wraps = self._find_wraps()
+        head_us = self._rows['t'][:HEAD_EVENTS].astype(np.int64)
+        stale = stale_head(head_us * 1000, CLOCK.wrap_us * 1000)
+        if stale:
+            self._rows = self._rows[stale:]
+            self.count -= stale
+            self.dropped['events of an earlier run'] = stale
+        self._steps, self._rounds = self._find_wraps()
 
     def read(self, start: int, stop: int) -> NDArray[Any]:
         """Events [start, stop), (N,) `EVENT_DTYPE`.
@@ -79,8 +87,8 @@ class DatEvents:
         """
         rows = self._rows[start:stop]
         events = np.empty(len(rows), EVENT_DTYPE)
-        rounds = np.searchsorted(self._wraps, np.arange(start, start + len(rows)), side='right')
-        events['t_ns'] = (rows['t'].astype(np.int64) + rounds * WRAP_US) * 1000
+        steps = np.searchsorted(self._steps, np.arange(start, start + len(rows)), side='right')
+        events['t_ns'] = (rows['t'].astype(np.int64) + self._rounds[steps] * CLOCK.wrap_us) * 1000
         x, y = rows['xyp'] & 0x3FFF, rows['xyp'] >> 14 & 0x3FFF
         height, width = self.geometry
         if len(rows) and (x.max() >= width or y.max() >= height):
@@ -97,27 +105,27 @@ class DatEvents:
 
     def first_at(self, t_ns: int) -> int:
         """Index of the first event at or after a time, by bisection."""
-        low, high = 0, self.count
-        while low < high:
-            middle = (low + high) // 2
-            if self.time_ns(middle) < t_ns:
-                low = middle + 1
-            else:
-                high = middle
-        return low
+        return first_at(t_ns, self.count, lambda start, stop: self.read(start, stop)['t_ns'])
 
     def close(self) -> None:
         """Gives the file back."""
         self._rows = np.empty(0, _ROW)
         self.count = 0
 
-    def _find_wraps(self) -> NDArray[Any]:
-        """Indices of the events at which the clock started again."""
-        if self.count < 2:
-            return np.empty(0, np.int64)
-        found = []
-        step = 1 << 20
-        for start in range(0, self.count - 1, step):
-            t = self._rows['t'][start : start + step + 1].astype(np.int64)
-            found.append(np.flatnonzero(np.diff(t) < -(WRAP_US >> 1)) + start + 1)
-        return np.concatenate(found)
+    def _find_wraps(self) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Finds where the clock wraps or steps back over a wrap.
+
+        Returns:
+            Indices of those events, and the rounds of the clock before the first and after each.
+        """
+        indices, rounds = [np.empty(0, np.int64)], [np.zeros(1, np.int64)]
+        state = CLOCK.state()
+        block = 1 << 20
+        for start in range(0, self.count, block):
+            t_us = self._rows['t'][start : start + block].astype(np.int64)
+            found = CLOCK.epochs_us(t_us, state) // CLOCK.wrap_us
+            at = np.flatnonzero(np.diff(found, prepend=rounds[-1][-1]))
+            indices.append(at + start)
+            rounds.append(found[at])
+            rounds = [part for part in rounds if len(part)]
+        return np.concatenate(indices), np.concatenate(rounds)

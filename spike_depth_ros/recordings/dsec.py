@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spike_depth_ros.events.camera import Camera
+from spike_depth_ros.events.yaml_file import read_yaml
 from spike_depth_ros.recordings.array_source import (
     COLOUR_FRAME_ID,
     INFO_TOPIC,
@@ -201,10 +202,8 @@ def read_dsec_calibration(path: Path, advice: str) -> DsecCalibration:
     Raises:
         BagError: missing, unreadable or incomplete.
     """
-    import yaml
-
     try:
-        values = yaml.safe_load(path.read_text(encoding='utf-8'))
+        values = read_yaml(path)
         intrinsics, extrinsics = values['intrinsics'], values['extrinsics']
         t_10 = np.array(extrinsics['T_10'], np.float64)
         q = np.array(values['disparity_to_depth']['cams_03'], np.float64)
@@ -221,9 +220,7 @@ def read_dsec_calibration(path: Path, advice: str) -> DsecCalibration:
         )
     except OSError as error:
         raise BagError(f'{path} cannot be read ({error.strerror}): {advice}') from error
-    except (
-        KeyError, TypeError, ValueError, IndexError, OverflowError, yaml.YAMLError
-    ) as error:  # fmt: skip
+    except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
         raise BagError(f'{path} is not a DSEC calibration ({error!r}): {advice}') from error
     if not (calibration.q23 > 0 and calibration.q32 > 0):
         raise BagError(

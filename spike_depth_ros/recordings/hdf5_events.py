@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spike_depth_ros.events.arrays import EVENT_DTYPE, read_only
+from spike_depth_ros.recordings.array_source import first_at
 from spike_depth_ros.recordings.hdf5 import COPY_AGAIN, Hdf5File
 from spike_depth_ros.recordings.hdf5_layouts import find_layout
 from spike_depth_ros.recordings.source import BagError
@@ -66,7 +67,7 @@ class Hdf5Events:
             raise
         self.kind, self.geometry = self._layout.kind, self._layout.geometry
         self.count = self._layout.count
-        self._probes: dict[int, int] = {}
+        self._probes: dict[int, NDArray[Any]] = {}
 
     @functools.cached_property
     def start_ns(self) -> int:
@@ -117,24 +118,21 @@ class Hdf5Events:
             yield events[begin:end] if end - begin == len(inside) else read_only(events[inside])
 
     def time_ns(self, index: int) -> int:
-        """Time of one event; the first probes of every bisection are the same and are kept."""
-        if index not in self._probes:
-            if len(self._probes) > MOST_PROBES:
-                self._probes.clear()
-            t = self._layout.time(self.file, index)
-            self._probes[index] = int(self._layout.times.to_ns(t, self.file, index)[0])
-        return self._probes[index]
+        """Time of one event."""
+        return int(self._times_ns(index, index + 1)[0])
 
     def first_at(self, t_ns: int) -> int:
         """Index of the first event at or after a time, by bisection: a few small reads."""
-        low, high = 0, self.count
-        while low < high:
-            middle = (low + high) // 2
-            if self.time_ns(middle) < t_ns:
-                low = middle + 1
-            else:
-                high = middle
-        return low
+        return first_at(t_ns, self.count, self._times_ns)
+
+    def _times_ns(self, start: int, stop: int) -> NDArray[Any]:
+        """Times of a few events; the first probes of every bisection are the same and are kept."""
+        if start not in self._probes or len(self._probes[start]) < stop - start:
+            if len(self._probes) > MOST_PROBES:
+                self._probes.clear()
+            t = self._layout.times_of(self.file, start, stop)
+            self._probes[start] = self._layout.times.to_ns(t, self.file, start)
+        return self._probes[start][: stop - start]
 
     def close(self) -> None:
         """Closes the file; the next read opens it again."""

@@ -48,6 +48,11 @@ class Times:
         in_range = (float(low) + self.offset) * self.unit_ns >= 0 and (
             float(high) + self.offset
         ) * self.unit_ns <= MAX_TIME_NS
+        if low < 0 <= high + self.offset and self.offset == 0:
+            raise BagError(
+                f'{file.path} has negative times, from {low} on after event {start}: add the '
+                'same number to all of them'
+            )
         if not in_range:  # also where a time is NaN
             raise file.damaged(
                 f'has times from {low} to {high} after event {start}, expected 0 to 2^62 ns'
@@ -84,10 +89,10 @@ class Layout:
         rows = {name: file.rows(name, start, stop) for name in names}
         return [_pick(rows[name], key) for name, key in self.places]
 
-    def time(self, file: Hdf5File, index: int) -> NDArray[Any]:
-        """The time of one event as it is stored, (1,)."""
+    def times_of(self, file: Hdf5File, start: int, stop: int) -> NDArray[Any]:
+        """Times of the events [start, stop), as they are stored."""
         name, key = self.places[0]
-        return _pick(file.rows(name, index, index + 1), key)
+        return _pick(file.rows(name, start, stop), key)
 
 
 def _pick(rows: NDArray[Any], key: int | str | None) -> NDArray[Any]:
@@ -250,13 +255,8 @@ def _unit_ns(file: Hdf5File, layout: Layout, time_unit: str) -> int:
         return UNITS_NS['s']
     if layout.kind in ('m3ed', 'prophesee') or not layout.count:
         return UNITS_NS['us']
-    sample = layout_sample(file, layout)
+    sample = layout.times_of(file, 0, min(SAMPLE_EVENTS, layout.count))
     if layout.index is not None and sample.dtype.kind != 'f':
         return UNITS_NS['us']  # the index counts milliseconds of us
-    return find_time_unit(file.path, sample, layout.count, layout.time(file, layout.count - 1))
-
-
-def layout_sample(file: Hdf5File, layout: Layout) -> NDArray[Any]:
-    """The times of the first events, as they are stored."""
-    name, key = layout.places[0]
-    return _pick(file.rows(name, 0, min(SAMPLE_EVENTS, layout.count)), key)
+    last = layout.times_of(file, max(layout.count - 3, 0), layout.count)
+    return find_time_unit(file.path, sample, layout.count, last)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from spike_depth_ros.events.arrays import seconds_to_ns
 from spike_depth_ros.events.camera import Camera
+from spike_depth_ros.events.yaml_file import read_yaml
 from spike_depth_ros.recordings.array_source import (
     INFO_TOPIC,
     RECTIFIED_FRAME_ID,
@@ -198,10 +199,8 @@ def read_mvsec_calibration(path: Path) -> MvsecCalibration:
     Raises:
         BagError: unreadable or incomplete.
     """
-    import yaml
-
     try:
-        left = yaml.safe_load(path.read_text(encoding='utf-8'))['cam0']
+        left = read_yaml(path)['cam0']
         fx, fy, cx, cy = (float(number) for number in left['intrinsics'])
         width, height = (int(number) for number in left['resolution'])
         coefficients = tuple(float(number) for number in left['distortion_coeffs'])
@@ -212,9 +211,7 @@ def read_mvsec_calibration(path: Path) -> MvsecCalibration:
             rotation,
             Camera(width, height, *projection[[0, 1, 0, 1], [0, 1, 2, 2]].tolist()),
         )
-    except (
-        OSError, KeyError, TypeError, ValueError, IndexError, OverflowError, yaml.YAMLError
-    ) as error:  # fmt: skip
+    except (OSError, KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
         raise BagError(
             f'{path} is not a calibration of MVSEC ({error!r}): get it from {SITE}'
         ) from error

@@ -183,6 +183,7 @@ _OPENERS: dict[str, _Opener] = {
     '.raw': _open_raw,
     '.dat': _open_dat,
     '.aedat4': _open_aedat4,
+    '.aedat': _open_aedat4,
     '.h5': _open_hdf5,
     '.hdf5': _open_hdf5,
 }

@@ -20,6 +20,7 @@ from spike_depth_ros.events.arrays import Decoded, empty_events, join_events, re
 from spike_depth_ros.events.codecs import EncodeError, encode_evt3, encode_mono, evt3_state
 from spike_depth_ros.events.codecs.encoders import EVT3_MAX_PX
 from spike_depth_ros.events.compiled import compiled
+from spike_depth_ros.events.jumps import NEAR_NS
 from spike_depth_ros.events.wire import Packet, pack_event_packet
 from spike_depth_ros.recordings.source import BagError
 
@@ -30,13 +31,13 @@ EVT3_WRAP_NS = (1 << 24) * 1000
 FIRST_EPOCH_NS = 1
 """Stands for the epoch 0, since 0 means unknown; an epoch is a multiple of `EVT3_WRAP_NS`."""
 JUMP_NS = 60_000_000_000
-"""Events of one message that lie farther apart are of a clock that jumped: one stamp for all."""
-
+"""Events of one message that lie farther apart are of a clock that jumped: one stamp for all. A
+single last time that lies farther ahead is wrong."""
 
 STALE_NS = 1_000_000_000
 """Events of an earlier run of the camera are shorter than this, and time falls by more after."""
-SETTLED = 1000
-"""How many times after such a fall must lie before it."""
+SETTLED = 16
+"""How many times show where a clock is, as in `events.jumps`."""
 
 
 class StampedPacket(NamedTuple):
@@ -68,13 +69,13 @@ class Packetiser:
         self._encoding = encoding
         self._encode = _ENCODERS[encoding]()
         self._pending = empty_events()
-        self._seq = self._stamp_ns = 0
+        self._seq = 0
+        self._stamp = StampClock()
 
     def push(self, events: NDArray[Any]) -> Iterator[StampedPacket]:
         """Gives the packets that `events`, (N,) `EVENT_DTYPE` in stream order, completes.
 
-        Their stamps are the times of their first events, but never fall: a bag is read in the
-        order of its stamps, and its events must not change places.
+        Their stamps are the times of their first events; see `StampClock`.
         """
         if not len(events):
             return
@@ -84,12 +85,12 @@ class Packetiser:
         # the rest is copied: a view would keep the whole array alive
         self._pending = events[bounds[-2] :].copy()
         for start, stop in itertools.pairwise(bounds[:-1]):
-            yield self._stamped(events[start:stop])
+            yield self._packet(events[start:stop], self._stamp(events['t_ns'], start))
 
     def flush(self) -> Iterator[StampedPacket]:
         """Gives what is left, at the end of the stream."""
         if len(self._pending):
-            yield self._stamped(self._pending)
+            yield self._packet(self._pending, self._stamp(self._pending['t_ns'], 0))
             self._pending = empty_events()
 
     def repack(self, events: NDArray[Any], stamp_ns: int) -> Iterator[StampedPacket]:
@@ -107,10 +108,6 @@ class Packetiser:
             later_ns = later_ns if abs(later_ns) < JUMP_NS else 0
             yield self._packet(events[start:stop], stamp_ns + later_ns)
 
-    def _stamped(self, events: NDArray[Any]) -> StampedPacket:
-        self._stamp_ns = max(self._stamp_ns, int(events['t_ns'][0]))
-        return self._packet(events, self._stamp_ns)
-
     def _packet(self, events: NDArray[Any], stamp_ns: int) -> StampedPacket:
         try:
             time_base_ns, payload = self._encode(events)
@@ -125,19 +122,73 @@ class Packetiser:
         return StampedPacket(stamp_ns, cdr)
 
 
-def stale_head(t_ns: NDArray[np.int64]) -> int:
+class StampClock:
+    """Stamps of successive packets: times of the sensor that never fall.
+
+    A bag is read in the order of its stamps, and a player waits for them. So a single wrong time
+    moves no stamp: a time ahead of those that follow it does not count. After a jump back of the
+    clock, as when the camera restarts, stamps go on from where they were.
+    """
+
+    def __init__(self) -> None:
+        self._latest_ns: int | None = None
+        self._offset_ns = 0
+
+    def __call__(self, t_ns: NDArray[np.int64], index: int) -> int:
+        """The stamp of a packet whose first time is `t_ns[index]`; those that follow confirm it.
+
+        Args:
+            t_ns: (N,) times in the order of the stream.
+            index: of the first time in the packet.
+        """
+        first_ns, around_ns = int(t_ns[index]), t_ns[index : index + SETTLED + 1]
+        low_ns, high_ns = int(around_ns.min()), int(around_ns.max())
+        middle_ns = int(np.sort(around_ns)[len(around_ns) // 2])
+        if self._latest_ns is None:
+            is_early = len(around_ns) > 1 and around_ns[1] - first_ns > JUMP_NS
+            self._latest_ns = low_ns if first_ns > middle_ns + NEAR_NS else first_ns
+            self._latest_ns = middle_ns if is_early else self._latest_ns
+            return self._latest_ns
+        if high_ns + self._offset_ns < self._latest_ns - STALE_NS and len(around_ns) > 1:
+            self._offset_ns = self._latest_ns - low_ns
+        stamp_ns = self._offset_ns + first_ns
+        if stamp_ns > self._latest_ns + NEAR_NS and first_ns > middle_ns + NEAR_NS:
+            stamp_ns = self._offset_ns + low_ns
+        if len(around_ns) > 1 or stamp_ns <= self._latest_ns + JUMP_NS:
+            self._latest_ns = max(self._latest_ns, stamp_ns)
+        return self._latest_ns
+
+
+def stale_head(t_ns: NDArray[np.int64], wrap_ns: int = 0) -> int:
     """How many of the first times of a recording are left over from an earlier run of the camera.
 
-    They are those before a fall of the clock by more than `STALE_NS`, if they are short themselves
-    and the next times stay before them: a single wrong time is no earlier run.
+    They are those before the clock falls by more than `STALE_NS`, or rises by more than `JUMP_NS`,
+    if they are short themselves, and after a fall most of the next times lie before them. Fewer
+    than `SETTLED` may be wrong times as well: for these a fall by `NEAR_NS` is enough.
+
+    Args:
+        t_ns: (N,) first times in the order of the stream, not corrected for wraps of the clock.
+        wrap_ns: length of one round of the clock, if it wraps; a wrap is no fall.
     """
-    falls = np.flatnonzero(np.diff(t_ns) < -STALE_NS)
-    if not len(falls):
+    steps_ns = np.diff(t_ns)
+    is_fall = steps_ns < -STALE_NS
+    is_fall[: SETTLED - 1] |= steps_ns[: SETTLED - 1] < -NEAR_NS
+    if wrap_ns:
+        is_fall &= steps_ns > STALE_NS - wrap_ns
+    moves = np.flatnonzero(is_fall | (steps_ns > JUMP_NS))
+    if not len(moves):
         return 0
-    first = int(falls[0]) + 1
+    first = int(moves[0]) + 1
     before, after = t_ns[:first], t_ns[first : first + SETTLED]
     is_short = int(before.max()) - int(before.min()) <= STALE_NS
-    return first if is_short and len(after) > 1 and after.max() < before.min() else 0
+    if not is_short or len(after) < 2:
+        return 0
+    middle_ns = int(np.sort(after)[len(after) // 2])
+    if np.count_nonzero(np.abs(after - middle_ns) <= STALE_NS) <= len(after) // 2:
+        return 0  # these are times of no clock
+    if is_fall[first - 1]:
+        return first if middle_ns < before.min() else 0
+    return first if first < SETTLED and middle_ns > before.max() + JUMP_NS else 0
 
 
 @compiled()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from spike_depth_ros.events.codecs import CODECS
 from spike_depth_ros.events.wire import Packet, pack_event_packet
-from spike_depth_ros.recordings.packets import stale_head
+from spike_depth_ros.recordings.packets import StampClock, stale_head
 from spike_depth_ros.recordings.raw_header import RawFormat, read_header
 from spike_depth_ros.recordings.source import (
     EVENT_PACKET,
@@ -30,7 +31,7 @@ PACKET_BYTES = 1 << 16
 
 
 class RawFileSource(EventSource):
-    """A Prophesee .raw file. Stamps are sensor time, to the 4.1 ms of a TIME_HIGH step."""
+    """A Prophesee .raw file. Stamps are sensor time in steps of 4.1 ms (see `StampClock`)."""
 
     kind = 'raw'
 
@@ -75,15 +76,13 @@ class RawFileSource(EventSource):
         end_ns = None if duration_ns is None else begin_ns + duration_ns
         height, width = self._header.geometry
         encoding = self._header.format.encoding
-        latest_ns = 0  # a clock may falter, but readers of a bag sort by stamps
         for seq, (stamp_ns, epoch_ns, words) in enumerate(self._chunks()):
             if end_ns is not None and stamp_ns >= end_ns:
                 return
             if start_ns and stamp_ns < begin_ns:
                 continue
-            latest_ns = max(latest_ns, stamp_ns)
             packet = Packet(
-                stamp_ns=latest_ns,
+                stamp_ns=stamp_ns,
                 frame_id=FRAME_ID,
                 height=height,
                 width=width,
@@ -92,7 +91,7 @@ class RawFileSource(EventSource):
                 encoding=encoding,
                 payload=words.view(np.uint8),
             )
-            yield RawMessage(EVENTS_TOPIC, EVENT_PACKET, latest_ns, pack_event_packet(packet))
+            yield RawMessage(EVENTS_TOPIC, EVENT_PACKET, stamp_ns, pack_event_packet(packet))
 
     def progress(self) -> float:
         """See `EventSource.progress`."""
@@ -101,21 +100,22 @@ class RawFileSource(EventSource):
     def _chunks(self) -> Iterator[tuple[int, int, NDArray[Any]]]:
         """Gives (stamp_ns, epoch_ns, words): a packet's worth each, all of one TIME_HIGH slot."""
         form = self._header.format
-        clock = _SlotClock(form)
+        clock, stamps = _SlotClock(form), StampClock()
         for words in self._blocks():
             slots = clock.slots(words)  # (N,) us, same length as words
-            cuts = np.flatnonzero(np.diff(slots)) + 1
+            starts = np.flatnonzero(np.diff(slots, prepend=slots[0] - 1))
+            times_ns = slots[starts] * 1000
             most = PACKET_BYTES // words.itemsize
             masks = mask_words(words, form)
-            for start, stop in zip([0, *cuts], [*cuts, len(words)], strict=True):
-                slot_us = int(slots[start])
-                epoch_us = slot_us // form.wrap_us * form.wrap_us
+            for k, (start, stop) in enumerate(itertools.pairwise([*starts, len(words)])):
+                stamp_ns = stamps(times_ns, k)
+                epoch_us = int(slots[start]) // form.clock.wrap_us * form.clock.wrap_us
                 first = start
                 while first < stop:
                     last = min(stop, first + most)
                     if last < stop and masks[last]:
                         last -= 1  # a mask stays with its word
-                    yield slot_us * 1000, epoch_us * 1000, words[first:last]
+                    yield stamp_ns, epoch_us * 1000, words[first:last]
                     first = last
 
     def _skip_earlier_run(self) -> None:
@@ -125,10 +125,10 @@ class RawFileSource(EventSource):
         words = next(self._blocks(), None)
         if words is None:
             return
-        slots = _SlotClock(form).slots(words)
+        slots = _SlotClock(form).slots(words) % form.clock.wrap_us
         # the times of the slots, each once for the words in it
         starts = np.flatnonzero(np.diff(slots, prepend=slots[0] - 1))
-        stale = stale_head(slots[starts] * 1000)
+        stale = stale_head(slots[starts] * 1000, form.clock.wrap_us * 1000)
         if stale:
             end = int(starts[stale])
             decoder = CODECS[form.encoding](*self._header.geometry)
@@ -164,8 +164,8 @@ class _SlotClock:
 
     def __init__(self, form: RawFormat) -> None:
         self._form = form
-        self._epoch_us = 0
-        self._high_us: int | None = None
+        self._state = form.clock.state()
+        self._latest_us: int | None = None
 
     def slots(self, words: NDArray[Any]) -> NDArray[Any]:
         """(N,) int64 us: the 4096-us slot of each word; words before any time are in the first."""
@@ -173,26 +173,16 @@ class _SlotClock:
         is_high = words >> words.dtype.type(form.code_shift) == form.time_high
         at = np.flatnonzero(is_high & ~mask_words(words, form))
         if not len(at):
-            return np.full(len(words), self._slot(), np.int64)
-        high_us = (words[at] >> words.dtype.type(form.high_shift)).astype(np.int64)
-        high_us &= form.high_mask
-        high_us <<= form.high_to_us
-        previous = np.concatenate([[high_us[0] if self._high_us is None else self._high_us],
-                                   high_us[:-1]])  # fmt: skip
-        rise_us = high_us - previous
-        wraps = np.where(rise_us < -form.wrap_fall_us, form.wrap_us, 0)
-        wraps[rise_us >= form.wrap_us - form.wrap_fall_us] = -form.wrap_us  # a step back over one
-        epochs = self._epoch_us + np.cumsum(wraps)
-        epochs -= np.minimum(np.minimum.accumulate(epochs), 0)  # but not to before the first
-        before = self._slot() if self._high_us is not None else (epochs[0] + high_us[0]) & ~0xFFF
-        slots = np.full(len(words), before, np.int64)
-        counts = np.diff(np.append(at, len(words)))
-        slots[at[0] :] = np.repeat((epochs + high_us) & ~0xFFF, counts)
-        self._epoch_us, self._high_us = int(epochs[-1]), int(high_us[-1])
+            return np.full(len(words), self._latest_us or 0, np.int64)
+        highs = (words[at] >> words.dtype.type(form.high_shift)).astype(np.int64)
+        highs &= (1 << form.clock.bits) - 1
+        epochs_us = form.clock.epochs_us(highs, self._state)
+        found_us = (epochs_us + (highs << form.clock.shift)) & ~0xFFF
+        before_us = found_us[0] if self._latest_us is None else self._latest_us
+        slots = np.full(len(words), before_us, np.int64)
+        slots[at[0] :] = np.repeat(found_us, np.diff(np.append(at, len(words))))
+        self._latest_us = int(found_us[-1])
         return slots
-
-    def _slot(self) -> int:
-        return (self._epoch_us + (self._high_us or 0)) & ~0xFFF
 
 
 def is_vector(words: NDArray[Any], form: RawFormat) -> NDArray[Any]:

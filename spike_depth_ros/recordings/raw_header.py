@@ -13,10 +13,12 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
+from spike_depth_ros.events.codecs import EVT2_CLOCK, EVT3_CLOCK, HighClock
 from spike_depth_ros.recordings.source import BagError, sensor_size
 
 HEADER_BYTES = 1 << 16
 SAMPLE_BYTES = 1 << 16
+_STATED_ONCE = ('format', 'evt', 'geometry', 'width', 'height')
 
 
 class RawFormat(NamedTuple):
@@ -27,19 +29,15 @@ class RawFormat(NamedTuple):
     code_shift: int  # the type is what lies above
     time_high: int  # the type that holds the upper bits of the time
     high_shift: int  # where they lie in the word
-    high_mask: int
-    high_to_us: int  # left shift from them to us
-    wrap_us: int  # length of one round of the clock
-    wrap_fall_us: int  # a time that falls by more has wrapped
+    clock: HighClock
     vectors: tuple[int, ...] = ()  # types whose words are followed by a mask word
 
 
-_MASK_28 = (1 << 28) - 1
 FORMATS = {
-    'EVT2': RawFormat('evt2', '<u4', 28, 8, 0, _MASK_28, 6, 1 << 34, 1 << 33),
-    'EVT21': RawFormat('evt21', '<u8', 60, 8, 32, _MASK_28, 6, 1 << 34, 1 << 33),
-    'EVT3': RawFormat('evt3', '<u2', 12, 8, 0, (1 << 12) - 1, 12, 1 << 24, 10 << 12),
-    'EVT4': RawFormat('evt4', '<u4', 28, 14, 0, _MASK_28, 6, 1 << 34, 1 << 33, (12, 13)),
+    'EVT2': RawFormat('evt2', '<u4', 28, 8, 0, EVT2_CLOCK),
+    'EVT21': RawFormat('evt21', '<u8', 60, 8, 32, EVT2_CLOCK),
+    'EVT3': RawFormat('evt3', '<u2', 12, 8, 0, EVT3_CLOCK),
+    'EVT4': RawFormat('evt4', '<u4', 28, 14, 0, EVT2_CLOCK, (12, 13)),
 }
 """By the name in the header; constants from docs.prophesee.ai, "Encoding formats", and OpenEB."""
 
@@ -112,18 +110,27 @@ def read_fields(start: bytes, path: Path) -> tuple[dict[str, str], int]:
     """
     values: dict[str, str] = {}
     length = 0
-    while start[length : length + 2] == b'% ':
+    while start[length : length + 2] in (b'% ', b'%\t'):
         end = start.find(b'\n', length)
         if end < 0:
+            if len(start) == HEADER_BYTES:
+                raise BagError(f'{path}: the header is longer than {HEADER_BYTES} bytes')
             break
         words = start[length + 2 : end].decode('ascii', 'replace').split(maxsplit=1)
         length = end + 1
-        if words:
-            values[words[0].lower()] = words[1].strip() if len(words) > 1 else ''
         if words == ['end']:
             break
+        if words:
+            name, value = words[0].lower(), words[1].strip() if len(words) > 1 else ''
+            if name in _STATED_ONCE and values.get(name, value) != value:
+                raise _contradiction(path, {name: value, f'{name} ': values[name]})
+            values[name] = value
     if not length:
-        raise BagError(f'{path} does not start as a file of Prophesee does, with lines of "% "')
+        raise BagError(
+            f'{path} does not start with the header of a Prophesee file, lines such as '
+            '"% evt 3.0", "% geometry 1280x720" and "% end". Where it was cut off, write such '
+            f'lines into a file and join the two: cat HEADER {path.name} > whole{path.suffix}'
+        )
     return values, length
 
 
@@ -135,7 +142,7 @@ def stated_size(
     Raises:
         BagError: two lines contradict each other.
     """
-    pair = re.fullmatch(r'(\d+)\s*[xX*]\s*(\d+)', values.get('geometry', ''))
+    pair = re.fullmatch(r'(\d+)\s*[xX*, ]\s*(\d+)(?:\s*px)?', values.get('geometry', ''))
     stated = {
         'format': (settings.get('height', ''), settings.get('width', '')),
         'geometry': (pair[2], pair[1]) if pair else ('', ''),
@@ -147,9 +154,19 @@ def stated_size(
         if height.isdigit() and width.isdigit() and int(height[:6]) and int(width[:6])
     }
     if len(set(sizes.values())) > 1:
-        lines = ', '.join(f'"% {place}" {w}x{h}' for place, (h, w) in sizes.items())
-        raise BagError(f'{path}: the lines of the header contradict each other: {lines}')
+        raise _contradiction(path, {place: f'{w}x{h}' for place, (h, w) in sizes.items()})
     return next(iter(sizes.values()), None)
+
+
+def _contradiction(path: Path, stated: dict[str, str]) -> BagError:
+    """The error about lines that state different things."""
+    lines = ', '.join(f'"% {name.strip()}" {_short(value)}' for name, value in stated.items())
+    return BagError(f'{path}: the lines of the header contradict each other: {lines}')
+
+
+def _short(text: str) -> str:
+    """Text of a file for a sentence: at most 40 characters of it."""
+    return text if len(text) <= 40 else f'{text[:40]}...'
 
 
 def read_header(file: BinaryIO, path: Path, sensor: tuple[int, int] | None = None) -> RawHeader:
@@ -185,8 +202,10 @@ def _format_name(fields: _Fields, path: Path) -> str:
     if not name and not version:
         name = _SYSTEMS.get(fields.system_id or 0, (None, ''))[1]
     if name not in FORMATS:
-        stated = fields.values.get('format') or fields.values.get('evt') or 'not stated'
+        stated = _short(fields.values.get('format') or fields.values.get('evt') or 'not stated')
         raise BagError(f'{path}: the format is {stated!r}, expected one of {sorted(FORMATS)}')
+    if _VERSIONS.get(version, name) != name:
+        raise _contradiction(path, {'format': name, 'evt': fields.values['evt']})
     return name
 
 

@@ -8,11 +8,12 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from spike_depth_ros.events.wire import EVENT_TYPES, WireError, parse
+from spike_depth_ros.events.wire import EVENT_TYPES, LITTLE_ENDIAN_CDR, WireError, parse
 from spike_depth_ros.recordings.bag_files import BagFile, damage, open_ros1, open_ros2
 from spike_depth_ros.recordings.event_types import ARRAY, ARRAY_2014, event_type, normalised
 from spike_depth_ros.recordings.ros1 import Ros1Translator
 from spike_depth_ros.recordings.source import (
+    BagError,
     EventSource,
     RawMessage,
     Topic,
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from rosbags.interfaces import Connection
 
 ZSTD_MAGIC = b'\x28\xb5\x2f\xfd'
+CUT_OFF = LITTLE_ENDIAN_CDR + bytes(2)
+"""A message that ends after its encapsulation header."""
 _PEEKED_MESSAGES = 20
 
 
@@ -195,7 +198,10 @@ class RosbagSource(EventSource):
     def _message(self, connection: Connection, stamp_ns: int, data: bytes) -> RawMessage:
         cdr: bytes | memoryview = data
         if self._translate is not None:
-            cdr = self._translate(connection.msgtype, data, stamp_ns)
+            try:
+                cdr = self._translate(connection.msgtype, data, stamp_ns)
+            except BagError:  # one damaged message, which its reader counts
+                cdr = CUT_OFF
         elif data[:4] == ZSTD_MAGIC:  # no CDR stream starts so: it was compressed by the message
             cdr = zstd.decompress(data)
         return RawMessage(connection.topic, self._types[connection.msgtype], stamp_ns, cdr)

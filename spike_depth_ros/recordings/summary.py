@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from spike_depth_ros.events.arrays import Decoded
 from spike_depth_ros.events.compiled import compiled
 from spike_depth_ros.events.wire import EventStream, Packet
-from spike_depth_ros.recordings.convert import nothing_found
+from spike_depth_ros.recordings.convert import problem_of
 from spike_depth_ros.recordings.packets import with_epoch
 from spike_depth_ros.recordings.source import EventSource
 
@@ -37,7 +37,8 @@ def summarise(
     Returns:
         JSON-ready: where it lies, its topics and its sensor; counts; times of events in us of the
         sensor clock, and their exact sums (see `_Times`); rates, the longest silence; what was
-        lost or skipped. A time is None if there is no event; `problem` then says why.
+        lost or skipped. A time is None if there is no event. `problem` says why so few
+        events were found, if they are few.
     """
     stream = EventStream(source.event_topic.type)
     times = _Times()
@@ -78,7 +79,7 @@ def summarise(
         'triggers': counts.triggers,
         **times.report(),
         'dropped': dict(source.dropped),
-        'problem': None if counts.events else nothing_found(source, [stream]),
+        'problem': problem_of(source, counts.events, [stream]),
         **_losses(stream),
     }
 

@@ -36,6 +36,8 @@ class Nodes(NamedTuple):
         topic: event topic of a bag that has several.
         engine: what runs the network.
         odometry: topic with the twist of the camera, for the scale of depth.
+        sensor: size WIDTHxHEIGHT of the sensor, if the drive does not state it.
+        time_unit: unit of the times of an HDF5 file, if it cannot be inferred.
     """
 
     drive: str
@@ -45,6 +47,8 @@ class Nodes(NamedTuple):
     topic: str = ''
     engine: str = ''
     odometry: str = ''
+    sensor: str = ''
+    time_unit: str = ''
 
     def check(self) -> None:
         """Looks at all files now, before anything is rendered or started.
@@ -55,7 +59,9 @@ class Nodes(NamedTuple):
         from spike_depth_ros.network.checkpoint import load_checkpoint
 
         if self.drive:
-            with open_source(self.drive, self.topic or None) as source:
+            with open_source(
+                self.drive, self.topic or None, sensor=self.sensor, time_unit=self.time_unit
+            ) as source:
                 if source.end_ns is not None and source.end_ns == source.start_ns:
                     raise BagError(
                         f'{self.drive} has no duration: all its messages are of one time, which '
@@ -76,7 +82,8 @@ class Nodes(NamedTuple):
 
     def replay_arguments(self, **more: Any) -> list[str]:
         """Command line of replay_node."""
-        return _ros_args(self.params, path=self.drive, topic=self.topic, stamp='now', **more)
+        return _ros_args(self.params, path=self.drive, topic=self.topic, sensor=self.sensor,
+                         time_unit=self.time_unit, stamp='now', **more)  # fmt: skip
 
 
 def play(

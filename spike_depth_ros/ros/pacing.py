@@ -56,6 +56,10 @@ class Schedule:
         due_s = self._start_s + (stamp_ns - self._first_ns) / 1e9 / self._rate
         return due_s - time.monotonic()
 
+    def skip_to(self, stamp_ns: int) -> None:
+        """Makes what was recorded at `stamp_ns` due now."""
+        self._start_s -= self.left_s(stamp_ns)
+
     def now_ns(self) -> int:
         """The recorded time that is due now."""
         return self._first_ns + round((time.monotonic() - self._start_s) * self._rate * 1e9)

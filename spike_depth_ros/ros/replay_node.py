@@ -43,6 +43,8 @@ SAME_BYTES = {'event_array_msgs/msg/EventArray': EVENT_PACKET}
 TRANSFORMS, STATIC_TRANSFORMS = 'tf2_msgs/msg/TFMessage', '/tf_static'
 CLOCK_PERIOD_S = 0.01
 SAY_PERIOD_S = 5.0
+MOST_PAUSE_S = 600.0
+"""A longer pause of a recording is skipped: one wrong stamp would make a player wait for years."""
 SETTLED = 'is read when the node starts: start it anew'
 
 
@@ -231,6 +233,13 @@ class ReplayNode(Node):
             if schedule is None:  # opening the file is not part of the pace
                 schedule = Schedule(message.stamp_ns, parameters.rate)
                 self._anchor(message.stamp_ns)
+            pause_s = schedule.left_s(message.stamp_ns) * parameters.rate
+            if pause_s > MOST_PAUSE_S:
+                self.get_logger().warning(
+                    f'skipping a pause of {pause_s:.0f} s before a message on {message.topic}: '
+                    'is its stamp wrong?'
+                )
+                schedule.skip_to(message.stamp_ns)
             if not self._wait(schedule, message.stamp_ns):
                 break
             late_s = schedule.sent(message.stamp_ns)

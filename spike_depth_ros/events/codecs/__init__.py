@@ -25,21 +25,25 @@ from spike_depth_ros.events.arrays import (
 from spike_depth_ros.events.codecs import evt2, evt3, evt4, self_contained
 from spike_depth_ros.events.codecs.decoder_state import (
     CLOCK,
+    CLOCK_SIZE,
     EPOCH_US,
     EVENT_END,
     HEIGHT,
+    JUMPED,
     LAST_NS,
     MAX_EVENTS,
     NEVER,
     OVERSIZED,
     SIZE,
     SLACK,
+    START,
     SYNC,
     TRIGGER_END,
     WIDTH,
     DecodeCounts,
     add_counts,
     counts,
+    follow_highs,
 )
 from spike_depth_ros.events.codecs.encoders import (
     EncodeError,
@@ -49,15 +53,19 @@ from spike_depth_ros.events.codecs.encoders import (
     encode_mono,
     evt3_state,
 )
+from spike_depth_ros.events.codecs.evt3_words import GLITCH, HIGH_BITS, NEAR
 
 __all__ = [
     'CODECS',
+    'EVT2_CLOCK',
+    'EVT3_CLOCK',
     'MAX_EVENTS',
     'MAX_SENSOR_PX',
     'SMALL_BYTES',
     'DecodeCounts',
     'Decoder',
     'EncodeError',
+    'HighClock',
     'add_counts',
     'encode_event_array',
     'encode_evt3',
@@ -99,6 +107,42 @@ ENCODINGS: dict[str, Encoding] = {
     'libcaer_cmp': Encoding(4, self_contained.libcaer_cmp_bound, self_contained.libcaer_cmp),
     'event_array': Encoding(1, self_contained.bound(16), self_contained.event_array),
 }
+
+
+class HighClock(NamedTuple):
+    """The upper bits of a sensor's clock, which words of the type TIME_HIGH hold."""
+
+    bits: int
+    shift: int  # from them to us
+    back: int  # a step back by more is a wrap
+    near: int  # a step ahead by more is a jump
+
+    @property
+    def wrap_us(self) -> int:
+        """Length of one round of the clock."""
+        return 1 << (self.bits + self.shift)
+
+    def state(self) -> NDArray[Any]:
+        """The state of `epochs_us` before the first value."""
+        return np.zeros(CLOCK_SIZE, np.int64)
+
+    def epochs_us(self, highs: NDArray[Any], state: NDArray[Any]) -> NDArray[Any]:
+        """What the wraps add up to, as the decoders count them.
+
+        Args:
+            highs: (N,) int64 successive values of the upper bits.
+            state: from `state`, updated.
+
+        Returns:
+            (N,) int64 us, for each of them.
+        """
+        epochs_us = np.empty_like(highs)
+        follow_highs(highs, *self, state, epochs_us)
+        return epochs_us
+
+
+EVT2_CLOCK = HighClock(evt2.HIGH_BITS, 6, evt2.MOST_BACK, evt2.NEAR)
+EVT3_CLOCK = HighClock(HIGH_BITS, 12, GLITCH, NEAR)
 
 
 class Decoder:
@@ -168,7 +212,7 @@ class Decoder:
 
     def reset(self) -> None:
         """Forgets time and addresses, as after a restart of the camera, but not the totals."""
-        self._memory[[SYNC, EPOCH_US, CLOCK]] = 0
+        self._memory[[SYNC, EPOCH_US, CLOCK, JUMPED, START]] = 0
         self._memory[LAST_NS] = NEVER
 
     def resync(self) -> None:

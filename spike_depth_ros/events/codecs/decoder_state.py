@@ -68,7 +68,11 @@ EVENT_END = TOTALS + 4  # where a kernel continues to write in its arrays
 TRIGGER_END = TOTALS + 5
 HEIGHT, WIDTH = TOTALS + 6, TOTALS + 7  # of the sensor [px]
 VECTOR = TOTALS + 8  # a word that is completed by the next one
-SCRATCH = TOTALS + 9  # from here on: memory that is not kept between packets
+JUMPED = TOTALS + 9  # 1 + the TIME_HIGH before a jump of the clock; 0: it did not just jump
+JUMP_EPOCH_US = TOTALS + 10  # EPOCH_US before that jump
+START = TOTALS + 11  # 1 + the first TIME_HIGH; 0: there was none, -1: it does not matter
+CLOCK_SIZE = TOTALS + 12
+SCRATCH = CLOCK_SIZE  # from here on: memory that is not kept between packets
 SCRATCH_SIZE = 3072  # words in a block; most messages of a VGA camera fit in one
 TIMES = SCRATCH + SCRATCH_SIZE
 PIXELS = TIMES + SCRATCH_SIZE
@@ -147,6 +151,55 @@ def end_packet(memory, event_end, trigger_end, on, out_of_bounds, last_ns):
     memory[OUT_OF_BOUNDS] += out_of_bounds
     memory[LAST_NS] = last_ns
     return event_end, trigger_end
+
+
+@compiled(_nrt=False)
+def follow_high(before, high, bits, shift, back, near, memory):
+    """Counts the wraps of a clock between two values of it.
+
+    Modulo its span, a step back by at most `back` is one, and all other steps are ahead, with two
+    exceptions. One wrong value is no wrap: where the clock jumps by more than `near` and at once
+    returns to where it was, the epoch returns as well. And what a stream begins with may be left
+    over from an earlier run: the first jump down is no wrap if the clock has hardly risen before.
+
+    Args:
+        before: the value before.
+        high: the present value.
+        bits: number of bits of a value.
+        shift: number of bits of a microsecond clock below those.
+        back: see above.
+        near: see above.
+        memory: of the decoder.
+    """
+    if memory[START] == 0:
+        memory[START] = high + 1
+        return
+    span, wrap_us = 1 << bits, 1 << (bits + shift)
+    is_back = (before - high) % span <= back
+    wraps = np.int64(high < before and not is_back) - np.int64(high > before and is_back)
+    epoch_us = max(memory[EPOCH_US] + wraps * wrap_us, 0)
+    start = memory[JUMPED] - 1
+    is_step = (high - before) % span <= near or (before - high) % span <= min(back, near)
+    if start >= 0 and (high - start) % span <= near:
+        epoch_us = memory[JUMP_EPOCH_US] + (wrap_us if high < start else 0)
+        memory[JUMPED] = 0
+    elif is_step and (wraps >= 0 or memory[EPOCH_US] > 0):
+        memory[JUMPED] = memory[JUMPED] if high == before else 0
+    else:
+        memory[JUMPED], memory[JUMP_EPOCH_US] = before + 1, memory[EPOCH_US]
+        is_young = memory[START] > 0 and (before + 1 - memory[START]) % span <= 4 * near
+        if wraps > 0 and is_young and memory[EPOCH_US] == 0:
+            epoch_us, memory[START] = 0, -1
+    memory[WRAPS] += (epoch_us - memory[EPOCH_US]) // wrap_us
+    memory[EPOCH_US] = epoch_us
+
+
+@compiled(_nrt=False)
+def follow_highs(highs, bits, shift, back, near, memory, epochs_us):
+    """Does as `follow_high` for (N,) int64 values, and writes the epoch of each."""
+    for i in range(highs.shape[0]):
+        follow_high(memory[CLOCK], highs[i], bits, shift, back, near, memory)
+        memory[CLOCK], epochs_us[i] = highs[i], memory[EPOCH_US]
 
 
 @compiled(_nrt=False)

@@ -27,8 +27,8 @@ from spike_depth_ros.events.codecs.decoder_state import (
     TRUNCATED_BYTES,
     UNKNOWN_CODES,
     WIDTH,
-    WRAPS,
     end_packet,
+    follow_high,
     note_backward,
     put,
     put_trigger,
@@ -37,23 +37,18 @@ from spike_depth_ros.events.compiled import compiled
 
 CD_OFF, CD_ON, EVT2_TIME_HIGH, EVT2_TRIGGER, EVT2_OTHERS, EVT2_CONTINUED = 0, 1, 8, 10, 14, 15
 HAS_TIME = 1
-HIGH_SPAN = 1 << 28
-"""TIME_HIGH has 28 bits: it wraps after 2^34 us, or 4.8 h."""
+HIGH_BITS = 28
+"""TIME_HIGH wraps after 2^34 us, or 4.8 h."""
+MOST_BACK = 1 << 27
+"""A fall by more than half the span is a wrap, a rise by half or more a step back over one."""
+NEAR = 1 << 12
+"""Steps of TIME_HIGH (0.26 s) that are no jump."""
 
 
 @compiled(_nrt=False)
 def take_high(high, memory):
-    """Updates the clock by a 28-bit TIME_HIGH and returns the time [us].
-
-    A fall by more than half the span is a wrap; a rise by half or more is a step back over a wrap.
-    """
-    step = high - memory[CLOCK]
-    if step < -(HIGH_SPAN // 2):
-        memory[EPOCH_US] += HIGH_SPAN << 6
-        memory[WRAPS] += 1
-    elif step >= HIGH_SPAN // 2 and memory[EPOCH_US] > 0:
-        memory[EPOCH_US] -= HIGH_SPAN << 6
-        memory[WRAPS] -= 1
+    """Updates the clock by a 28-bit TIME_HIGH and returns the time [us]."""
+    follow_high(memory[CLOCK], high, HIGH_BITS, 6, MOST_BACK, NEAR, memory)
     memory[CLOCK] = high
     memory[SYNC] |= HAS_TIME
     return memory[EPOCH_US] + (high << 6)

@@ -46,8 +46,8 @@ from spike_depth_ros.events.codecs.decoder_state import (
     TRUNCATED_BYTES,
     UNKNOWN_CODES,
     WIDTH,
-    WRAPS,
     X_AT,
+    follow_high,
     note_backward,
     pixel_bits,
     put,
@@ -63,8 +63,9 @@ from spike_depth_ros.events.codecs.evt3_words import (
     EXT_TRIGGER,
     GLITCH,
     HIGH_AT,
-    HIGH_SPAN,
+    HIGH_BITS,
     LOW_AT,
+    NEAR,
     OTHER_Y,
     ROW_AT,
     TIME_HIGH,
@@ -76,7 +77,6 @@ from spike_depth_ros.events.codecs.evt3_words import (
     WORD_AT,
     by_code,
     put_trigger_word,
-    wraps_between,
 )
 from spike_depth_ros.events.compiled import compiled
 
@@ -189,8 +189,8 @@ def decode(payload, time_base_ns, events, triggers, memory):
 def _survey(words, memory):
     """Returns whether a block is calm and whether it holds vectors or bases.
 
-    A block is calm if no TIME_HIGH in it can cross a wrap and all rows hold contrast events.
-    Unknown codes of calm blocks are counted here.
+    A block is calm if its TIME_HIGH neither jumps nor crosses a wrap and all rows hold contrast
+    events. Unknown codes of calm blocks are counted here.
     """
     lowest, highest, unknown, vectors, others = LAST_HIGH, NONE, NONE, NONE, NONE
     for i in range(words.shape[0]):
@@ -204,7 +204,7 @@ def _survey(words, memory):
         vectors = max(vectors, ONE if HEAD_BASE <= head <= HEAD_8 else NONE)
     before, high = (memory[CLOCK] >> HIGH_AT) & 0xFFF, np.int64(highest) & 0xFFF
     fall = max(high, before) - (np.int64(lowest) & 0xFFF)
-    keeps_epoch = highest == 0 or (fall <= GLITCH and high - before < HIGH_SPAN - GLITCH)
+    keeps_epoch = highest == 0 or (fall <= GLITCH and high - before <= NEAR)
     is_calm = keeps_epoch and others == 0
     if is_calm:
         memory[UNKNOWN_CODES] += np.int64(unknown)
@@ -327,10 +327,8 @@ def _walk(words, i, stop, until_sync, height, width, events, triggers, memory):
         if UNKNOWN >> code & 1:
             memory[UNKNOWN_CODES] += 1
         if code == TIME_HIGH:
-            wraps = wraps_between((register >> HIGH_AT) & 0xFFF, word & 0xFFF)
-            if wraps > 0 or memory[EPOCH_US] > 0:
-                memory[EPOCH_US] += wraps << 24
-                memory[WRAPS] += wraps
+            before = (register >> HIGH_AT) & 0xFFF
+            follow_high(before, word & 0xFFF, HIGH_BITS, 12, GLITCH, NEAR, memory)
             memory[SYNC] |= HAS_HIGH
         elif code == TIME_LOW and memory[SYNC] & HAS_HIGH:
             memory[SYNC] |= HAS_TIME

@@ -18,10 +18,13 @@ EXT_TRIGGER, OTHERS, CONTINUED_12 = 10, 14, 15
 UNKNOWN = 0b0011_1010_0000_0000
 """Bit k is set if code k is not defined."""
 
-HIGH_SPAN = 1 << 12
+HIGH_BITS, HIGH_SPAN = 12, 1 << 12
 """TIME_HIGH has 12 bits: it wraps after 2^24 us, or 16.8 s."""
 GLITCH = 10
 """Largest step back of TIME_HIGH; all other changes, modulo its span, are forwards."""
+
+NEAR = 64
+"""Steps of TIME_HIGH (0.26 s) that are no jump."""
 
 ROW_AT, LOW_AT, HIGH_AT, WORD_AT, BASE_AT = 0, 12, 24, 36, 52
 """Fields of the register: row, time low and high, last emitting word, vector base. The top bit of
@@ -35,13 +38,6 @@ def by_code(entries: dict[int, int]) -> NDArray[Any]:
 
 EMITTING = (ADDR_X, VECT_12, VECT_8, EXT_TRIGGER)
 EMITS = by_code(dict.fromkeys(EMITTING, 1))
-
-
-@compiled(_nrt=False)
-def wraps_between(before, high):
-    """Wraps of the clock from one TIME_HIGH to the next: -1 (backwards), 0 or 1."""
-    is_back = (before - high) % HIGH_SPAN <= GLITCH
-    return np.int64(high < before and not is_back) - np.int64(high > before and is_back)
 
 
 @compiled(_nrt=False)

@@ -16,19 +16,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spike_depth_ros.events.codecs.decoder_state import (
+    EPOCH_US,
     EVENT_END,
     EVENT_WRITTEN,
     HEIGHT,
     INVALID,
+    JUMPED,
     LAST_NS,
     SLACK,
+    START,
     TRIGGER_END,
     TRIGGER_WRITTEN,
     TRUNCATED_BYTES,
     UNKNOWN_CODES,
     WIDTH,
-    WRAPS,
     end_packet,
+    follow_high,
     note_backward,
     put,
     put_trigger,
@@ -87,7 +90,9 @@ def trigger(payload, time_base_ns, events, triggers, memory):
     return end_packet(memory, memory[EVENT_END], end, 0, 0, memory[LAST_NS])
 
 
-LIBCAER_SPAN_US = 1 << 31
+LIBCAER_BITS = 31
+LIBCAER_MOST_BACK_US = 1 << 30
+LIBCAER_NEAR_US = 1 << 18
 
 
 @compiled(_nrt=False)
@@ -95,24 +100,23 @@ def libcaer(payload, time_base_ns, events, triggers, memory):
     """Decodes pairs of u32: bit 0 valid, 1 polarity, 2-16 y, 17-31 x; then i32 us.
 
     t = base + us * 1000. The clock has 31 bits: within a packet, a fall by more than half of its
-    span is a wrap, and a rise by half or more is a step back over a wrap.
+    span is a wrap, and a rise by half or more is a step back over a wrap (see `follow_high`).
     """
     height, width = memory[HEIGHT], memory[WIDTH]
     events = events.view(EVENT_WRITTEN)
     words = payload[: payload.shape[0] // 8 * 8].view(np.uint64)
     memory[TRUNCATED_BYTES] += payload.shape[0] % 8
-    last_ns, epoch_us, before_us = memory[LAST_NS], 0, np.int64(0)
+    last_ns, before_us = memory[LAST_NS], np.int64(0)
+    memory[EPOCH_US] = memory[JUMPED] = 0
+    memory[START] = -1  # the first fall may be a wrap
     n, on, out = memory[EVENT_END], 0, 0
     for i in range(words.shape[0]):
         data = np.int64(words[i] & np.uint64(0xFFFFFFFF))
         t_us = np.int64(np.int32(np.uint32(words[i] >> np.uint64(32))))
         step_us = t_us - before_us if i else 0
-        if step_us < -LIBCAER_SPAN_US // 2:
-            epoch_us += LIBCAER_SPAN_US
-            memory[WRAPS] += 1
-        elif step_us >= LIBCAER_SPAN_US // 2 and epoch_us > 0:
-            epoch_us -= LIBCAER_SPAN_US
-            memory[WRAPS] -= 1
+        if step_us < 0 or step_us > LIBCAER_NEAR_US or memory[JUMPED] != 0:
+            follow_high(before_us, t_us, LIBCAER_BITS, 0, LIBCAER_MOST_BACK_US, LIBCAER_NEAR_US,
+                        memory)  # fmt: skip
         before_us = t_us
         x, y, p = data >> 17, (data >> 2) & 0x7FFF, (data >> 1) & 1
         if not data & 1:
@@ -120,7 +124,7 @@ def libcaer(payload, time_base_ns, events, triggers, memory):
         elif x >= width or y >= height:
             out += 1
         else:
-            t_ns = time_base_ns + (epoch_us + t_us) * 1000
+            t_ns = time_base_ns + (memory[EPOCH_US] + t_us) * 1000
             if t_ns < last_ns:
                 note_backward(memory, last_ns, t_ns)
             last_ns = t_ns
