@@ -184,12 +184,17 @@ class Soak:
 
     def disk_is_full(self) -> None:
         """A snapshot that cannot be completed is refused and leaves nothing behind."""
+        client = self.graph.camera.create_client(Trigger, '/depth_node/snapshot')
+        assert self.graph.spin_until(client.service_is_ready, 60.0), 'no service'
         soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
         try:
-            refused = self.graph.call(Trigger, '/depth_node/snapshot')
+            future = client.call_async(Trigger.Request())
+            assert self.graph.spin_until(future.done, 60.0), 'the snapshot is not answered'
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        self.graph.camera.destroy_client(client)
+        refused = future.result()
         assert not refused.success, refused.message
         assert 'cannot write' in refused.message, refused.message
         left = [path.name for path in (self.folder / 'snapshots').iterdir()]
