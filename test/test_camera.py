@@ -213,8 +213,8 @@ def test_calibration_file(tmp_path):
             'projection matrix.*focal length',
         ),
         (
-            {'projection_matrix': {'data': [9, 0, 170, 0, 0, 9, 130, 0, 0, 0, 1, 0]}},
-            '250 px in the camera matrix and 9 px in the projection matrix',
+            {'projection_matrix': {'data': [2600, 0, 170, 0, 0, 2600, 130, 0, 0, 0, 1, 0]}},
+            '250 px in the camera matrix and 2600 px in the projection matrix',
         ),
         (
             {'rectification_matrix': {'data': [1, 0, 0, 0, 2, 0, 0, 0, 1]}},
