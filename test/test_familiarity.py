@@ -165,14 +165,28 @@ def test_the_fit_finds_what_made_the_data():
     familiar = 5 + rng.normal(size=(4000, SIZE)) @ mix.T
     familiar[::7, -1] = NAN
     far = 5 + 4 * rng.normal(size=(4000, SIZE)) @ mix.T
-    clean = Seen(familiar, np.full((4000, 20), 0.8), rng.random((4000, 20)) < 0.8)
-    found = fit_familiarity(clean, Seen(far, clean.confidence, clean.right))
-    assert np.mean(found.distance(familiar) <= found.limit) == pytest.approx(SHARE_FAMILIAR)
+    clips, sure = np.arange(4000), np.full((4000, 20), 0.8)
+    clean = Seen(clips, familiar, sure, rng.random((4000, 20)) < 0.8)
+    found = fit_familiarity(clean, clean._replace(features=far))
+    inside = np.mean(found.distance(familiar) <= found.limit)
+    assert inside == pytest.approx(SHARE_FAMILIAR, abs=0.01)
     assert found.power == 0.0  # as often right there: nothing to lower
     truth = found._replace(power=1.5)
     hits = rng.random((4000, 20)) < 0.8 * truth.factor(far)[:, None]
-    found = fit_familiarity(clean, Seen(far, clean.confidence, hits))
+    found = fit_familiarity(clean, clean._replace(features=far, right=hits))
     assert found.power == pytest.approx(1.5, abs=0.1)
+
+
+def test_a_clip_is_measured_by_the_others():
+    rng = np.random.default_rng(0)
+    clips = np.arange(20)
+    seen = Seen(clips, rng.normal(size=(20, SIZE)), np.full((20, 5), 0.5), np.zeros((20, 5), bool))
+    found = fit_familiarity(seen, seen)
+    # twenty points lie nearer to their own mean and covariance than any new one
+    own = found.distance(seen.features)
+    assert own.max() < found.limit
+    new = found.distance(rng.normal(size=(1000, SIZE)))
+    assert 0.8 < np.mean(new <= found.limit) < 1.0
 
 
 def clip(count=2, height=31, width=45):

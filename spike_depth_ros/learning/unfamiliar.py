@@ -31,7 +31,8 @@ SHRINKAGE = 0.3
 LEAST_DEVIATION = 0.01
 """For features that hardly vary among the clips."""
 
-POWERS = np.linspace(0.0, 4.0, 81)
+POWERS = np.linspace(0.0, 2.0, 41)
+FOLDS = 5
 COLLAGE = 4
 """Pieces along each side of a collage."""
 
@@ -39,6 +40,7 @@ COLLAGE = 4
 class Seen(NamedTuple):
     """N windows as the node sees them, and P pixels of each with known truth."""
 
+    clip: np.ndarray  # (N,) number of the clip
     features: np.ndarray  # (N, F)
     confidence: np.ndarray  # (N, P) of the network alone
     right: np.ndarray  # (N, P) bool
@@ -100,7 +102,7 @@ def look(checkpoint: Checkpoint, clips: Iterable[list[Sample]]) -> tuple[Seen, S
     """
     engine = ENGINES['torch'](checkpoint, 'cpu', 1)
     kinds, rng = list(DISTURBANCES.values()), np.random.default_rng(0)
-    rows: tuple[list[tuple[np.ndarray, ...]], ...] = ([], [])
+    rows: tuple[list[tuple[Any, ...]], ...] = ([], [])
     for number, clip in enumerate(clips):
         disturbed = kinds[number % len(kinds)](clip, rng)
         for chosen, found in zip((clip, disturbed), rows, strict=True):
@@ -111,10 +113,10 @@ def look(checkpoint: Checkpoint, clips: Iterable[list[Sample]]) -> tuple[Seen, S
                 features = describe(sample.spikes[inside], maps[inside], k == 0)
                 pixels = _pixels(sample, maps[inside], checkpoint.depth_range)
                 if pixels is not None and (k or len(chosen) == 1):
-                    found.append((features, *pixels))
+                    found.append((number, features, *pixels))
     if not all(rows):
         raise ConfigError('the clips for calibration hold no known depth')
-    clean, far = (Seen(*map(np.stack, zip(*found, strict=True))) for found in rows)
+    clean, far = (Seen(*map(np.array, zip(*found, strict=True))) for found in rows)
     return clean, far
 
 
@@ -139,28 +141,42 @@ def fit_familiarity(clean: Seen, far: Seen) -> Familiarity:
     """Fits the statistics to familiar windows, and the cost of distance to all.
 
     The limit is the `SHARE_FAMILIAR` quantile of the distances of `clean`; the power is the one
-    of `POWERS` with the greatest likelihood of all pixels.
+    of `POWERS` with the greatest likelihood of all pixels. Both use distances from the statistics
+    of other clips, because clips are nearer to their own. The power is 0, so that nothing changes,
+    where lower confidence would not help.
 
     Args:
         clean: windows of the calibration.
         far: the same, disturbed.
     """
-    count = np.maximum((~np.isnan(clean.features)).sum(axis=0), 1)
-    mean = np.nansum(clean.features, axis=0) / count
-    difference = np.nan_to_num(clean.features - mean)
+    distances: list[np.ndarray] = [np.empty(len(seen.clip)) for seen in (clean, far)]
+    for fold in range(FOLDS):
+        others = clean.clip % FOLDS != fold
+        features = clean.features[others if others.any() else ...]
+        found = Familiarity(*_statistics(features), limit=1.0, power=0.0)
+        for seen, distance in zip((clean, far), distances, strict=True):
+            here = seen.clip % FOLDS == fold
+            distance[here] = found.distance(seen.features[here])
+    limit = float(np.quantile(distances[0], SHARE_FAMILIAR))
+    ratio = (limit / np.maximum(np.concatenate(distances), limit))[:, None]
+    confidence = np.concatenate([clean.confidence, far.confidence])
+    right = np.concatenate([clean.right, far.right])
+
+    def loss(power: float) -> float:
+        sure = np.clip(confidence * ratio**power, 1e-4, 1 - 1e-4)
+        return float(-np.log(np.where(right, sure, 1 - sure)).mean())
+
+    power = float(min(POWERS, key=loss))
+    return Familiarity(*_statistics(clean.features), limit, power)
+
+
+def _statistics(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and whitening of features (N, F), with a covariance shrunk to its diagonal."""
+    count = np.maximum((~np.isnan(features)).sum(axis=0), 1)
+    mean = np.nansum(features, axis=0) / count
+    difference = np.nan_to_num(features - mean)
     deviation = np.maximum(np.sqrt((difference**2).sum(axis=0) / count), LEAST_DEVIATION)
     normal = difference / deviation
     covariance = (1 - SHRINKAGE) * (normal.T @ normal) / len(normal)
     covariance += SHRINKAGE * np.eye(len(mean))
-    whiten = np.linalg.inv(np.linalg.cholesky(covariance)) / deviation
-    found = Familiarity(mean, whiten, 1.0, 0.0)
-    limit = float(np.quantile(found.distance(clean.features), SHARE_FAMILIAR))
-    found = found._replace(limit=limit)
-    features, confidence, right = (np.concatenate(parts) for parts in zip(clean, far, strict=True))
-
-    def loss(power: float) -> float:
-        factor = found._replace(power=power).factor(features)[:, None]
-        sure = np.clip(confidence * factor, 1e-4, 1 - 1e-4)
-        return float(-np.log(np.where(right, sure, 1 - sure)).mean())
-
-    return found._replace(power=float(min(POWERS, key=loss)))
+    return mean, np.linalg.inv(np.linalg.cholesky(covariance)) / deviation
