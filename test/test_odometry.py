@@ -6,12 +6,20 @@ import math
 import numpy as np
 import pytest
 from event_camera_msgs.msg import EventPacket
-from geometry_msgs.msg import Quaternion, Transform, TwistStamped, TwistWithCovarianceStamped
+from geometry_msgs.msg import (
+    Quaternion,
+    Transform,
+    TransformStamped,
+    TwistStamped,
+    TwistWithCovarianceStamped,
+)
 from geometry_msgs.msg import Vector3 as Vector
 from graph import EPOCH_NS, FRAME, MS, event_packet
 from nav_msgs.msg import Odometry as OdometryMessage
+from rclpy.qos import DurabilityPolicy, QoSProfile
 from scale_scene import VIEW, scene_events, twist
 from sensor_msgs.msg import Image
+from tf2_msgs.msg import TFMessage
 
 from spike_depth_ros.estimation.motion import (
     FORWARD,
@@ -167,6 +175,22 @@ def test_the_pose_of_the_camera_may_be_a_parameter(robot):
     report = it.report('+-')
     assert last_depth_m(it) == pytest.approx(WALL_M, rel=0.07)
     assert 'looks along [1.0' in report.values['camera pose']
+
+
+def test_the_pose_of_the_camera_may_come_from_tf(robot):
+    it = robot()
+    latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    tf = it.graph.camera.create_publisher(TFMessage, '/tf_static', latched)
+    stamped = TransformStamped(child_frame_id=FRAME)
+    stamped.header.frame_id = 'base_link'
+    stamped.transform.translation = Vector(x=0.1, z=0.3)
+    stamped.transform.rotation = Quaternion(x=-0.5, y=0.5, z=-0.5, w=0.5)
+    tf.publish(TFMessage(transforms=[stamped]))
+    it.hear()
+    it.drive(300, odometry(vx=0.0, frame='base_link', rest=(-0.8, 0.0)))
+    pose = 'at (0.100, 0.000, 0.300) m, looks along [1.0, 0.0, 0.0]'
+    said = lambda: it.node.scale.report().values['camera pose']  # noqa: E731
+    assert it.graph.spin_until(lambda: said() == pose), said()
 
 
 @pytest.mark.parametrize('kind', [TwistStamped, TwistWithCovarianceStamped])
