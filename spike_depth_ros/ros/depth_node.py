@@ -25,12 +25,14 @@ from std_srvs.srv import SetBool, Trigger
 
 from spike_depth_ros.estimation.estimator import cut_times_ns
 from spike_depth_ros.ros import params
+from spike_depth_ros.ros.bond import STATUS, Bond
 from spike_depth_ros.ros.calibration import Calibration
+from spike_depth_ros.ros.camera_transform import TRANSFORMS, CameraTransform
 from spike_depth_ros.ros.condition_log import ConditionLog
 from spike_depth_ros.ros.depth_parameters import DepthParameters
 from spike_depth_ros.ros.energy_meter import EnergyMeter
 from spike_depth_ros.ros.health import UNTRAINED, Health, View
-from spike_depth_ros.ros.inputs import EventInput, message_class
+from spike_depth_ros.ros.inputs import EventInput, event_class, message_class
 from spike_depth_ros.ros.lifecycle import FAILURE, SUCCESS, ManagedNode, logged
 from spike_depth_ros.ros.loaded_network import LoadedNetwork, load_network
 from spike_depth_ros.ros.odometry import ScaleInput
@@ -73,6 +75,8 @@ class DepthNode(ManagedNode):
         scale: of depth by the motion of the robot.
         registration: of depth to another camera.
         transforms: poses from tf.
+        camera_transform: from the robot to the camera, if the node publishes it.
+        bond: with a lifecycle manager; None unless the node is active and asked for it.
         network: what runs; None before the node is configured.
         outputs: the publishers; None before the node is configured.
         energy: of the network; None before the node is configured.
@@ -92,6 +96,8 @@ class DepthNode(ManagedNode):
         self.scale: Any = None  # likewise a ScaleInput
         self.registration: Any = None  # likewise a Registration
         self.transforms: Any = None  # likewise Transforms
+        self.camera_transform: Any = None  # likewise a CameraTransform
+        self.bond: Bond | None = None
         super().__init__('depth_node', **options)
         self._log = ConditionLog(self.get_logger())
         params.declare(self, DepthParameters)
@@ -101,6 +107,7 @@ class DepthNode(ManagedNode):
         self.transforms = Transforms(self)
         self.scale = ScaleInput(self, self.live, self.transforms)
         self.registration = Registration(self, self.live, self._log, self.transforms)
+        self.camera_transform = CameraTransform(self, self.live)
         self._active_since_s = math.inf
         self._set_up_parameters()
         self._set_up_services()
@@ -161,8 +168,11 @@ class DepthNode(ManagedNode):
         self.calibration.open()
         self.scale.open()
         self.registration.open()
+        self.camera_transform.open()
         result = super().on_activate(state)
         self.events.look()
+        if self.live.now.bond_period_s:
+            self.bond = Bond(self, self.live.now.bond_period_s)
         return result
 
     @logged
@@ -217,7 +227,11 @@ class DepthNode(ManagedNode):
     def _load(self) -> None:
         parameters = self.live.now
         if parameters.event_type != 'auto':
-            message_class(parameters.event_type)
+            event_class(parameters.event_type)
+        if parameters.bond_period_s:
+            message_class(STATUS)
+        if parameters.publish_tf:
+            message_class(TRANSFORMS)
         self.calibration.load()
         camera = self.calibration.camera
 
@@ -256,10 +270,15 @@ class DepthNode(ManagedNode):
 
     def _stop(self, timeout_s: float) -> None:
         self._active_since_s = math.inf
+        if self.bond is not None:
+            self.bond.close()
+        self.bond = None
         if self.events is not None:
             self.events.close()
         self.events = None
-        for part in (self.calibration, self.scale, self.registration, self.transforms):
+        parts = (self.calibration, self.scale, self.registration, self.transforms,
+                 self.camera_transform)  # fmt: skip
+        for part in parts:
             if part is not None:
                 part.close()
         self._stop_pipeline(timeout_s)
@@ -323,6 +342,8 @@ class DepthNode(ManagedNode):
             self.calibration.look()
             self.scale.look()
             self.registration.look()
+            if self.pipeline is not None:
+                self.camera_transform.look(self.pipeline.frame_id)
 
     def _set_up_parameters(self) -> None:
         self.add_pre_set_parameters_callback(

@@ -122,6 +122,14 @@ class DepthParameters:
         "Pose of the optical frame in the frame of the odometry's twist: 'x y z roll pitch yaw' "
         '[m, rad]; empty: from tf.',
     )
+    publish_tf: bool = parameter(
+        False,
+        'Publish the transform from parent_frame to the optical frame on /tf_static, as '
+        'camera_pose says; for robots whose description leaves the camera out.',
+    )
+    parent_frame: str = parameter(
+        'base_link', 'Frame in which camera_pose is, for publish_tf: that of the odometry.'
+    )
     camera_height_m: float = parameter(
         0.0,
         'Height of the camera above a flat ground, which gives depth its metric scale where there '
@@ -296,6 +304,13 @@ class DepthParameters:
     diagnostics_period_s: float = parameter(
         1.0, 'Time between two messages on /diagnostics [s].', low=0.1, high=60.0
     )
+    bond_period_s: float = parameter(
+        0.0,
+        'Time between two heartbeats on the topic bond for the lifecycle manager of Nav2 [s]; 0: '
+        'none, for managers with bond_timeout 0.',
+        low=0.0,
+        high=10.0,
+    )
     energy_period_s: float = parameter(
         60.0,
         'Time between two estimates of energy and firing rate for /diagnostics [s]; 0: none.',
@@ -335,6 +350,15 @@ class DepthParameters:
         _ = self.estimator_options
         if self.camera_pose:
             pose_of(self.camera_pose)
+        elif self.publish_tf:
+            raise ParameterError(
+                'publish_tf is true, but camera_pose is empty: expected the pose of the optical '
+                'frame in parent_frame'
+            )
+        if self.publish_tf and not self.parent_frame:
+            raise ParameterError(
+                "parent_frame is empty, expected the frame in which camera_pose is: 'base_link'"
+            )
         if self.register_pose:
             pose_of(self.register_pose, 'register_pose')
         if not any(getattr(self, name) for name in SWITCHES):
@@ -346,5 +370,7 @@ class DepthParameters:
             )
 
 
-SWITCHES = tuple(name for name in specs(DepthParameters) if name.startswith('publish_'))
+SWITCHES = tuple(
+    name for name in specs(DepthParameters) if name.startswith('publish_') and name != 'publish_tf'
+)
 """The parameters that switch outputs."""

@@ -39,12 +39,24 @@ def message_class(type_name: str) -> Any:
         return getattr(importlib.import_module(f'{package}.msg'), name)
     except ImportError as error:
         raise InputError(
-            f'the message package {package} is not installed, so {type_name} cannot be '
-            f'subscribed to: build it beside this one, or play the bag with replay_node, '
-            'which publishes EventPacket'
+            f'the message package {package} is not installed, which has {type_name}: install it, '
+            'or build it beside this one'
         ) from error
     except AttributeError as error:
         raise InputError(f'the installed package {package} has no message {name}') from error
+
+
+def event_class(type_name: str) -> Any:
+    """The Python class of a type of event messages.
+
+    Raises:
+        InputError: see `message_class`.
+    """
+    try:
+        return message_class(type_name)
+    except InputError as error:
+        advice = 'or play the bag with replay_node, which publishes EventPacket'
+        raise InputError(f'{error}, {advice}') from error
 
 
 def event_qos() -> QoSProfile:
@@ -155,7 +167,7 @@ class EventInput:
 
     def _subscribe(self, type_name: str) -> None:
         try:
-            message = message_class(type_name)
+            message = event_class(type_name)
         except InputError as error:
             self._complain(str(error))
             return

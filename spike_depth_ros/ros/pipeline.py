@@ -126,6 +126,7 @@ class Pipeline:
         stream: the decoder, with its counts.
         jumps: drops events of wrong times, and finds jumps of sensor time.
         meters: durations and totals.
+        frame_id: optical frame of the newest events; empty before the first.
         recent: event arrays of the last messages, newest last.
         last: the newest result, None before the first.
     """
@@ -137,6 +138,7 @@ class Pipeline:
         self.stream = EventStream(type_name)
         self.jumps = JumpFilter()
         self.meters = Meters()
+        self.frame_id = ''
         self.recent: deque[np.ndarray] = deque()
         self._recent_events = 0
         self.last: Result | None = None
@@ -228,6 +230,7 @@ class Pipeline:
         self.meters.took('decode', start_s)
         if len(decoded.events) == 0:
             return
+        self.frame_id = self._parts.live.now.frame_id or packet.frame_id or DEFAULT_FRAME
         runs = self.jumps.push(decoded.events)
         stamp_ns = packet.stamp_ns or self._now_ns()  # some drivers leave it zero
         for run in runs:
@@ -237,9 +240,7 @@ class Pipeline:
         estimator = self._estimator_for(packet)
         if estimator is None:
             return
-        parameters = self._parts.live.now
-        frame_id = parameters.frame_id or packet.frame_id or DEFAULT_FRAME
-        limits = parameters.estimator_options.limits
+        limits, frame_id = self._parts.live.now.estimator_options.limits, self.frame_id
         start_s = time.perf_counter()
         windows = itertools.chain.from_iterable(map(estimator.windower.take, runs))
         for window in _without_pause(windows):
