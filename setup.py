@@ -98,6 +98,7 @@ setup(
             'spike_depth = spike_depth_ros.cli:main',
             'depth_node = spike_depth_ros.ros.executables:depth_node',
             'replay_node = spike_depth_ros.ros.executables:replay_node',
+            'depth_rviz = spike_depth_ros.ros.executables:depth_rviz',
         ],
     },
 )

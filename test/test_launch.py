@@ -14,6 +14,7 @@ import pytest
 import yaml
 from rclpy.node import Node
 
+from spike_depth_ros.ros import params
 from spike_depth_ros.ros.depth_parameters import DepthParameters
 from spike_depth_ros.ros.outputs import OUTPUTS
 from spike_depth_ros.ros.replay_parameters import ReplayParameters
@@ -46,12 +47,14 @@ def arguments():
 def test_launch_arguments():
     names = {'events', 'camera_info', 'camera_info_url', 'params_file', 'checkpoint', 'device',
              'bag', 'topic', 'rate', 'loop', 'frame_id', 'rviz', 'namespace', 'use_sim_time',
-             'log_level', 'network'}  # fmt: skip
+             'log_level', 'network', 'name', 'autostart', 'engine', 'respawn', 'camera',
+             'serial'}  # fmt: skip
     table = arguments()
     assert set(table) == names
     assert all(len(text) > 5 for _, text in table.values())
     assert table['rviz'][0] == 'false'
-    assert {table[name][0] for name in ('use_sim_time', 'loop', 'rate', 'topic')} == {''}
+    assert {table[name][0] for name in ('use_sim_time', 'loop', 'rate', 'topic', 'autostart',
+                                        'engine')} == {''}  # fmt: skip
     assert "'config' / 'depth.yaml'" in table['params_file'][0]
 
 
@@ -59,8 +62,10 @@ def test_launch_hands_on_parameters_that_the_nodes_have():
     of_depth = {field.name for field in dataclasses.fields(DepthParameters)}
     of_replay = {field.name for field in dataclasses.fields(ReplayParameters)}
     assert set(ast.literal_eval(constant('HANDED_ON'))) <= of_depth & set(arguments())
-    depth, replay = started(bag='b', topic='t', rate='2', loop='true', use_sim_time='true')
+    depth, replay = started(bag='b', topic='t', rate='2', loop='true', use_sim_time='true',
+                            autostart='false', engine='torch')  # fmt: skip
     assert set(depth) - {'use_sim_time'} <= of_depth
+    assert (depth['autostart'], depth['engine']) == (False, 'torch')
     assert set(replay) <= of_replay
     assert {'path', 'topic', 'rate', 'loop', 'clock', 'stamp'} <= set(replay)
 
@@ -92,7 +97,7 @@ def started(**given):
         is_true=function('is_true'),
         beside=function('beside'),
         check=lambda values: None,
-        ros_node=lambda values, executable, parameters: parameters,
+        ros_node=lambda values, executable, name, parameters, respawn=False: parameters,
     )(None)
 
 
@@ -108,7 +113,15 @@ def good_values(**changed):
     ('rate', 'nan', "rate is 'nan', expected a number from 0.001 to 1000"),
     ('loop', 'often', "loop is 'often', expected true or false"),
     ('use_sim_time', '2', "use_sim_time is '2', expected true or false"),
-    ('log_level', 'loud', "log_level is 'loud', expected one of"),
+    ('log_level', 'loud', "log_level is 'loud', expected one of debug, info"),
+    ('camera', 'usb', "camera is 'usb', expected one of none, metavision, davis, dvxplorer"),
+    ('camera', 'davis', "camera is 'davis', but the package libcaer_driver is not installed"),
+    ('engine', 'steam', "engine is 'steam', expected one of auto, torch"),
+    ('network', 'large', "network is 'large', expected one of auto, default, fast"),
+    ('device', 'gpu', "device is 'gpu', expected one of auto, cpu, cuda"),
+    ('autostart', 'no way', "autostart is 'no way', expected true or false"),
+    ('respawn', '3', "respawn is '3', expected true or false"),
+    ('name', 'front/eye', "name is 'front/eye', expected letters, digits and underscores"),
     ('bag', '/nope', "bag is '/nope', but there is no such file or folder"),
     ('rviz', 'true', 'rviz is true, but the package rviz2 is not installed'),
 ])  # fmt: skip
@@ -116,13 +129,43 @@ def test_an_argument_that_cannot_be_is_named_before_any_node_starts(argument, va
     check = function(
         'check',
         Path=Path,
-        LOG_LEVELS=ast.literal_eval(constant('LOG_LEVELS')),
+        re=re,
+        DRIVERS=DRIVERS,
+        CHOICES=choices(),
         is_true=function('is_true'),
         is_installed=lambda package: False,
     )
     check(good_values())
     with pytest.raises(ValueError, match=re.escape(words)):
         check(good_values(**{argument: value}))
+
+
+def choices():
+    return eval(ast.unparse(constant('CHOICES')), {'DRIVERS': DRIVERS})
+
+
+DRIVERS = ast.literal_eval(constant('DRIVERS'))
+
+
+@pytest.mark.parametrize('argument', ['network', 'device', 'engine'])
+def test_an_argument_may_be_what_the_parameter_may_be(argument):
+    allowed = params.specs(DepthParameters)[argument].choices
+    assert choices()[argument] == ('', *allowed)
+
+
+def test_of_the_params_file_a_renamed_node_takes_what_is_for_its_executable(tmp_path):
+    taken = function('params', yaml=yaml, Path=Path)
+    file = tmp_path / 'params.yaml'
+    file.write_text("""
+        /**: {ros__parameters: {use_sim_time: true}}
+        /**/depth_node: {ros__parameters: {stride_ms: 25.0, network: fast}}
+        front: {ros__parameters: {network: default}}
+        replay_node: {ros__parameters: {rate: 2.0}}
+    """)
+    assert taken(str(file), 'depth_node', 'depth_node') == str(file)
+    assert taken(str(file), 'depth_node', 'front') == {
+        'use_sim_time': True, 'stride_ms': 25.0, 'network': 'default',
+    }  # fmt: skip
 
 
 def test_the_namespace_moves_the_default_input():
@@ -160,9 +203,9 @@ def test_words_that_mean_true():
 
 def test_launch_starts_executables_that_setup_installs():
     scripts = (ROOT / 'setup.py').read_text()
-    for executable in ('depth_node', 'replay_node'):
+    for executable in ('depth_node', 'replay_node', 'depth_rviz'):
         assert f"'{executable} = spike_depth_ros.ros.executables:{executable}'" in scripts
-        assert f"ros_node(values, '{executable}'" in LAUNCH.read_text()
+        assert f"'{executable}'" in LAUNCH.read_text()
 
 
 @pytest.mark.skipif(
@@ -187,7 +230,8 @@ def test_rviz_shows_topics_that_the_node_publishes():
         assert display['Class'] == f'rviz_default_plugins/{kinds[topic].__name__}'
     shown = {display['Topic']['Value'] for display in displays}
     assert shown <= TOPICS
-    assert {f'/{topic}' for topic in ast.literal_eval(constant('RVIZ_TOPICS'))} == shown
+    of_launch = ast.literal_eval(constant('RVIZ_TOPICS'))
+    assert {f'/depth_node/{topic}' for topic in of_launch} == shown
 
 
 def imported_ros_packages():
@@ -208,8 +252,8 @@ def test_package_xml_names_what_is_imported():
     unreleased = {'dvs_msgs'}  # a key of no distribution; a bench looks whether it is there
     assert imported_ros_packages() - unreleased <= keys
     # known to nobody's imports: message types made by name, programs, plugins
-    assert {'event_camera_msgs', 'lifecycle_msgs', 'rviz2', 'rviz_default_plugins',
-            'ros2launch'} <= keys  # fmt: skip
+    assert {'bond', 'tf2_msgs', 'event_camera_msgs', 'lifecycle_msgs', 'rviz2',
+            'rviz_default_plugins', 'ros2launch'} <= keys  # fmt: skip
     assert package.get('format') == '3'
     assert package.findtext('export/build_type') == 'ament_python'
 

@@ -1,5 +1,6 @@
 """A node as a process: it starts, ends within a moment of a signal, and says what it lacks."""
 
+import json
 import os
 import signal
 import subprocess
@@ -140,8 +141,25 @@ def test_an_unknown_executable_is_refused():
         text=True, timeout=60,
     )  # fmt: skip
     assert found.returncode == 1
-    assert "no executable 'x', expected one of depth_node, replay_node" in found.stderr
+    assert "no executable 'x', expected one of depth_node, replay_node, depth_rviz" in found.stderr
 
 
 def test_the_grace_is_less_than_a_second():
     assert process.GRACE_S + process.WAKE_S <= 1.0
+
+
+NOT_NEEDED = {
+    'bond', 'dvs_msgs', 'event_camera_msgs', 'h5py', 'hdf5plugin', 'jsonargparse', 'launch',
+    'lightning', 'matplotlib', 'nav_msgs', 'onnx', 'onnxruntime', 'rerun', 'rosbags',
+    'spike_depth_ros.cli', 'spike_depth_ros.learning', 'spike_depth_ros.recordings',
+    'spike_depth_ros.sim', 'tensorboard', 'tf2_msgs', 'tf2_ros', 'torchmetrics', 'transformers',
+}  # fmt: skip
+
+
+def test_the_node_imports_nothing_that_it_does_not_use():
+    node = 'spike_depth_ros.ros.depth_node'
+    child = run_python(f'import {node}, sys, json; print(json.dumps([*sys.modules]))')
+    printed, _ = child.communicate(timeout=120)
+    loaded = set(json.loads(printed.splitlines()[-1]))
+    assert {'torch', 'rclpy', node} <= loaded
+    assert not NOT_NEEDED & loaded

@@ -24,7 +24,12 @@ def replay_node() -> NoReturn:
     _run('replay_node')
 
 
-EXECUTABLES = {'depth_node': depth_node, 'replay_node': replay_node}
+def depth_rviz() -> NoReturn:
+    """Entry point of the executable `depth_rviz`."""
+    _run('depth_rviz')
+
+
+EXECUTABLES = {'depth_node': depth_node, 'replay_node': replay_node, 'depth_rviz': depth_rviz}
 
 
 def _run(name: str) -> NoReturn:
