@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -146,6 +147,23 @@ def test_an_unknown_executable_is_refused():
 
 def test_the_grace_is_less_than_a_second():
     assert process.GRACE_S + process.WAKE_S <= 1.0
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != 'glibc', reason='another C library')
+def test_freed_memory_goes_back_to_the_system():
+    child = run_python('''
+        from pathlib import Path
+        from spike_depth_ros.ros.process import trim_memory
+        def resident_mb():
+            return int(Path('/proc/self/statm').read_text().split()[1]) * 4096 / 1e6
+        blocks = [bytes(10_000) for _ in range(20_000)]  # small enough for the heap
+        del blocks[:-1]
+        before_mb = resident_mb()
+        trim_memory()
+        print(before_mb - resident_mb())
+    ''')  # fmt: skip
+    printed, _ = child.communicate(timeout=120)
+    assert float(printed.splitlines()[-1]) > 100
 
 
 NOT_NEEDED = {

@@ -44,6 +44,7 @@ from spike_depth_ros.ros.process import (
     quick_executor,
     run_interruptibly,
     run_node,
+    trim_memory,
 )
 from spike_depth_ros.ros.registration import Registration
 from spike_depth_ros.ros.snapshot import write_snapshot
@@ -240,6 +241,7 @@ class DepthNode(ManagedNode):
             return network, EnergyMeter(network.checkpoint.model, network.checkpoint.spikes)
 
         self.network, self.energy = run_interruptibly(load, self._ended)
+        trim_memory()
         engine = self.network.engine.device
         self.get_logger().info(f'{self.network.path} on {engine} by {parameters.engine}')
         if not self.network.checkpoint.trained:
@@ -287,6 +289,7 @@ class DepthNode(ManagedNode):
         if self.outputs is not None:
             self.outputs.destroy()
         self.outputs = self.network = self.energy = None
+        trim_memory()
 
     def _on_message(self, cdr: bytes) -> None:
         if self.pipeline is not None:
