@@ -143,7 +143,7 @@ def _peer_rows(
     def eager() -> None:
         nonlocal state
         with torch.inference_mode():
-            _, state = reference.step(batch, state)
+            _, state = reference.step(batch, state)  # type: ignore[operator]
 
     for name, engine in running.items():
         ours_s, theirs_s = time_jobs([_stream(engine, spikes), eager], rounds)

@@ -66,7 +66,7 @@ def evaluate(
 
     if recordings:
         require(len(checkpoints) == 1, 'checkpoints', checkpoints, 'one, to measure recordings')
-        scales = (scale,) if scale != 'all' else SCALES
+        scales: tuple[str, ...] = (scale,) if scale != 'all' else SCALES
         if scale == 'all' and not camera_height_m:
             scales = tuple(name for name in SCALES if name != 'height')
         settings = ScaleSettings(

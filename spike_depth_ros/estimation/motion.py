@@ -161,7 +161,8 @@ def twist_of(message: Any) -> StampedTwist:
         values, covariance = values.twist, values.covariance
     v, w = values.linear, values.angular
     twist = Twist(np.array([v.x, v.y, v.z]), np.array([w.x, w.y, w.z]))
-    return StampedTwist(stamp_ns, frame_id, twist, bool(np.any(covariance)))
+    known = covariance is not None and bool(np.any(covariance))
+    return StampedTwist(stamp_ns, frame_id, twist, known)
 
 
 class Odometry:

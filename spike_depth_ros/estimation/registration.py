@@ -100,8 +100,8 @@ def _project(depth_m, confidence, rays, rotation, origin_m, lens, half, out_m, o
             if bottom - top < 1:
                 top = bottom = np.int64(np.floor(v + 0.5))
             seen = np.float32(np.inf) if is_far else np.float32(ahead)
-            for r in range(max(top, 0), min(bottom, height - 1) + 1):
-                for c in range(max(left, 0), min(right, width - 1) + 1):
+            for r in range(max(top, 0), min(bottom, height - 1) + 1):  # type: ignore[call-overload]
+                for c in range(max(left, 0), min(right, width - 1) + 1):  # type: ignore[call-overload]
                     if not out_m[r, c] <= seen:  # farther, or NaN
                         out_m[r, c] = seen
                         out_confidence[r, c] = confidence[row, column]

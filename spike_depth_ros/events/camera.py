@@ -244,7 +244,7 @@ class Camera:
         rotation = np.reshape(self.rotation, (3, 3))
         rotated = xy @ rotation[:, :2].T + rotation[:, 2]
         rotated[~(rotated[:, 2] > 1 / WIDEST_TAN)] = np.nan
-        return rotated[:, :2] / rotated[:, 2:]
+        return np.asarray(rotated[:, :2] / rotated[:, 2:])
 
     def _without_distortion(self, pixels: NDArray[Any]) -> NDArray[Any]:
         """`undistort` before R is applied."""

@@ -57,7 +57,7 @@ class _BesideSource(_CacheLocator):
         return cls(function, file)
 
     def get_cache_path(self) -> str:
-        given = numba.config.CACHE_DIR
+        given = getattr(numba.config, 'CACHE_DIR', '')
         if given:
             return str(Path(given, self.get_suitable_cache_subpath(self._py_file)))
         return str(Path(self._py_file).parent / '__pycache__')
@@ -128,10 +128,11 @@ class KernelCache(NullCache):
         """Keeps machine code in the first place that may be written to."""
         for cache in self._caches:
             try:
-                return cache.save_overload(signature, code)
+                cache.save_overload(signature, code)
+                return
             except OSError as error:
                 log.debug('%s', error)
-        return _say_uncached()
+        _say_uncached()
 
 
 def _prefetch(_typing: Any, array: Any, index: Any) -> Any:

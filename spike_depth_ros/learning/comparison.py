@@ -17,6 +17,7 @@ from spike_depth_ros.learning.batches import open_clips, spread
 from spike_depth_ros.learning.energy_report import energy_columns, mean_energy
 from spike_depth_ros.learning.evaluation import Result, Shown, evaluate
 from spike_depth_ros.learning.metrics import ALIGNMENTS
+from spike_depth_ros.learning.pages import markdown
 from spike_depth_ros.learning.predictors import (
     CheckpointPredictor,
     Constant,
@@ -28,7 +29,6 @@ from spike_depth_ros.learning.predictors import (
 )
 from spike_depth_ros.learning.report_pages import (
     main_table,
-    markdown,
     transfer_table,
     write_report,
 )

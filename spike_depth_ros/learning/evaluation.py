@@ -152,7 +152,7 @@ def _result(
 
 def plain(result: Result) -> dict[str, Any]:
     """The result in JSON types: NaN and infinities become null."""
-    return _plain(result._asdict())
+    return {key: _plain(value) for key, value in result._asdict().items()}
 
 
 def _plain(value: Any) -> Any:

@@ -8,6 +8,7 @@ are of the natural log of depth; a difference of normalised log depth is that ov
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -126,7 +127,7 @@ def depth_losses(
     predicted = natural_log(answer.log_depth, depth_range)
     mask = truth.in_range
     residual = torch.where(mask, predicted - truth.log_depth, 0.0)
-    terms = {
+    terms: dict[str, tuple[float, Callable[[], Tensor]]] = {
         'laplace': (config.laplace, lambda: laplace_nll(
             residual, answer.log_scale, mask, config.laplace_beta)),
         'scale_invariant': (config.scale_invariant, lambda: scale_invariant(

@@ -148,9 +148,9 @@ def align(answer: np.ndarray, truth: np.ndarray, alignment: str) -> np.ndarray:
     if alignment == 'none' or answer.size == 0:
         return answer
     if alignment == 'median':
-        return answer * (np.median(truth) / np.median(answer))
+        return np.asarray(answer * (np.median(truth) / np.median(answer)))
     design = np.stack([answer, np.ones_like(answer)], axis=1)
-    return design @ np.linalg.lstsq(design, truth, rcond=None)[0]
+    return np.asarray(design @ np.linalg.lstsq(design, truth, rcond=None)[0])
 
 
 def log_scale(depth_m: np.ndarray, truth_m: np.ndarray, cap_m: float = CAP_M) -> float:

@@ -68,7 +68,7 @@ def orthogonal(matrices: Tensor) -> Tensor:
         matrices: (N, rows, columns).
     """
     tall = matrices.shape[1] > matrices.shape[2]
-    x = matrices.mT if tall else matrices
+    x: Tensor = matrices.mT if tall else matrices
     x = x / x.flatten(1).norm(dim=1).clamp(min=1e-7).view(-1, 1, 1)
     for _ in range(5):
         gram = x @ x.mT

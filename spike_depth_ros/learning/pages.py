@@ -15,7 +15,6 @@ class Table(NamedTuple):
 
     header: Sequence[str]
     rows: Sequence[Sequence[Any]]
-    kind = 'table'
 
     @property
     def numeric(self) -> list[bool]:
@@ -29,21 +28,18 @@ class Figure(NamedTuple):
 
     file: str
     caption: str
-    kind = 'figure'
 
 
 class Row(NamedTuple):
     """Figures side by side if the window is wide enough."""
 
     figures: Sequence[Figure]
-    kind = 'row'
 
 
 class Paragraph(NamedTuple):
     """Plain text."""
 
     text: str
-    kind = 'paragraph'
 
 
 class Section(NamedTuple):
@@ -65,7 +61,7 @@ def write_page(path: Path, title: str, lead: str, sections: Iterable[Section]) -
     environment = Environment(
         loader=PackageLoader('spike_depth_ros.learning'), autoescape=True, trim_blocks=True
     )
-    environment.filters['cell_text'] = cell_text
+    environment.filters |= {'cell_text': cell_text, 'kind': lambda part: type(part).__name__}
     page = environment.get_template('report.html')
     text = page.render(title=title, lead=lead, sections=list(sections))
     path.write_text(text + '\n', encoding='utf-8')

@@ -190,7 +190,7 @@ class Keeper(lightning.Callback):
             raise self._interrupted()
 
     def _is_stopping(self, trainer: Any) -> bool:
-        return trainer.strategy.reduce_boolean_decision(self._stopping, all=False)
+        return bool(trainer.strategy.reduce_boolean_decision(self._stopping, all=False))
 
     def _interrupted(self) -> TrainingError:
         state = str(self.folder / STATE)
@@ -322,7 +322,8 @@ def make_student(config: TrainConfig) -> nn.Module:
             change_range(start.model, start.depth_range, config.depth_range)
         student.load_state_dict(start.model.state_dict())
     # convolutions on the CPU are up to twice as fast in this layout, most of all in bfloat16
-    return student.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    student.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return student.train()
 
 
 def make_teacher(choice: TeacherChoice) -> Teacher | None:

@@ -9,12 +9,12 @@ from typing import Any
 
 from spike_depth_ros.estimation.engine import ENGINES
 from spike_depth_ros.estimation.estimator import SHIPPED, EstimatorOptions
+from spike_depth_ros.estimation.motion import pose_of
 from spike_depth_ros.estimation.pictures import COLOR_MAPS
 from spike_depth_ros.events.spikes import region_of
 from spike_depth_ros.events.wire import EVENT_TYPES
 from spike_depth_ros.ros.compressed_depth import FORMATS
 from spike_depth_ros.ros.messages import CLOUD_FIELDS
-from spike_depth_ros.ros.odometry import pose_of
 from spike_depth_ros.ros.params import RELIABILITY, ParameterError, parameter, specs
 
 CLOUD_COLORS = ('none', 'depth', 'confidence', 'height', 'events')

@@ -176,7 +176,8 @@ def assumed_camera(width: int, height: int, focal_px: float) -> Camera:
 def _packed(colors: np.ndarray) -> np.ndarray:
     """(H, W, 3) uint8 RGB to (H, W) float32 whose bits are 0x00RRGGBB."""
     red, green, blue = np.moveaxis(colors.astype(np.uint32), -1, 0)
-    return (red << 16 | green << 8 | blue).view(np.float32)
+    packed: np.ndarray = red << 16 | green << 8 | blue
+    return packed.view(np.float32)
 
 
 def _cloud(

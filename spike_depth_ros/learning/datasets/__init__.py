@@ -8,7 +8,11 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from types import ModuleType
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from spike_depth_ros.learning.datasets.sample import Sample
 
 
 class DatasetEntry(NamedTuple):
@@ -22,10 +26,11 @@ class DatasetEntry(NamedTuple):
     @property
     def config(self) -> type:
         """Returns the frozen dataclass that configures this data set."""
-        return getattr(self._module(), self.config_name)
+        found: type = getattr(self._module(), self.config_name)
+        return found
 
-    def __call__(self, config: Any) -> Sequence:
-        """Opens the data set: a `Sequence[list[Sample]]`, one list per clip.
+    def __call__(self, config: object) -> Sequence[list[Sample]]:
+        """Opens the data set: one list of samples per clip.
 
         Args:
             config: an instance of `self.config`.
@@ -36,9 +41,10 @@ class DatasetEntry(NamedTuple):
         """
         if not isinstance(config, self.config):
             raise TypeError(f'{self.module} needs a {self.config_name}, got {config!r}')
-        return getattr(self._module(), self.builder_name)(config)
+        clips: Sequence[list[Sample]] = getattr(self._module(), self.builder_name)(config)
+        return clips
 
-    def _module(self) -> Any:
+    def _module(self) -> ModuleType:
         return importlib.import_module(f'{__name__}.{self.module}')
 
 

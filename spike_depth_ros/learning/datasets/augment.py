@@ -276,7 +276,8 @@ def _zoom_counts(sample: Sample, factor: float, source: list[np.ndarray]) -> np.
         target = np.minimum(((np.arange(length) + 0.5) * factor).astype(np.int64), zoomed - 1)
         starts = np.searchsorted(target, np.arange(zoomed))
         image = np.add.reduceat(image, starts, axis=axis, dtype=np.uint32)
-    return np.minimum(image, 255)
+    counts: np.ndarray = np.minimum(image, 255)
+    return counts
 
 
 def _padding_multiple(sample: Sample) -> int:

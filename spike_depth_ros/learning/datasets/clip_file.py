@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 import zipfile
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -69,10 +70,13 @@ def merge_steps(spikes: np.ndarray, steps: int) -> np.ndarray:
     if have == steps:
         return spikes
     grouped = spikes.reshape(steps, have // steps, *spikes.shape[1:])
-    return np.minimum(grouped.sum(axis=1, dtype=np.uint16), 255).astype(np.uint8)
+    counts: np.ndarray = np.minimum(grouped.sum(axis=1, dtype=np.uint16), 255)
+    return counts.astype(np.uint8)
 
 
-def _sample(members, k: int, meta: dict, wanted: ClipWindows) -> Sample:
+def _sample(
+    members: Mapping[str, np.ndarray], k: int, meta: dict[str, Any], wanted: ClipWindows
+) -> Sample:
     depth_m = members[f'depth_{k}'].astype(np.float32)
     image = members[f'image_{k}'] if wanted.images else None
     spikes = merge_steps(members[f'spikes_{k}'], wanted.steps)

@@ -264,7 +264,7 @@ def _stamped(folder: Path, stem: str, suffix: str, advice: str) -> tuple[np.ndar
 
 def _read_npy(path: Path, shape: tuple[int | None, ...], advice: str) -> np.ndarray:
     try:
-        array = np.load(path, allow_pickle=False)
+        array: np.ndarray = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise DatasetError(f'{path} cannot be read ({error}): {advice}') from error
     fits = (

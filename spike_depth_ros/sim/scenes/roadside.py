@@ -70,6 +70,10 @@ class Road(NamedTuple):
         return not bool((inside & (across < b[4] + 1.5 + radius_m)).any())
 
 
+Circle = tuple[float, float, float]
+"""x, y and radius of a place that is taken [m]."""
+
+
 def draw_zones(rng: Generator, length_m: float) -> list[tuple[float, str]]:
     """Draws a sequence of stretches; a town stretch is often followed by another."""
     weights = rng.dirichlet([1.2, 0.9, 0.6, 0.6])
@@ -82,7 +86,7 @@ def draw_zones(rng: Generator, length_m: float) -> list[tuple[float, str]]:
 
 def furnish(solids: SolidList, road: Road, rng: Generator) -> np.ndarray:
     """Adds all objects along the road; returns (L, 3) lamps x, y, height [m]."""
-    taken: list[tuple[float, float, float]] = []
+    taken: list[Circle] = []
     ends = [zone[0] for zone in road.zones[1:]] + [len(road.path) * route.STEP_M - 5]
     for (start, kind), end in zip(road.zones, ends, strict=True):
         for side in (-1, 1):
@@ -93,7 +97,7 @@ def furnish(solids: SolidList, road: Road, rng: Generator) -> np.ndarray:
     return _lamps(solids, road, rng)
 
 
-def _fits(road: Road, taken: list, place: Place, radius_m: float) -> bool:
+def _fits(road: Road, taken: list[Circle], place: Place, radius_m: float) -> bool:
     """Reserves a place if a building of this radius fits there; returns True if so."""
     x, y = place.x_m, place.y_m
     if not road.clear(x, y, radius_m * 0.75, 0.3):
@@ -109,7 +113,10 @@ def _facing(side: int) -> float:
     return math.pi if side > 0 else 0.0
 
 
-def _town(solids, road, rng, side, start, end, taken) -> None:
+def _town(
+    solids: SolidList, road: Road, rng: Generator, side: int, start: float, end: float,
+    taken: list[Circle],
+) -> None:  # fmt: skip
     s = start
     tallest = int(rng.integers(3, 9))
     back = road.half_m + road.walk_m + float(rng.choice([0.2, 0.6, 3.0]))
@@ -123,15 +130,15 @@ def _town(solids, road, rng, side, start, end, taken) -> None:
                 solids, place, rng, wide * 0.96, deep, int(rng.integers(2, tallest + 1))
             )
         s += wide + (0.0 if rng.random() < 0.8 else float(rng.uniform(3, 14)))
-    for s in np.arange(start, end, float(rng.uniform(28, 50))):
-        place = road.place(float(s), side * (back + float(rng.uniform(32, 60))), _facing(side))
+    for at in np.arange(start, end, float(rng.uniform(28, 50))):
+        place = road.place(float(at), side * (back + float(rng.uniform(32, 60))), _facing(side))
         if _fits(road, taken, place, 13.0):
             buildings.block(solids, place, rng, 20, 18, int(rng.integers(5, 14)))
     _row_of_trees(solids, road, rng, side, start, end, road.half_m + 1.3, 0.6)
     _clutter(solids, road, rng, side, start, end)
 
 
-def _apart(road: Road, taken: list, place: Place, wide_m: float, deep_m: float) -> bool:
+def _apart(road: Road, taken: list[Circle], place: Place, wide_m: float, deep_m: float) -> bool:
     """Reserves a place if a block fits between side streets and blocks; returns True if so."""
     cos, sin = math.cos(place.heading_rad), math.sin(place.heading_rad)
     for step in (-0.5, -0.25, 0.0, 0.25, 0.5):
@@ -149,7 +156,10 @@ def _apart(road: Road, taken: list, place: Place, wide_m: float, deep_m: float) 
     return True
 
 
-def _suburb(solids, road, rng, side, start, end, taken) -> None:
+def _suburb(
+    solids: SolidList, road: Road, rng: Generator, side: int, start: float, end: float,
+    taken: list[Circle],
+) -> None:  # fmt: skip
     s = start + 4
     edge = road.half_m + road.walk_m
     while s < end:
@@ -174,7 +184,10 @@ def _suburb(solids, road, rng, side, start, end, taken) -> None:
     _clutter(solids, road, rng, side, start, end)
 
 
-def _park(solids, road, rng, side, start, end, taken) -> None:
+def _park(
+    solids: SolidList, road: Road, rng: Generator, side: int, start: float, end: float,
+    taken: list[Circle],
+) -> None:  # fmt: skip
     edge = road.half_m + road.walk_m
     _fences(solids, road, rng, side, start, end, edge + 0.3, 0.3)
     _row_of_trees(solids, road, rng, side, start, end, edge + 1.5, 0.9)
@@ -182,7 +195,10 @@ def _park(solids, road, rng, side, start, end, taken) -> None:
     _clutter(solids, road, rng, side, start, end)
 
 
-def _fields(solids, road, rng, side, start, end, taken) -> None:
+def _fields(
+    solids: SolidList, road: Road, rng: Generator, side: int, start: float, end: float,
+    taken: list[Circle],
+) -> None:  # fmt: skip
     edge = road.half_m + road.walk_m
     _fences(solids, road, rng, side, start, end, road.half_m + 1.0, 0.5)
     _woods(solids, road, rng, side, start, end, edge + 5, 90.0, 0.035)
@@ -204,7 +220,10 @@ def _fields(solids, road, rng, side, start, end, taken) -> None:
 ZONES: dict[str, Callable] = {'town': _town, 'suburb': _suburb, 'park': _park, 'fields': _fields}
 
 
-def _row_of_trees(solids, road, rng, side, start, end, d, share) -> None:
+def _row_of_trees(
+    solids: SolidList, road: Road, rng: Generator, side: int, start: float, end: float,
+    d: float, share: float,
+) -> None:  # fmt: skip
     gap, tall = float(rng.uniform(7, 13)), float(rng.uniform(4.5, 9.0))
     if rng.random() > share + 0.2:
         return
@@ -214,7 +233,10 @@ def _row_of_trees(solids, road, rng, side, start, end, d, share) -> None:
             plants.tree(solids, place, rng, tall * float(rng.uniform(0.8, 1.2)))
 
 
-def _woods(solids, road, rng, side, start, end, nearest, depth, density) -> None:
+def _woods(
+    solids: SolidList, road: Road, rng: Generator, side: int, start: float, end: float,
+    nearest: float, depth: float, density: float,
+) -> None:  # fmt: skip
     count = int((end - start) * density * depth / 30)
     for _ in range(count):
         d = nearest + depth * float(rng.random()) ** 1.5
@@ -226,7 +248,10 @@ def _woods(solids, road, rng, side, start, end, nearest, depth, density) -> None
                 plants.bush(solids, place, rng)
 
 
-def _fences(solids, road, rng, side, start, end, d, share) -> None:
+def _fences(
+    solids: SolidList, road: Road, rng: Generator, side: int, start: float, end: float,
+    d: float, share: float,
+) -> None:  # fmt: skip
     for s in np.arange(start, end, 8.0):
         place = road.place(float(s) + 4, side * d, _facing(side))
         if (
@@ -237,7 +262,9 @@ def _fences(solids, road, rng, side, start, end, d, share) -> None:
             furniture.fence(solids, place, rng, 7.9)
 
 
-def _clutter(solids, road, rng, side, start, end) -> None:
+def _clutter(
+    solids: SolidList, road: Road, rng: Generator, side: int, start: float, end: float
+) -> None:
     for s in np.arange(start, end, float(rng.uniform(9, 20))):
         d = road.half_m + float(rng.choice([0.5, max(road.walk_m - 0.4, 0.5)]))
         place = road.place(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
@@ -14,6 +15,9 @@ from spike_depth_ros.sim.things import vehicles
 Generator = np.random.Generator
 CROSSWALK_M = 3.5
 """Centre of a crosswalk, from the edge of the side street."""
+
+Kind = Callable[[SolidList, Place, Generator], tuple[float, float]]
+"""Adds the solids of an actor and returns half its length and width [m]."""
 
 
 def populate(
@@ -53,7 +57,10 @@ def populate(
     return actors
 
 
-def _join(solids, actors, rng, kind, mode, course) -> None:
+def _join(
+    solids: SolidList, actors: list, rng: Generator, kind: Kind, mode: int,
+    course: tuple[float, ...],
+) -> None:  # fmt: skip
     half_length, half_width = kind(solids, Place(actor=len(actors)), rng)
     actors.append((mode, (*course, half_length, half_width)))
 

@@ -22,14 +22,14 @@ from spike_depth_ros.sim.geometry import (
     SIGN,
     STRIPE,
 )
-from spike_depth_ros.sim.things.colours import CAR_PAINTS, CLOTHES, STEEL, WALLS, pick
+from spike_depth_ros.sim.things.colours import CAR_PAINTS, CLOTHES, RGB, STEEL, WALLS, pick
 
 Generator = np.random.Generator
 
 WOODS = ((0.30, 0.20, 0.11), (0.45, 0.33, 0.2), (0.14, 0.09, 0.06), (0.6, 0.58, 0.54))
 
 
-def _legs(solids: SolidList, place: Place, x: float, y: float, z: float, colour) -> None:
+def _legs(solids: SolidList, place: Place, x: float, y: float, z: float, colour: RGB) -> None:
     for sx in (-1, 1):
         for sy in (-1, 1):
             solids.add(place, BOX, PLAIN, (sx * x, sy * y, z / 2), (0.025, 0.025, z / 2), colour)
