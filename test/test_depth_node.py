@@ -198,13 +198,47 @@ def test_nothing_is_computed_that_nobody_subscribes_to(graph, start):
     node = start()
     driver = Driver(graph)
     driver.send(4 * WINDOW_MS)
-    assert graph.spin_until(lambda: node.pipeline.stream.packets == 16)
+    assert graph.spin_until(lambda: node.pipeline.meters.unread == 16)
     assert says(graph, node, 'nobody subscribes')
-    assert (node.pipeline.meters.frames, node.pipeline.estimator) == (0, None)
+    assert (node.pipeline.stream.packets, node.pipeline.estimator) == (0, None)
     depth = graph.listen(Image, '/depth_node/depth/image')
     assert graph.spin_until(lambda: node.outputs.wanted())
-    driver.send(2 * WINDOW_MS)
-    assert graph.spin_until(lambda: depth)
+    driver.send(2 * WINDOW_MS + 5)
+    assert graph.spin_until(lambda: len(depth) == 2)
+    assert (node.pipeline.stream.packets, node.pipeline.stream.missing) == (9, 0)
+
+
+@pytest.mark.parametrize('quick', [True, False])
+def test_events_that_nobody_needs_are_counted_and_checked_but_not_decoded(graph, start, quick):
+    node = start(quick=quick)
+    reports = graph.listen(DiagnosticArray, '/diagnostics')
+    driver = Driver(graph)
+    assert driver.ready()
+
+    def sends_and_says(message, words):
+        del reports[:]
+        driver.publisher.publish(message)
+        return graph.spin_until(lambda: any(
+            words in status.message for report in reports for status in report.status
+        ))  # fmt: skip
+
+    good = event_packet(some_events(0, 5))
+    assert sends_and_says(good, 'messages/s, not decoded while no depth is wanted')
+    assert says(graph, node, 'no depth: idle: nobody subscribes to an output')
+    assert sends_and_says(good[:20], 'no message is usable: message of 20 bytes ends before')
+    assert sends_and_says(event_packet(some_events(0, 5), encoding='evt9'), "'evt9' is unknown")
+    assert node.pipeline.stream.packets == node.pipeline.stream.counts.events == 0
+    assert node.pipeline.meters.unread == 3
+    depth = graph.listen(Image, '/depth_node/depth/image')
+    for times in range(3):  # each pause begins and ends anew
+        assert graph.spin_until(lambda: node.polled is None)
+        driver.send(2 * WINDOW_MS + 5)
+        assert graph.spin_until(lambda times=times: len(depth) > times)
+        node.set_parameters(overrides({'enabled': False}))
+        assert graph.spin_until(lambda: node.polled is not None)
+        node.set_parameters(overrides({'enabled': True}))
+    assert node.trigger_deactivate() == SUCCESS
+    assert node.polled is None
 
 
 def test_legacy_array_is_found_by_its_type_and_carries_ros_time(graph, start):
@@ -395,10 +429,10 @@ def test_services(graph, start, tmp_path):
     assert graph.call(SetBool, '/depth_node/set_enabled', data=False).success
     assert node.get_parameter('enabled').value is False
     assert says(graph, node, 'paused')
-    frames = node.pipeline.meters.frames
+    meters, frames = node.pipeline.meters, node.pipeline.meters.frames
     driver.send(3 * WINDOW_MS)
-    assert graph.spin_until(lambda: node.pipeline.stream.packets == driver.now_ms // 5)
-    assert node.pipeline.meters.frames == frames
+    assert graph.spin_until(lambda: meters.messages + meters.unread == driver.now_ms // 5)
+    assert meters.frames == frames
 
 
 def test_snapshot_into_an_impossible_folder(graph, start, tmp_path):

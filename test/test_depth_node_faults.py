@@ -232,6 +232,7 @@ def test_messages_that_are_of_no_use_are_counted_and_named(graph, start):
 
 def test_a_sensor_of_another_size_than_the_messages_say_is_told(graph, start):
     start()
+    graph.listen(Image, '/depth_node/depth/image')
     arrays = graph.listen(DiagnosticArray, '/diagnostics')
     driver = Driver(graph, pack=lambda events: event_packet(events, height=HEIGHT // 2))
     driver.send(WINDOW_MS)

@@ -149,6 +149,20 @@ class TimeWindower:
             self._next_end_ns += self._stride_ns
 
 
+def without_pause(windows: Iterator[Window]) -> Iterator[Window]:
+    """Of windows that one message completes, leaves out the empty ones, but for the last.
+
+    They are of a pause that is over, and say nothing about the present.
+    """
+    last = next(windows, None)
+    for window in windows:
+        if last is not None and last.event_count:
+            yield last
+        last = window
+    if last is not None:
+        yield last
+
+
 def check_cuts(window_ns: int, stride_ns: int) -> None:
     """Raises a `ConfigError` unless the stride fits the length of the windows."""
     stride, window = f'{stride_ns / 1e6:g}', f'{window_ns / 1e6:g} ms'

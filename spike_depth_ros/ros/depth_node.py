@@ -164,14 +164,15 @@ class DepthNode(ManagedNode):
         self.last_error = ''
         self._active_since_s = time.monotonic()
         self.events = EventInput(
-            self, self.live.now.event_type, self._log, self._start_pipeline, self._on_message
-        )
+            self, self.live.now.event_type, self._log, self._start_pipeline, self._on_message,
+            self._on_unread,
+        )  # fmt: skip
         self.calibration.open()
         self.scale.open()
         self.registration.open()
         self.camera_transform.open()
         result = super().on_activate(state)
-        self.events.look()
+        self.events.look(self._is_idle())
         if self.live.now.bond_period_s:
             self.bond = Bond(self, self.live.now.bond_period_s)
         return result
@@ -295,6 +296,14 @@ class DepthNode(ManagedNode):
         if self.pipeline is not None:
             self.pipeline.put(cdr)
 
+    def _on_unread(self, messages: list[bytes]) -> None:
+        if self.pipeline is not None:
+            self.pipeline.skip(messages)
+
+    def _is_idle(self) -> bool:
+        """Whether depth is not needed: paused, or nobody subscribes to an output."""
+        return not (self.live.now.enabled and self.outputs and self.outputs.wanted())
+
     def _on_clock_jump(self, jump: TimeJump) -> None:
         if jump.clock_change == ClockChange.ROS_TIME_NO_CHANGE:
             self.get_logger().warning(f'ROS time jumped by {jump.delta.nanoseconds / 1e9:.3f} s')
@@ -341,7 +350,7 @@ class DepthNode(ManagedNode):
             if self.trigger_configure() == SUCCESS:
                 self.trigger_activate()
         if self.state == 'active' and self.events is not None:
-            self.events.look()
+            self.events.look(self._is_idle())
             self.calibration.look()
             self.scale.look()
             self.registration.look()

@@ -33,8 +33,10 @@ class Meters:
     """Running totals and latest durations; each is written by one thread and read by any.
 
     Attributes:
-        messages: number of event messages received.
+        messages: number of event messages to decode.
         received_bytes: their total size.
+        unread: number of event messages that were not decoded, because no depth was wanted.
+        unread_bytes: their total size.
         frames: number of depth frames published.
         resets: number of resets of the state.
         foreign: number of ignored messages of a sensor of another size.
@@ -43,6 +45,8 @@ class Meters:
     def __init__(self) -> None:
         self.messages = 0
         self.received_bytes = 0
+        self.unread = 0
+        self.unread_bytes = 0
         self.frames = 0
         self.resets = 0
         self.foreign = 0

@@ -106,7 +106,7 @@ class Health:
         pipeline = view.pipeline
         totals = {} if pipeline is None else _totals(pipeline)
         self._per_second = self._rates.per_second(totals)
-        for name in ('events', 'frames'):
+        for name in ('events', 'unread', 'frames'):
             total = totals.get(name, 0.0)
             if total and total != self._seen.get(name, (0.0,))[0]:
                 self._seen[name] = (total, time.monotonic())
@@ -140,7 +140,7 @@ class Health:
             subscribed=bool(events and events.type_name),
             topic_problem=events.problem if events else '',
             unusable=self._unusable(pipeline) if pipeline else '',
-            silent_s=self._age_s('events'),
+            silent_s=self._age_s('events', 'unread'),
             wanted=bool(view.outputs and view.outputs.wanted()),
             obstacle=pipeline.obstacle if pipeline else '',
             dropping=self._per_second.get('dropped', 0.0) > 0,
@@ -158,9 +158,10 @@ class Health:
             return f'no message is usable: {pipeline.stream.last_error}'
         return OFF_THE_SENSOR if now.get('off the sensor', 0) > 0 else ''
 
-    def _age_s(self, name: str) -> float | None:
-        """Time since a total last increased; None if it never did."""
-        return time.monotonic() - self._seen[name][1] if name in self._seen else None
+    def _age_s(self, *names: str) -> float | None:
+        """Time since one of these totals last increased; None if none ever did."""
+        seen_s = [self._seen[name][1] for name in names if name in self._seen]
+        return time.monotonic() - max(seen_s) if seen_s else None
 
     def _say_flow(self, view: View, verdict: Verdict) -> None:
         """Logs when depth is first published, and each reason why it is not.
@@ -215,6 +216,8 @@ class Health:
             (per_second.get('missing', 0) > 0, WARN, 'packets are lost on the way here'),
             (abs(clock.drift_ppm) > LARGE_DRIFT_PPM, WARN,
              'sensor clock and ROS clock drift apart'),
+            (per_second.get('unread', 0) > 0, OK,
+             f'{values["messages/s"]} messages/s, not decoded while no depth is wanted'),
             (True, OK, f'{values["events/s"]} events/s'),
         )  # fmt: skip
         level, sentence = next(reason[1:] for reason in reasons if reason[0])
@@ -318,8 +321,9 @@ def _totals(pipeline: Pipeline) -> dict[str, float]:
     """Running totals whose rates are reported."""
     stream, meters = pipeline.stream, pipeline.meters
     return {
-        'messages': meters.messages,
-        'bytes': meters.received_bytes,
+        'messages': meters.messages + meters.unread,
+        'unread': meters.unread,
+        'bytes': meters.received_bytes + meters.unread_bytes,
         'events': stream.counts.events,
         'packets': stream.packets,
         'skipped': sum(stream.skipped.values()),

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from rclpy.exceptions import ParameterException
-from rclpy.node import Node
 from rclpy.qos import (
     DurabilityPolicy,
     HistoryPolicy,
@@ -21,7 +20,11 @@ from rclpy.topic_endpoint_info import TopicEndpointInfo
 
 from spike_depth_ros.events.wire import EVENT_TYPES
 from spike_depth_ros.ros.condition_log import ConditionLog
+from spike_depth_ros.ros.lifecycle import ManagedNode
 from spike_depth_ros.ros.process import NO_SUBSCRIPTION_EVENTS
+
+EVENT_QUEUE = 1000
+"""Most messages that wait in the middleware."""
 
 
 class InputError(ValueError):
@@ -65,7 +68,9 @@ def event_qos() -> QoSProfile:
     It returns a new profile each time, because rclpy writes overrides from parameters into it.
     """
     return QoSProfile(
-        history=HistoryPolicy.KEEP_LAST, depth=1000, reliability=ReliabilityPolicy.BEST_EFFORT
+        history=HistoryPolicy.KEEP_LAST,
+        depth=EVENT_QUEUE,
+        reliability=ReliabilityPolicy.BEST_EFFORT,
     )
 
 
@@ -93,6 +98,18 @@ def full_name(peer: TopicEndpointInfo) -> str:
     return f'{peer.node_namespace.rstrip("/")}/{peer.node_name}'
 
 
+def _all_messages(subscription: Subscription) -> list[bytes]:
+    """Takes what waits in a raw subscription that no executor serves."""
+    messages = []
+    with subscription.handle:
+        while len(messages) < EVENT_QUEUE:
+            taken = subscription.handle.take_message(subscription.msg_type, True)
+            if taken is None:
+                break
+            messages.append(taken[0])
+    return messages
+
+
 class EventInput:
     """Subscribes to the topic `events` as soon as its type is known.
 
@@ -102,6 +119,7 @@ class EventInput:
         log: of the node.
         on_type: called with the name of the type before the first message of that type.
         on_message: called with the bytes of each message.
+        on_unread: called at each look with the messages that came while the input was idle.
 
     Attributes:
         topic: full name, after remapping.
@@ -112,22 +130,37 @@ class EventInput:
 
     def __init__(
         self,
-        node: Node,
+        node: ManagedNode,
         event_type: str,
         log: ConditionLog,
         on_type: Callable[[str], None],
         on_message: Callable[[bytes], None],
+        on_unread: Callable[[list[bytes]], None],
     ) -> None:
         self.topic = node.resolve_topic_name('events')
         self.type_name = ''
         self.problem = 'waiting for a publisher'
         self.peers: list[TopicEndpointInfo] = []
         self._node, self._event_type, self._log = node, event_type, log
-        self._on_type, self._on_message = on_type, on_message
+        self._on_type, self._on_message, self._on_unread = on_type, on_message, on_unread
         self._subscription: Subscription | None = None
 
-    def look(self) -> None:
-        """Looks for publishers of the topic; call it periodically while the node is active."""
+    def look(self, idle: bool) -> None:
+        """Looks for publishers of the topic; call it periodically while the node is active.
+
+        Args:
+            idle: the messages are not needed. They are then taken all at once, at the next look,
+                which costs a fraction of the processor time of an executor that wakes for each.
+                Those that wait when it ends go to `on_message`.
+        """
+        self._look_at_graph()
+        polled = self._subscription if idle else None
+        if polled is not self._node.polled:
+            self._node.poll(polled)
+        elif polled is not None:
+            self._on_unread(_all_messages(polled))
+
+    def _look_at_graph(self) -> None:
         self.peers = self._node.get_publishers_info_by_topic(self.topic)
         offered = {peer.topic_type for peer in self.peers}
         if self.type_name and (not offered or self.type_name in offered):
@@ -155,6 +188,7 @@ class EventInput:
         """Ends the subscription."""
         if self._subscription is not None:
             self._node.destroy_subscription(self._subscription)
+            self._node.poll(None)
         self._subscription, self.type_name = None, ''
 
     def _take(self, type_name: str, cdr: bytes) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import functools
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.subscription import Subscription
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 ERROR = TransitionCallbackReturn.ERROR
@@ -39,7 +40,10 @@ class ManagedNode(LifecycleNode):
 
     Attributes:
         last_error: reason why the last transition failed; empty if it succeeded.
+        polled: a subscription whose messages the executor does not take; None if there is none.
     """
+
+    polled: Subscription | None = None
 
     def __init__(self, name: str, **options: Any) -> None:
         self._state_machine: Any = None  # `destroy_node` runs even if the constructor fails
@@ -51,6 +55,17 @@ class ManagedNode(LifecycleNode):
         """Label of the lifecycle state."""
         label: str = self._state_machine.current_state[1]
         return label
+
+    @property
+    def subscriptions(self) -> Iterator[Subscription]:
+        """Those that the executor is to serve."""
+        return (one for one in super().subscriptions if one is not self.polled)
+
+    def poll(self, subscription: Subscription | None) -> None:
+        """Makes one subscription `polled`, and lets the executor serve the others."""
+        self.polled = subscription
+        if self.executor is not None:
+            self.executor.wake()  # it asks for `subscriptions` then
 
     def destroy_node(self) -> None:
         """Removes the node and its state machine from the graph."""

@@ -16,7 +16,6 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -30,7 +29,7 @@ from spike_depth_ros.events.arrays import join_events
 from spike_depth_ros.events.camera import CalibrationError
 from spike_depth_ros.events.config import ConfigError
 from spike_depth_ros.events.jumps import JumpFilter
-from spike_depth_ros.events.windows import Window
+from spike_depth_ros.events.windows import without_pause
 from spike_depth_ros.events.wire import EventStream, Packet
 from spike_depth_ros.ros.calibration import Calibration
 from spike_depth_ros.ros.clock import RosTimeClock, SensorClock
@@ -72,20 +71,6 @@ REBUILD_S = 1.0
 
 LIVE_MS = 60_000.0
 """Stamps that are farther from ROS time than this are of a recording: their age says nothing."""
-
-
-def _without_pause(windows: Iterator[Window]) -> Iterator[Window]:
-    """Of windows that one message completes, leaves out the empty ones, but for the last.
-
-    They are of a pause that is over: late news of nothing.
-    """
-    last = next(windows, None)
-    for window in windows:
-        if last is not None and last.event_count:
-            yield last
-        last = window
-    if last is not None:
-        yield last
 
 
 class Parts(NamedTuple):
@@ -142,7 +127,9 @@ class Pipeline:
         self.recent: deque[np.ndarray] = deque()
         self._recent_events = 0
         self.last: Result | None = None
-        self.messages: AgingQueue[bytes] = AgingQueue(parameters.message_queue, MESSAGE_AGE_S)
+        self.messages: AgingQueue[bytes | None] = AgingQueue(
+            parameters.message_queue, MESSAGE_AGE_S
+        )
         self.windows: AgingQueue[Job] = AgingQueue(
             parameters.window_queue, parameters.max_latency_ms / 1e3, PATIENCE_S, TOGETHER
         )
@@ -166,6 +153,7 @@ class Pipeline:
         self._estimator: DepthEstimator | None = None
         self._built_for: Needs | None = None
         self._built_s = -math.inf
+        self._skipping = False
         self._resets_asked = self._resets_done = 0
         self._last_stamp_ns: int | None = None
 
@@ -186,7 +174,19 @@ class Pipeline:
 
     def put(self, cdr: bytes) -> None:
         """Takes one message; returns at once."""
+        if self._skipping:
+            self._skipping = False
+            self.messages.put(None, time.monotonic())
         self.messages.put(cdr, time.monotonic())
+
+    def skip(self, messages: list[bytes]) -> None:
+        """Counts messages that are not needed: only the last one is looked at, not decoded."""
+        self._skipping = True
+        self.meters.unread += len(messages)
+        self.meters.unread_bytes += sum(map(len, messages))
+        packet = self.stream.parse(messages[-1]) if messages else None
+        if packet is not None:
+            self._name_frame(packet)
 
     def reset(self) -> None:
         """Asks for all earlier events to be forgotten, from the next message on."""
@@ -212,7 +212,12 @@ class Pipeline:
         """What estimates at present; None before the first events."""
         return self._estimator
 
-    def _decode(self, cdr: bytes, arrived_s: float) -> None:
+    def _decode(self, cdr: bytes | None, arrived_s: float) -> None:
+        if cdr is None:  # messages were skipped: what follows does not continue what was before
+            self.stream.reset()
+            self.jumps.reset()
+            self._rest()
+            return
         asked = self._resets_asked  # one that is asked for from here on is for the next message
         if asked != self._resets_done:
             self._resets_done = asked
@@ -230,7 +235,7 @@ class Pipeline:
         self.meters.took('decode', start_s)
         if len(decoded.events) == 0:
             return
-        self.frame_id = self._parts.live.now.frame_id or packet.frame_id or DEFAULT_FRAME
+        self._name_frame(packet)
         runs = self.jumps.push(decoded.events)
         stamp_ns = packet.stamp_ns or self._now_ns()  # some drivers leave it zero
         for run in runs:
@@ -243,10 +248,13 @@ class Pipeline:
         limits, frame_id = self._parts.live.now.estimator_options.limits, self.frame_id
         start_s = time.perf_counter()
         windows = itertools.chain.from_iterable(map(estimator.windower.take, runs))
-        for window in _without_pause(windows):
+        for window in without_pause(windows):
             stamp_ns = self._stamp_ns(window.t1_ns)
             self.windows.put(Job(window, estimator, stamp_ns, frame_id, limits), arrived_s)
         self.meters.took('accumulate', start_s)
+
+    def _name_frame(self, packet: Packet) -> None:
+        self.frame_id = self._parts.live.now.frame_id or packet.frame_id or DEFAULT_FRAME
 
     def _is_of_this_sensor(self, packet: Packet) -> bool:
         """False for messages of another size that alternate with those of the present sensor."""
