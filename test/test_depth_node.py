@@ -63,9 +63,13 @@ def node_rays(info):
     return camera_from_info(info).rays()
 
 
-def test_outputs_of_one_frame_belong_together_and_equal_the_estimators(graph, start, checkpoint):
+@pytest.mark.parametrize('early_steps', ['on', 'off'])
+def test_outputs_of_one_frame_belong_together_and_equal_the_estimators(
+    graph, start, checkpoint, early_steps
+):
     node = start(cloud_rate_hz=0.0, preview_rate_hz=0.0, cloud_stride=1, obstacle_rate_hz=0.0,
-                 obstacle_clear_m=5.0, obstacle_min_confidence=0.0)  # fmt: skip
+                 obstacle_clear_m=5.0, obstacle_min_confidence=0.0,
+                 early_steps=early_steps)  # fmt: skip
     topics = {'image': Image, 'camera_info': CameraInfo, 'points': PointCloud2,
               'confidence': Image, 'image_color': Image, 'obstacles': PointCloud2,
               'free_space': PointCloud2,

@@ -367,7 +367,7 @@ def use(node, engine):
 class SlowEngine:
     """An engine that is busy with events until it is let go."""
 
-    device = 'slow'
+    device, carries = 'slow', False
 
     def __init__(self):
         self.busy, self.go_on = threading.Event(), threading.Event()
@@ -383,7 +383,7 @@ def test_the_thread_of_inference_runs_an_empty_window_before_the_first(graph, st
     node, seen = start(), []
 
     class Engine:
-        device = 'here'
+        device, carries = 'here', False
 
         def infer(self, spikes, state):
             seen.append((threading.current_thread().name, int(spikes.sum())))
@@ -491,7 +491,7 @@ def test_an_engine_that_fails_is_tried_again_and_again(graph, start, monkeypatch
     node = start()
 
     class Broken:
-        device, mended = 'broken', threading.Event()
+        device, carries, mended = 'broken', False, threading.Event()
 
         def infer(self, spikes, state):
             if self.mended.is_set():
@@ -542,7 +542,7 @@ def test_an_error_that_nobody_expected_is_told_and_survived(graph, start, monkey
 
 def broken_engine(node):
     class Broken:
-        device = 'broken'
+        device, carries = 'broken', False
 
         def infer(self, spikes, state):
             raise RuntimeError(f'out of smoke {spikes.sum()}')  # another number each time
@@ -644,7 +644,7 @@ def test_a_size_that_alternates_builds_one_estimator(graph, start, monkeypatch):
 class Gate:
     """An engine that lets go of the first window of events only when it is told to."""
 
-    device = 'gate'
+    device, carries = 'gate', False
 
     def __init__(self, engine):
         self.entered, self.open, self._engine = threading.Event(), threading.Event(), engine

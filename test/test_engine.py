@@ -143,6 +143,36 @@ def test_a_recorded_window_gives_what_its_layers_give(kept, monkeypatch):
     )
 
 
+@pytest.mark.parametrize(
+    'name',
+    [
+        'torch',
+        'torch_bf16',
+        pytest.param('torch_int8', marks=needs_bytes),
+        pytest.param(
+            'cuda', marks=pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
+        ),
+    ],
+)
+def test_carried_steps_are_those_of_the_window_on_a_cpu_to_the_bit(name):
+    engine = ENGINES[name](CHECKPOINT, 'cuda' if name == 'cuda' else 'cpu', 1)
+    assert engine.carries
+    whole_state = state = None
+    for window, parts in zip(windows(3), ([1, 2, 3], [2], [3]), strict=True):
+        whole, whole_state = engine.infer(window, whole_state)
+        begin = 0
+        for end in parts:
+            state = engine.carry(window[begin:end], state)
+            begin = end
+        maps, state = engine.infer(window[begin:], state)
+        np.testing.assert_allclose(maps, whole, rtol=0, atol=1e-2 if name == 'cuda' else 0)
+        assert whole.std() > 1e-3
+
+
+def test_networks_of_whole_windows_carry_no_steps():
+    assert not ENGINES['torch'](untrained_checkpoint('unet_small'), 'cpu', 1).carries
+
+
 @pytest.mark.parametrize('name', ['torch', 'torch_bf16'])
 def test_rivals_run_too(name):
     engine = ENGINES[name](untrained_checkpoint('unet_small'), 'cpu', 1)

@@ -17,11 +17,12 @@ from spike_depth_ros.estimation.estimator import (
     interpret,
     make_windower,
 )
-from spike_depth_ros.events.arrays import make_events
+from spike_depth_ros.events.arrays import join_events, make_events
 from spike_depth_ros.events.camera import CalibrationError, Camera
 from spike_depth_ros.events.config import ConfigError, DepthRange, SpikeConfig
 from spike_depth_ros.events.spikes import Region, accumulate, pixel_map, region_of
-from spike_depth_ros.events.windows import Window
+from spike_depth_ros.events.windows import Begun, Window
+from spike_depth_ros.network.inference_layers import SpikeConvolution
 
 NAN, INF, MS = np.nan, np.inf, 1_000_000
 NO_LIMITS = Limits(0.0, INF, 0.0)
@@ -188,9 +189,9 @@ def test_without_a_calibration_metres_are_canonical(checkpoint, engine):
 
 
 class Remembering:
-    """An engine whose state is the number of windows that it has seen in a row."""
+    """An engine whose state is the number of calls that it has had in a row."""
 
-    device = 'none'
+    device, carries = 'none', True
 
     def __init__(self):
         self.states, self.steps = [], []
@@ -199,6 +200,9 @@ class Remembering:
         self.states.append(state)
         self.steps.append(len(spikes))
         return np.zeros((3, *spikes.shape[2:]), np.float32), (state or 0) + 1
+
+    def carry(self, spikes, state):
+        return self.infer(spikes, state)[1]
 
 
 def window(t0_ms, t1_ms, fresh=False):
@@ -235,6 +239,18 @@ def test_streaming_windows_are_one_stride_and_equal_one_long_run(checkpoint, eng
     np.testing.assert_allclose(frames[-1].depth_m, wanted, rtol=1e-5)
 
 
+def test_a_map_at_every_step_changes_none_of_the_others(checkpoint, engine):
+    events = stream(100)
+    each, last = (
+        DepthEstimator(checkpoint, HEIGHT, WIDTH, None, options, engine).push(events)
+        for options in (
+            EstimatorOptions(streaming=True, stride_ms=5.0), EstimatorOptions(streaming=True)
+        )
+    )  # fmt: skip
+    assert len(each) == 4 * len(last) == 20
+    assert_same_frames(each[3::4], last)
+
+
 def test_a_jump_in_time_starts_from_rest(checkpoint):
     engine = Remembering()
     options = EstimatorOptions(streaming=True)
@@ -244,6 +260,98 @@ def test_a_jump_in_time_starts_from_rest(checkpoint):
     estimator.push(stream(60, start_ms=0))
     assert engine.states == [None, 1, 2] * 3
     assert estimator.windower.jumps == 2
+
+
+def by_steps(estimator, parts):
+    """Frames of a stream whose steps are run as soon as they are over."""
+    frames = []
+    for part in parts:
+        frames += estimator.push(part)
+        begun = estimator.windower.begun()
+        if begun is not None:
+            estimator.run_ahead(begun)
+    return frames
+
+
+def assert_same_frames(frames, wanted):
+    assert len(frames) == len(wanted) > 0
+    for frame, other in zip(frames, wanted, strict=True):
+        assert_same(frame, *other[:3])
+
+
+@pytest.mark.parametrize('name', ['torch', 'torch_bf16', 'torch_int8'])
+@pytest.mark.parametrize(
+    'options',
+    [{}, {'stride_ms': 5.0}, {'streaming': True}, {'streaming': True, 'stride_ms': 10.0}],
+)
+def test_steps_run_ahead_change_no_bit(checkpoint, options, name):
+    if name == 'torch_int8' and not SpikeConvolution.is_available():
+        pytest.skip('this torch has no 8-bit convolutions here')
+    engine = ENGINES[name](checkpoint, 'cpu', 1)
+    late = stream(60).copy()  # two events change places: one is late for its step
+    late[[2000, 2600]] = late[[2600, 2000]]
+    restart = join_events([stream(60), stream(60, start_ms=1), stream(5060, start_ms=5000)])
+    for events in (stream(100), late, restart):
+        whole, early = (
+            DepthEstimator(checkpoint, HEIGHT, WIDTH, None, EstimatorOptions(**options), engine)
+            for _ in range(2)
+        )
+        wanted = whole.push(events)
+        assert_same_frames(by_steps(early, np.array_split(events, 61)), wanted)
+
+
+def test_what_was_run_ahead_is_not_run_again(checkpoint):
+    engine = Remembering()
+    options = EstimatorOptions(streaming=True)
+    estimator = DepthEstimator(checkpoint, HEIGHT, WIDTH, None, options, engine)
+    by_steps(estimator, np.array_split(stream(60), 240))
+    assert engine.steps == [1] * 12
+    assert engine.states == [None, *range(1, 12)]
+
+
+def test_a_window_that_is_revised_is_run_from_its_beginning(checkpoint):
+    engine = Remembering()
+    options = EstimatorOptions(streaming=True)
+    estimator = DepthEstimator(checkpoint, HEIGHT, WIDTH, None, options, engine)
+    times_ms = (0, 19, 20, 26, 24, 31, 41)  # 24: its step is over
+    by_steps(estimator, [make_events([t * MS], [0], [0], [1]) for t in times_ms])
+    calls = list(zip(engine.steps, engine.states, strict=True))
+    assert calls == [(3, None), (1, 1), (1, 2), (4, 2)]  # two calls per window
+
+
+def test_steps_that_fail_ahead_are_run_with_their_window(checkpoint, monkeypatch):
+    engine = Remembering()
+    options = EstimatorOptions(streaming=True)
+    estimator = DepthEstimator(checkpoint, HEIGHT, WIDTH, None, options, engine)
+    first, second = window(0, 20, True), window(20, 40)
+    estimator.infer(first)
+    estimator.run_ahead(Begun(20 * MS, second.spikes, 1, False))
+    monkeypatch.setattr(engine, 'carry', lambda spikes, state: {}['no such kernel'])
+    with pytest.raises(KeyError):
+        estimator.run_ahead(Begun(20 * MS, second.spikes, 2, False))
+    estimator.infer(second)
+    assert (engine.steps, engine.states) == ([4, 1, 4], [None, 1, 1])
+
+
+def test_steps_of_a_window_that_was_dropped_are_of_no_other(checkpoint):
+    engine = Remembering()
+    options = EstimatorOptions(streaming=True)
+    estimator = DepthEstimator(checkpoint, HEIGHT, WIDTH, None, options, engine)
+    first, dropped, last = window(0, 20, True), window(20, 40), window(40, 60)
+    estimator.infer(first)
+    estimator.run_ahead(Begun(20 * MS, dropped.spikes, 3, False))
+    estimator.infer(last)
+    assert engine.states == [None, 1, None]
+    # after a restart the same times come again
+    estimator.run_ahead(Begun(60 * MS, np.zeros_like(last.spikes), 3, False))
+    again = window(60, 80, True)
+    estimator.run_ahead(Begun(60 * MS, again.spikes, 2, True))
+    estimator.infer(again)
+    assert engine.states[3:] == [1, None, 1]
+    estimator.run_ahead(Begun(80 * MS, last.spikes, 3, False))
+    estimator.reset()
+    estimator.infer(last)
+    assert engine.states[6:] == [2, None]
 
 
 @pytest.mark.parametrize(

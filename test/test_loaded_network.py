@@ -8,14 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from depth_node_fixtures import WINDOW_MS
+from untrained import untrained_checkpoint
 
 from spike_depth_ros.estimation.estimator import EstimatorOptions
 from spike_depth_ros.events.camera import Camera
-from spike_depth_ros.events.config import cache_folder
+from spike_depth_ros.events.config import ConfigError, cache_folder
 from spike_depth_ros.network.checkpoint import save_checkpoint
 from spike_depth_ros.ros import loaded_network, network_choice
 from spike_depth_ros.ros.depth_parameters import DepthParameters
-from spike_depth_ros.ros.loaded_network import LoadedNetwork, load_network, warm_up
+from spike_depth_ros.ros.loaded_network import LoadedNetwork, load_network, time_steps, warm_up
 from spike_depth_ros.ros.params import ParameterError
 
 CAMERA = Camera(60, 40, 50.0, 50.0, 29.5, 19.5)
@@ -178,3 +179,51 @@ def test_what_other_processes_take_of_the_processor_does_not_count(checkpoint, m
     monkeypatch.setattr(loaded_network.time, 'process_time', lambda: engine.cpu_s)
     network = LoadedNetwork(Path('x'), checkpoint, engine)
     assert network.run_empty_window(EstimatorOptions(), CAMERA) == 1.0
+
+
+class Timed(Recording):
+    """Takes 2 s for each call and 1 s for each step."""
+
+    carries, now_s = True, 0.0
+
+    def infer(self, spikes, state):
+        self.now_s += 2.0 + len(spikes)
+        return super().infer(spikes, state)
+
+    def carry(self, spikes, state):
+        return self.infer(spikes, state)[1]
+
+
+def test_steps_are_run_early_where_that_leaves_time(checkpoint, monkeypatch):
+    engine = Timed()
+    monkeypatch.setattr(loaded_network.time, 'perf_counter', lambda: engine.now_s)
+    monkeypatch.setattr(loaded_network.time, 'process_time', lambda: engine.now_s)
+    spikes = dataclasses.replace(checkpoint.spikes, window_ms=20.0, steps=4)
+    network = LoadedNetwork(Path('x'), dataclasses.replace(checkpoint, spikes=spikes), engine)
+    assert not network.runs_early(AUTO), 'nothing was measured'
+    step_s = time_steps(network, EstimatorOptions(), CAMERA)
+    assert step_s == 3.0
+    assert {shape[0] for shape in engine.shapes} == {1, 2, 3}
+    for step_ms, stride_ms, early in (
+        (2.9, 0.0, True), (3.1, 0.0, False), (2.9, 5.0, True), (3.1, 100.0, False),
+    ):  # fmt: skip
+        network = network._replace(step_s=step_ms / 1e3)
+        assert network.runs_early(dataclasses.replace(AUTO, stride_ms=stride_ms)) == early
+        assert network.runs_early(dataclasses.replace(AUTO, early_steps='on'))
+        assert not network.runs_early(dataclasses.replace(AUTO, early_steps='off'))
+    # every window begins at rest: as many steps in half the time
+    apart = dataclasses.replace(AUTO, streaming=False, stride_ms=10.0)
+    assert not network._replace(step_s=1.6e-3).runs_early(apart)
+    assert network._replace(step_s=1.4e-3).runs_early(apart)
+
+
+def test_a_network_that_needs_whole_windows_runs_no_steps_early(tmp_path):
+    save_checkpoint(tmp_path / 'unet.safetensors', untrained_checkpoint('unet_small'))
+    given = dataclasses.replace(
+        AUTO, checkpoint=str(tmp_path / 'unet.safetensors'), engine='torch', device='cpu'
+    )
+    network = load_network(given, CAMERA)
+    assert not network.runs_early(given)
+    for refused in (network.check, lambda asked: load_network(asked, CAMERA)):
+        with pytest.raises(ConfigError, match="early_steps is 'on', but this network needs whole"):
+            refused(dataclasses.replace(given, early_steps='on'))

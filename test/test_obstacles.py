@@ -245,7 +245,7 @@ def test_the_nearest_row_of_the_scan_counts():
 class WallEngine:
     """An engine that sees a wall across the view."""
 
-    device = 'none'
+    device, carries = 'none', False
 
     def __init__(self, log_depth):
         self.log_depth = log_depth

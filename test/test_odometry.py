@@ -39,7 +39,7 @@ WALL_M = 2.0
 class Wall:
     """An engine that says one depth everywhere."""
 
-    device = 'none'
+    device, carries = 'none', False
 
     def infer(self, spikes, state):
         maps = np.zeros((3, *spikes.shape[2:]), np.float32)

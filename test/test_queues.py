@@ -89,6 +89,27 @@ def test_a_queue_that_stands_gives_its_newest_until_it_keeps_up(monkeypatch):
     assert queue.dropped == 4
 
 
+def test_an_offer_is_taken_when_nothing_waits_and_withdrawn_by_an_item():
+    queue = AgingQueue(2, 60.0)
+    now_s = time.monotonic()
+    queue.offer('first', now_s)
+    queue.offer('second', now_s)
+    assert queue.get().item == 'second'
+    queue.offer('third', now_s)
+    queue.put('item', now_s)
+    assert queue.get().item == 'item'
+    queue.put('item', now_s)
+    queue.offer('fourth', now_s)
+    assert [queue.get().item for _ in range(2)] == ['item', 'fourth']
+    queue.offer('fifth', now_s)
+    queue.clear()
+    threading.Timer(0.05, queue.offer, ['sixth', now_s]).start()
+    assert queue.get().item == 'sixth'
+    queue.close()
+    queue.offer('seventh', now_s)
+    assert (queue.get(), queue.dropped) == (None, 0)
+
+
 def test_clear_is_no_drop_and_close_ends_the_waiting():
     queue = AgingQueue(10, math.inf)
     queue.put('a', 0.0)

@@ -181,3 +181,64 @@ def test_times_before_zero_are_times_as_any():
     assert windower.jumps == windower.late_events == 0
     assert [(w.t0_ns, w.event_count) for w in windows] == [
         (-200 * MS, 1), (-190 * MS, 1), (-180 * MS, 1)]  # fmt: skip
+
+
+def binned_by_hand(events, t0_ns, t1_ns, steps):
+    """(T, 2, 16, 24): the spikes of a window, one event after the other."""
+    counts = np.zeros((steps, 2, PIXELS.height, PIXELS.width), np.uint8)
+    for t_ns, x, y, p in events.tolist():
+        if t0_ns <= t_ns < t1_ns:
+            counts[(t_ns - t0_ns) * steps // (t1_ns - t0_ns), p, y, x] += 1
+    return counts
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    cuts=st.lists(st.integers(0, 2000), max_size=40),
+    stride_ms=st.sampled_from([5, 10, 20]),
+    steps=st.integers(1, 5),
+)
+def test_steps_that_have_begun_are_those_of_the_window(cuts, stride_ms, steps):
+    events = random_stream(100, 2000, seed=6)
+    windower = TimeWindower(PIXELS, steps, 20 * MS, stride_ms * MS)
+    begun = []
+    for part in np.split(events, sorted(cuts)):
+        for window in windower.push(part):
+            assert not window.revised
+            for one, given_then in begun:
+                if one.spikes is window.spikes:
+                    assert (one.t0_ns, one.fresh) == (window.t0_ns, window.fresh)
+                    np.testing.assert_array_equal(given_then, window.spikes[: one.ready])
+        one = windower.begun()
+        assert windower.begun() is None, 'the same step is given once'
+        if one is not None:
+            assert 0 < one.ready < steps
+            begun.append((one, one.spikes[: one.ready].copy()))
+
+
+def test_a_step_is_over_at_the_first_event_at_or_after_its_end():
+    windower = TimeWindower(PIXELS, 4, 20 * MS, 20 * MS)
+    for t_ns, ready in ((0, None), (5 * MS - 1, None), (5 * MS, 1), (9 * MS, None),
+                        (17 * MS, 3), (19 * MS, None), (20 * MS, None), (25 * MS, 1)):  # fmt: skip
+        assert len(list(windower.push(stream([t_ns])))) == (t_ns == 20 * MS)
+        begun = windower.begun()
+        assert (begun and begun.ready) == ready, t_ns
+    windower.reset()
+    assert windower.begun() is None
+
+
+def test_events_late_for_a_step_are_counted_and_make_the_window_revised():
+    windower = TimeWindower(PIXELS, 4, 20 * MS, 20 * MS)
+    events = stream([0, 6 * MS, 4 * MS, 12 * MS, 21 * MS, 27 * MS, 26 * MS, 41 * MS])
+    list(windower.push(events[:2]))
+    assert windower.begun().ready == 1
+    list(windower.push(events[2:3]))
+    list(windower.push(events[3:4]))
+    assert windower.begun() is None, 'work on it would be lost'
+    (first,) = windower.push(events[4:6])
+    assert (first.revised, first.event_count, windower.late_events) == (True, 4, 0)
+    np.testing.assert_array_equal(first.spikes, binned_by_hand(events, 0, 20 * MS, 4))
+    assert windower.begun().ready == 1
+    assert list(windower.push(events[6:7])) == []  # of the step that goes on
+    (second,) = windower.push(events[7:])
+    assert (second.revised, second.event_count) == (False, 3)

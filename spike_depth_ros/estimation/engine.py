@@ -25,8 +25,8 @@ from spike_depth_ros.network.spiking_transformer import SpikingTransformer
 
 log = logging.getLogger(__name__)
 
-MAX_RECORDED = 4
-"""Shapes of windows that a GPU keeps a recording of; more would fill it."""
+MAX_RECORDED = 8
+"""Shapes of windows, and of parts of them, that a GPU keeps a recording of; more would fill it."""
 
 
 class EngineError(ValueError):
@@ -38,9 +38,12 @@ class Engine(Protocol):
 
     Attributes:
         device: where it runs, for people to read.
+        carries: whether the steps of a window may come in several calls, all but the last ones
+            by `carry`.
     """
 
     device: str
+    carries: bool
 
     def infer(self, spikes: np.ndarray, state: Any | None) -> tuple[np.ndarray, Any]:
         """One depth map.
@@ -56,6 +59,12 @@ class Engine(Protocol):
 
         Raises:
             EngineError: the shape does not fit.
+        """
+
+    def carry(self, spikes: np.ndarray, state: Any | None) -> Any:
+        """The state that `infer` returns for the same arguments, without the work of a map.
+
+        `infer` of the remaining steps of the window then gives the map of the whole window.
         """
 
 
@@ -85,6 +94,7 @@ class TorchEngine:
         torch.set_num_threads(thread_count(threads))
         self._dtype = dtype
         model = checkpoint.model
+        self.carries = isinstance(model, SpikingTransformer)
         self._fast: CpuInference | None = None
         if self._device.type == 'cpu' and serves(model):
             self._fast = CpuInference(model, dtype, torch.get_num_threads())
@@ -103,14 +113,22 @@ class TorchEngine:
         """See `Engine.infer`."""
         check_spikes(spikes)
         if self._fast is not None:
-            try:
-                return self._fast.step(spikes, state)
-            except ValueError as error:
-                raise EngineError(str(error)) from error
-        batch = torch.from_numpy(spikes)[:, None].to(self._device)  # (T, 1, 2, H, W)
+            return _checked(self._fast.step, spikes, state)
         with torch.autocast(self._device.type, self._dtype, enabled=self._casts):
-            prediction, state = self._model.step(batch, state)
+            prediction, state = self._model.step(self._batch(spikes), state)
         return torch.cat(prediction, dim=1)[0].float().cpu().numpy(), state
+
+    @torch.inference_mode()
+    def carry(self, spikes: np.ndarray, state: Any | None) -> Any:
+        """See `Engine.carry`."""
+        check_spikes(spikes)
+        if self._fast is not None:
+            return _checked(self._fast.carry, spikes, state)
+        return self._model.carry(self._batch(spikes), state)
+
+    def _batch(self, spikes: np.ndarray) -> torch.Tensor:
+        """(T, 2, H, W) to (T, 1, 2, H, W) on the device."""
+        return torch.from_numpy(spikes)[:, None].to(self._device)
 
 
 class CudaEngine(TorchEngine):
@@ -132,7 +150,7 @@ class CudaEngine(TorchEngine):
                 "device is 'cpu', but the engine cuda needs a GPU: use auto or torch"
             )
         super().__init__(checkpoint, chosen, threads, torch.float16)
-        self._recorded: dict[tuple[int, ...], RecordedStep] = {}
+        self._recorded: dict[tuple[Any, ...], RecordedStep] = {}
 
     @torch.inference_mode()
     def infer(self, spikes: np.ndarray, state: Any | None) -> tuple[np.ndarray, Any]:
@@ -140,13 +158,24 @@ class CudaEngine(TorchEngine):
         check_spikes(spikes)
         if not isinstance(self._model, SpikingTransformer):
             return super().infer(spikes, state)
+        return self._replay(spikes, state, answers=True)
+
+    @torch.inference_mode()
+    def carry(self, spikes: np.ndarray, state: Any | None) -> Any:
+        """See `Engine.carry`."""
+        check_spikes(spikes)
+        return self._replay(spikes, state, answers=False)[1]
+
+    def _replay(self, spikes: np.ndarray, state: Any | None, answers: bool) -> tuple[Any, Any]:
+        """Maps, None unless it `answers`, and the next state."""
+        key = (answers, *spikes.shape)
         with torch.cuda.device(self._device):
-            recorded = self._recorded.pop(spikes.shape, None)
+            recorded = self._recorded.pop(key, None)
             if recorded is None:
                 if len(self._recorded) == MAX_RECORDED:
                     del self._recorded[next(iter(self._recorded))]  # the one not used for longest
-                recorded = RecordedStep(self._model, spikes.shape)
-            self._recorded[spikes.shape] = recorded
+                recorded = RecordedStep(self._model, spikes.shape, answers)
+            self._recorded[key] = recorded
             return recorded(spikes, state)
 
 
@@ -259,6 +288,14 @@ def choose_device(device: str) -> str:
 def thread_count(threads: int) -> int:
     """Threads to use: as given, or one fewer than there are cores, for the rest of the robot."""
     return threads if threads > 0 else max(1, len(os.sched_getaffinity(0)) - 1)
+
+
+def _checked(step: Callable[..., Any], spikes: np.ndarray, state: Any | None) -> Any:
+    """Calls `step`; a state that does not fit is an `EngineError`."""
+    try:
+        return step(spikes, state)
+    except ValueError as error:
+        raise EngineError(str(error)) from error
 
 
 def check_spikes(spikes: np.ndarray) -> None:

@@ -6,6 +6,7 @@ of them into a `DepthFrame`. The two may run in two threads; `DepthEstimator.pus
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import functools
 import math
@@ -23,7 +24,7 @@ from spike_depth_ros.events.arrays import empty_events, join_events
 from spike_depth_ros.events.camera import Camera
 from spike_depth_ros.events.config import ConfigError, DepthRange, SpikeConfig, require, shipped
 from spike_depth_ros.events.spikes import PixelMap, Region, pixel_map
-from spike_depth_ros.events.windows import TimeWindower, Window, check_cuts
+from spike_depth_ros.events.windows import Begun, TimeWindower, Window, check_cuts
 from spike_depth_ros.network.checkpoint import Checkpoint, load_checkpoint
 
 GOOD_RATIO = 1.25
@@ -159,6 +160,14 @@ def checkpoint_path(checkpoint: str | Path) -> Path:
     return shipped(SHIPPED[name]) if name in SHIPPED else Path(checkpoint)
 
 
+class _Ahead(NamedTuple):
+    """How far the network has come in a window that may still take events."""
+
+    spikes: np.ndarray  # of the window, and of no other
+    steps: int
+    state: Any
+
+
 class DepthEstimator:
     """Runs one checkpoint on the events of one sensor.
 
@@ -232,8 +241,9 @@ class DepthEstimator:
         self.engine: Engine = engine
         self.familiarity = 1.0
         self._known, self._describe = from_card(checkpoint.card), Describer()
-        self._state: Any = None
+        self._state: Any = None  # at the end of the last window
         self._last_end_ns: int | None = None
+        self._ahead: _Ahead | None = None
 
     @property
     def metres_per_canonical(self) -> float:
@@ -266,20 +276,37 @@ class DepthEstimator:
         """Runs the network on the next window; returns its maps for `interpret`.
 
         Carried state is kept only across windows that touch: after a jump, or where a window was
-        dropped, the network starts from rest.
+        dropped, the network starts from rest. Steps that `run_ahead` has done are not run again.
         """
-        if window.fresh or window.t0_ns != self._last_end_ns or not self.options.streaming:
-            self._state = None
-        carried, self._state = self._state, None  # it serves once, also if this fails
-        at_rest = carried is None
-        maps, state = self.engine.infer(window.spikes, carried)
+        before, ahead = self._state_at(window), self._ahead
+        if ahead is None or ahead.spikes is not window.spikes or window.revised:
+            ahead = _Ahead(window.spikes, 0, before)
+        self._state = self._ahead = None  # they serve once, also if this fails
+        maps, state = self.engine.infer(window.spikes[ahead.steps :], ahead.state)
         self._state = state if self.options.streaming else None
         self._last_end_ns = window.t1_ns
         inside = np.s_[..., : self.pixels.image_height, : self.pixels.image_width]
         if self._known is not None:
-            features = self._describe(window.spikes[inside], maps[inside], at_rest)
+            features = self._describe(window.spikes[inside], maps[inside], before is None)
             self.familiarity = float(self._known.factor(features))
         return maps[inside]
+
+    def run_ahead(self, begun: Begun) -> None:
+        """Runs the steps of a window that are over, so that fewer remain when it is complete.
+
+        The depth is the same without it: a window that is revised is run from its beginning.
+        """
+        ahead, self._ahead = self._ahead, None
+        if ahead is None or ahead.spikes is not begun.spikes:
+            # a copy, for a state serves once
+            ahead = _Ahead(begun.spikes, 0, copy.deepcopy(self._state_at(begun)))
+        state = self.engine.carry(begun.spikes[ahead.steps : begun.ready], ahead.state)
+        self._ahead = _Ahead(begun.spikes, begun.ready, state)
+
+    def _state_at(self, window: Window | Begun) -> Any:
+        """The state at the beginning of a window; None for rest."""
+        touches = not window.fresh and window.t0_ns == self._last_end_ns
+        return self._state if touches and self.options.streaming else None
 
     def look(self, frame: DepthFrame, events: np.ndarray, motion: Motion) -> None:
         """Learns the scale of later frames from this one; may run in a thread of its own.
@@ -332,8 +359,7 @@ class DepthEstimator:
         self._recent = empty_events()
         if self.tracker is not None:
             self.tracker.reset()
-        self._state = None
-        self._last_end_ns = None
+        self._state = self._ahead = self._last_end_ns = None
 
 
 def cut_times_ns(spikes: SpikeConfig, options: EstimatorOptions) -> tuple[int, int]:

@@ -191,7 +191,7 @@ def accumulate(
             )
         sensor_height, sensor_width = pixels.table.shape
         table = pixels.table.reshape(-1)
-    stray = _accumulate(events, _bin_edges_ns(t0_ns, t1_ns, steps), sensor_height, sensor_width,
+    stray = _accumulate(events, bin_edges_ns(t0_ns, t1_ns, steps), sensor_height, sensor_width,
                         table, height * width, out.reshape(-1))  # fmt: skip
     if stray:
         raise ValueError(f'{stray} events lie outside the sensor: check its geometry')
@@ -216,7 +216,7 @@ def _rectified_coordinates(camera: Camera) -> NDArray[Any] | None:
 
 
 @functools.lru_cache(maxsize=256)
-def _bin_edges_ns(t0_ns: int, t1_ns: int, steps: int) -> NDArray[Any]:
+def bin_edges_ns(t0_ns: int, t1_ns: int, steps: int) -> NDArray[Any]:
     """(steps + 1,) int64: bin k holds the times from edge k up to, excluding, edge k + 1."""
     span_ns = t1_ns - t0_ns
     return read_only(np.array([t0_ns - -k * span_ns // steps for k in range(steps + 1)], np.int64))

@@ -17,10 +17,13 @@ from spike_depth_ros.events.arrays import Events, read_only
 from spike_depth_ros.events.compiled import compiled
 from spike_depth_ros.events.config import ConfigError
 from spike_depth_ros.events.jumps import JumpFilter, Run
-from spike_depth_ros.events.spikes import PixelMap, accumulate
+from spike_depth_ros.events.spikes import PixelMap, accumulate, bin_edges_ns
 
 MAX_OVERLAP = 128
 """Largest number of overlapping windows; each of them is a spike tensor in memory."""
+
+NEVER_NS = -(1 << 63)
+"""Earlier than every event."""
 
 
 class Window(NamedTuple):
@@ -31,6 +34,16 @@ class Window(NamedTuple):
     spikes: NDArray[np.uint8]  # (T, 2, H, W)
     event_count: int
     fresh: bool  # first window after a start or a jump: the carried state is invalid
+    revised: bool = False  # events came into steps after `TimeWindower.begun` had given them
+
+
+class Begun(NamedTuple):
+    """The first steps of a window that still takes events."""
+
+    t0_ns: int
+    spikes: NDArray[np.uint8]  # (T, 2, H, W); of the steps from `ready` on it holds events so far
+    ready: int  # number of steps, less than T, whose end the stream has passed
+    fresh: bool
 
 
 class _Open(NamedTuple):
@@ -84,7 +97,9 @@ class TimeWindower:
     def _start_anew(self) -> None:
         self._open: deque[_Open] = deque()
         self._next_end_ns: int | None = None
-        self._fresh = True
+        self._newest_ns = NEVER_NS
+        self._given_ns: int | None = None  # end of the last step that `begun` has given
+        self._fresh, self._revised = True, False
 
     def push(self, events: Events) -> Iterator[Window]:
         """Takes the next events of the stream and yields the windows that they complete.
@@ -93,6 +108,25 @@ class TimeWindower:
         """
         for run in self._filter.push(events):
             yield from self.take(run)
+
+    def begun(self) -> Begun | None:
+        """The steps of the first open window that are over, so that work on them can begin.
+
+        A step is over at the first event at or after its end. Events that come for it later are
+        counted in the window all the same, which is then `revised`.
+
+        Returns:
+            None if no step has ended since the last call, and for a window that is revised.
+        """
+        if not self._open or self._revised:
+            return None
+        t0_ns, t1_ns, spikes, _ = self._open[0]
+        edges_ns = bin_edges_ns(t0_ns, t1_ns, self._steps)
+        ready = int(np.searchsorted(edges_ns, self._newest_ns, 'right')) - 1
+        if ready < 1 or edges_ns[ready] == self._given_ns:
+            return None
+        self._given_ns = int(edges_ns[ready])
+        return Begun(t0_ns, spikes, ready, self._fresh)
 
     def take(self, run: Run) -> Iterator[Window]:
         """Like `push`, for events that have passed a `JumpFilter` of the caller."""
@@ -110,6 +144,7 @@ class TimeWindower:
             start = self._fill(run, start)
             if start < len(run.events):
                 yield self._complete()
+        self._newest_ns = max(self._newest_ns, run.last_ns)
 
     def _fill(self, run: Run, start: int) -> int:
         """Adds events from `start` on to the open windows until one completes the first window.
@@ -124,6 +159,9 @@ class TimeWindower:
             part = run.events[start : _first_at(run.events, start, t1_ns)]
         if run.first_ns < t0_ns and not self._fresh:
             self._late += int(np.count_nonzero(part['t_ns'] < t0_ns))
+        if self._given_ns is not None and run.first_ns < self._given_ns:
+            times_ns = part['t_ns']
+            self._revised |= bool(((times_ns >= t0_ns) & (times_ns < self._given_ns)).any())
         for window in self._open if len(part) else ():
             if window.t0_ns <= run.last_ns:
                 accumulate(part, window.t0_ns, window.t1_ns, self._steps, self._pixels.height,
@@ -136,7 +174,8 @@ class TimeWindower:
         window = self._open.popleft()
         self._open_windows()
         fresh, self._fresh = self._fresh, False
-        return Window(window.t0_ns, window.t1_ns, window.spikes, sum(window.counts), fresh)
+        revised, self._revised, self._given_ns = self._revised, False, None
+        return Window(*window[:3], sum(window.counts), fresh, revised)
 
     def _open_windows(self) -> None:
         """Opens all windows that begin before the first open one ends."""

@@ -35,8 +35,8 @@ from spike_depth_ros.network.inference_layers import (
 )
 from spike_depth_ros.network.spiking_transformer import SpikingTransformer
 
-MAX_SHAPES = 2
-"""Shapes of windows whose maps are kept to be filled again."""
+MAX_SHAPES = 4
+"""Shapes of windows, and of parts of them, whose maps are kept to be filled again."""
 
 
 class Memory(NamedTuple):
@@ -119,6 +119,18 @@ class CpuInference:
         Raises:
             ValueError: the memory is of another image size.
         """
+        maps, after = self._continue(counts, memory, answers=True)
+        assert maps is not None
+        return maps, after
+
+    @torch.inference_mode()
+    def carry(self, counts: np.ndarray, memory: Memory | None) -> Memory:
+        """The memory that `step` returns, without the work of an answer."""
+        return self._continue(counts, memory, answers=False)[1]
+
+    def _continue(
+        self, counts: np.ndarray, memory: Memory | None, answers: bool
+    ) -> tuple[np.ndarray | None, Memory]:
         size = counts.shape[2:]
         if memory is not None and memory.size != size:
             raise ValueError(
@@ -128,9 +140,12 @@ class CpuInference:
             if counts.shape not in self._kept:
                 make_room(self._kept, MAX_SHAPES)
             self._buffers = self._kept.setdefault(counts.shape, {})
-            return self._step(counts, _Tape(memory, len(counts)))
+            return self._run(counts, _Tape(memory, len(counts)), answers)
 
-    def _step(self, counts: np.ndarray, tape: _Tape) -> tuple[np.ndarray, Memory]:
+    def _run(
+        self, counts: np.ndarray, tape: _Tape, answers: bool
+    ) -> tuple[np.ndarray | None, Memory]:  # fmt: skip
+        """Maps (3, H, W), None unless it `answers`, and the memory after."""
         numba.set_num_threads(self._threads)  # of the calling thread, whichever that is
         fired = self._compress(counts)
         stem2, fired = self._stem_stage(0, fired, tape)
@@ -143,8 +158,10 @@ class CpuInference:
         for i, block in enumerate(self._blocks):
             added = self._block(block, x, fired, tape)
             fired = self._end_block(i, x, added, joined, tape)
-        raw = self._head(stem2.images, stem4.images, joined.images)
-        return _enlarged_prediction(raw), Memory(tape.seen, counts.shape[2:], tuple(tape.arrays))
+        maps = None
+        if answers:
+            maps = _enlarged_prediction(self._head(stem2.images, stem4.images, joined.images))
+        return maps, Memory(tape.seen, counts.shape[2:], tuple(tape.arrays))
 
     def _maps(
         self, role: str, shape: tuple[int, ...], dtype: torch.dtype | None = None

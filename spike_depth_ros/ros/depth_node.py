@@ -23,7 +23,6 @@ from rclpy.parameter import Parameter
 from rclpy.qos_overriding_options import InvalidQosOverridesError
 from std_srvs.srv import SetBool, Trigger
 
-from spike_depth_ros.estimation.estimator import cut_times_ns
 from spike_depth_ros.ros import params
 from spike_depth_ros.ros.bond import STATUS, Bond
 from spike_depth_ros.ros.calibration import Calibration
@@ -163,10 +162,8 @@ class DepthNode(ManagedNode):
         """Begins to listen."""
         self.last_error = ''
         self._active_since_s = time.monotonic()
-        self.events = EventInput(
-            self, self.live.now.event_type, self._log, self._start_pipeline, self._on_message,
-            self._on_unread,
-        )  # fmt: skip
+        self.events = EventInput(self, self.live.now.event_type, self._log, self._start_pipeline,
+                                 self._on_message, self._on_unread)  # fmt: skip
         self.calibration.open()
         self.scale.open()
         self.registration.open()
@@ -371,7 +368,7 @@ class DepthNode(ManagedNode):
     def _check(self, parameters: DepthParameters) -> None:
         parameters.check()
         if self.network is not None:
-            cut_times_ns(self.network.checkpoint.spikes, parameters.estimator_options)
+            self.network.check(parameters)
         roi, camera = parameters.estimator_options.roi, self.calibration.camera
         if roi is not None and camera is not None:
             roi.check(camera.height, camera.width)

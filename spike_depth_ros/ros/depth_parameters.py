@@ -87,6 +87,14 @@ class DepthParameters:
         'begin at rest each time.',
         live=True,
     )
+    early_steps: str = parameter(
+        'auto',
+        'Run the time steps of a window while its events arrive, so that only the last remains '
+        'when it ends: the same depth, earlier, for more processor time; auto: where inference '
+        'then takes at most 0.6 of the time.',
+        choices=('auto', 'on', 'off'),
+        live=True,
+    )
     camera_info_url: str = parameter(
         '', "Calibration file (YAML); empty: wait for the topic 'camera_info'."
     )

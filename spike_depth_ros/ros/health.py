@@ -301,6 +301,7 @@ def _engine_report(view: View) -> Report:
         'checkpoint': network.path,
         'engine': view.parameters.engine,
         'device': network.engine.device,
+        'early steps': 'on' if network.runs_early(view.parameters) else 'off',
         'calibration': f'assumed: {lens}' if view.calibration.camera is None else 'given',
     }
     if estimator is not None:

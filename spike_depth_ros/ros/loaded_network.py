@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,9 +26,9 @@ from spike_depth_ros.estimation.registration import register
 from spike_depth_ros.events.arrays import make_events
 from spike_depth_ros.events.camera import Camera
 from spike_depth_ros.events.codecs import CODECS, SMALL_BYTES
-from spike_depth_ros.events.config import shipped
+from spike_depth_ros.events.config import ConfigError, shipped
 from spike_depth_ros.events.jumps import JumpFilter
-from spike_depth_ros.events.windows import Window, in_order
+from spike_depth_ros.events.windows import Begun, Window, in_order
 from spike_depth_ros.network.checkpoint import Checkpoint, load_checkpoint
 from spike_depth_ros.ros import network_choice
 from spike_depth_ros.ros.compressed_depth import rvl_encode
@@ -48,6 +50,9 @@ USUAL_SENSOR = (480, 640)
 TRIALS = 12
 """Windows that are timed: the shortest time depends least on the load of the machine."""
 
+STEP_TRIALS = 5
+"""The same for windows that are run step by step, which are timed at every start."""
+
 
 class LoadedNetwork(NamedTuple):
     """A network that is ready to run.
@@ -56,17 +61,43 @@ class LoadedNetwork(NamedTuple):
         path: of its checkpoint.
         checkpoint: weights and configuration.
         engine: what runs it.
+        step_s: mean time per step of a window whose steps are run one by one, with its map [s].
     """
 
     path: Path
     checkpoint: Checkpoint
     engine: Engine
+    step_s: float = math.inf
 
     def estimator(
         self, height: int, width: int, camera: Camera | None, options: EstimatorOptions
     ) -> DepthEstimator:
         """An estimator for a sensor of that many rows and columns; it shares the engine."""
         return DepthEstimator(self.checkpoint, height, width, camera, options, self.engine)
+
+    def usual_estimator(self, options: EstimatorOptions, camera: Camera | None) -> DepthEstimator:
+        """An estimator for the camera, or for the whole `USUAL_SENSOR` if it is None."""
+        if camera is not None:
+            return self.estimator(camera.height, camera.width, camera, options)
+        return self.estimator(*USUAL_SENSOR, None, dataclasses.replace(options, roi=None))
+
+    def runs_early(self, parameters: DepthParameters) -> bool:
+        """Whether the steps of a window are run as their events come, see `early_steps`."""
+        if parameters.early_steps != 'auto' or not self.engine.carries:
+            return parameters.early_steps == 'on'
+        options = parameters.estimator_options
+        stride_s = 1e-9 * cut_times_ns(self.checkpoint.spikes, options)[1]
+        steps = window_steps(self.checkpoint.spikes, options)
+        return steps * self.step_s <= MOST_BUSY * stride_s
+
+    def check(self, parameters: DepthParameters) -> None:
+        """Raises a `ConfigError` if the parameters do not fit this network."""
+        cut_times_ns(self.checkpoint.spikes, parameters.estimator_options)
+        if parameters.early_steps == 'on' and not self.engine.carries:
+            raise ConfigError(
+                "early_steps is 'on', but this network needs whole windows, being a "
+                f'{self.checkpoint.model_name}: use auto or off'
+            )
 
     def run_empty_window(self, options: EstimatorOptions, camera: Camera | None) -> float:
         """Runs an empty window of the camera, of `USUAL_SENSOR` if it is None.
@@ -77,10 +108,7 @@ class LoadedNetwork(NamedTuple):
             How long it took [s]. Of wall clock and processor time the shorter, for with one thread
             the processor time does not depend on the load of the machine.
         """
-        sensor = (camera.height, camera.width) if camera else USUAL_SENSOR
-        if camera is None:
-            options = dataclasses.replace(options, roi=None)
-        return _run_s(self.estimator(*sensor, camera, options))
+        return _run_s(self.usual_estimator(options, camera))
 
 
 def load_network(parameters: DepthParameters, camera: Camera | None) -> LoadedNetwork:
@@ -134,7 +162,10 @@ def _load(path: Path, parameters: DepthParameters, camera: Camera | None) -> Loa
     log.info(f'loading {path}')
     engine = ENGINES[parameters.engine](checkpoint, parameters.device, parameters.num_threads)
     loaded = LoadedNetwork(path, checkpoint, engine)
+    loaded.check(parameters)
     warm_up(loaded, options, camera)
+    if engine.carries:
+        loaded = loaded._replace(step_s=time_steps(loaded, options, camera))
     log.debug(f'loading and warming up took {time.monotonic() - start_s:.1f} s')
     return loaded
 
@@ -182,6 +213,31 @@ def _measure_scale(loaded: LoadedNetwork, options: EstimatorOptions) -> None:
     estimator.look(wall, passing, lambda start_ns, end_ns: (sideways, ''))
 
 
+def time_steps(loaded: LoadedNetwork, options: EstimatorOptions, camera: Camera | None) -> float:
+    """Runs windows step by step: `LoadedNetwork.step_s`, measured as by `run_empty_window`.
+
+    A window has the steps of the training, or fewer. First one is run in two parts, in every way:
+    shapes that are new take longer.
+    """
+    estimator = loaded.usual_estimator(options, camera)
+    steps = min(loaded.checkpoint.spikes.steps, window_steps(loaded.checkpoint.spikes, options))
+    spikes = np.zeros((steps, 2, estimator.pixels.height, estimator.pixels.width), np.uint8)
+    for ready in range(1, steps):
+        _run_parts_s(estimator, spikes, (ready,))
+    one_by_one = tuple(range(1, steps))
+    times_s = [_run_parts_s(estimator, spikes, one_by_one) for _ in range(STEP_TRIALS)]
+    return min(times_s) / steps
+
+
+def _run_parts_s(estimator: DepthEstimator, spikes: np.ndarray, ready: Iterable[int]) -> float:
+    """Runs the window `spikes` in parts that end after so many steps [s]."""
+    start_s, start_cpu_s = time.perf_counter(), time.process_time()
+    for steps in ready:
+        estimator.run_ahead(Begun(0, spikes, steps, fresh=True))
+    estimator.infer(Window(0, 1, spikes, 0, fresh=True))
+    return min(time.perf_counter() - start_s, time.process_time() - start_cpu_s)
+
+
 def _run_s(estimator: DepthEstimator) -> float:
     """Has a few events accumulated and runs an empty window: how long the latter took [s]."""
     several = make_events([0, 1, 400_000_000], [0, 0, 0], [0, 0, 0], [1, 1, 1])
@@ -189,6 +245,4 @@ def _run_s(estimator: DepthEstimator) -> float:
         pass
     steps = window_steps(estimator.checkpoint.spikes, estimator.options)
     spikes = np.zeros((steps, 2, estimator.pixels.height, estimator.pixels.width), np.uint8)
-    start_s, start_cpu_s = time.perf_counter(), time.process_time()
-    estimator.infer(Window(0, 1, spikes, 0, fresh=True))
-    return min(time.perf_counter() - start_s, time.process_time() - start_cpu_s)
+    return _run_parts_s(estimator, spikes, ())

@@ -5,8 +5,9 @@
 
 Callbacks only enqueue. Each queue is bounded by count and age and drops its oldest, so that the
 node is late by a bounded time, never more and more; where inference cannot keep up for long, it
-takes the newest window. The last two queues hold one frame each: pictures and clouds are made, and
-energy is measured, of the newest one, and never slow the depth image.
+takes the newest window. While no window waits, it is offered the steps of the next one that are
+over (parameter `early_steps`). The last two queues hold one frame each: pictures and clouds are
+made, and energy is measured, of the newest one, and never slow the depth image.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ from spike_depth_ros.ros.odometry import ScaleInput
 from spike_depth_ros.ros.outputs import Outputs
 from spike_depth_ros.ros.params import Live
 from spike_depth_ros.ros.queues import AgingQueue, Worker
-from spike_depth_ros.ros.results import Job, Needs, Result
+from spike_depth_ros.ros.results import EarlyJob, Job, Needs, Result
 from spike_depth_ros.ros.sensor_gate import SensorGate
 
 SENSOR_TIME_TYPES = ('event_camera_msgs/msg/EventPacket', 'event_array_msgs/msg/EventArray')
@@ -130,7 +131,7 @@ class Pipeline:
         self.messages: AgingQueue[bytes | None] = AgingQueue(
             parameters.message_queue, MESSAGE_AGE_S
         )
-        self.windows: AgingQueue[Job] = AgingQueue(
+        self.windows: AgingQueue[Job | EarlyJob] = AgingQueue(
             parameters.window_queue, parameters.max_latency_ms / 1e3, PATIENCE_S, TOGETHER
         )
         self.frames: AgingQueue[Result] = AgingQueue(1, math.inf)
@@ -251,6 +252,9 @@ class Pipeline:
         for window in without_pause(windows):
             stamp_ns = self._stamp_ns(window.t1_ns)
             self.windows.put(Job(window, estimator, stamp_ns, frame_id, limits), arrived_s)
+        begun = estimator.windower.begun()
+        if begun is not None and self._parts.network.runs_early(self._parts.live.now):
+            self.windows.offer(EarlyJob(begun, estimator), arrived_s)
         self.meters.took('accumulate', start_s)
 
     def _name_frame(self, packet: Packet) -> None:
@@ -345,8 +349,12 @@ class Pipeline:
         options, camera = parts.live.now.estimator_options, parts.calibration.camera
         parts.network.run_empty_window(options, camera)
 
-    def _infer(self, job: Job, arrived_s: float) -> None:
+    def _infer(self, job: Job | EarlyJob, arrived_s: float) -> None:
         start_s = time.perf_counter()
+        if isinstance(job, EarlyJob):
+            job.estimator.run_ahead(job.begun)
+            self.meters.took('early steps', start_s)
+            return
         frame = job.estimator.infer(job.window, job.limits)
         self.meters.took('inference', start_s)
         if self.windows.closed:  # the node may have gone on without waiting for this

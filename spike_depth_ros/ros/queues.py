@@ -58,6 +58,7 @@ class AgingQueue(Generic[T]):
         self.dropped = 0
         self._max_count = max_count
         self._items: deque[Arrived[T]] = deque()
+        self._offer: Arrived[T] | None = None
         self._changed = threading.Condition()
         self.closed = False
 
@@ -67,16 +68,30 @@ class AgingQueue(Generic[T]):
             if self.closed:
                 return
             self._items.append(Arrived(item, arrived_s))
+            self._offer = None
             while self._are_too_many() or self._oldest_age_s() > self.max_age_s:
                 self._drop()
             self._changed.notify()
 
+    def offer(self, item: T, arrived_s: float) -> None:
+        """Gives work for the time in which nothing else waits.
+
+        It replaces the offer before, and the next `put` withdraws it; neither counts as dropped.
+        """
+        with self._changed:
+            if not self.closed:
+                self._offer = Arrived(item, arrived_s)
+                self._changed.notify()
+
     def get(self) -> Arrived[T] | None:
-        """Waits for an item that is not too old; None once the queue is closed."""
+        """Waits for an item that is not too old, or an offer; None once the queue is closed."""
         with self._changed:
             self._hurry()
             while True:
                 while not self._items and not self.closed:
+                    if self._offer is not None:
+                        offer, self._offer = self._offer, None
+                        return offer
                     self._changed.wait()
                 if self.closed:
                     return None
@@ -88,6 +103,7 @@ class AgingQueue(Generic[T]):
         """Forgets what waits, without counting it as dropped."""
         with self._changed:
             self._items.clear()
+            self._offer = None
 
     def wait_for_close(self, timeout_s: float) -> bool:
         """Waits until the queue is closed, for at most `timeout_s`; says whether it is."""

@@ -11,7 +11,7 @@ from spike_depth_ros.estimation.estimator import (
     Limits,
 )
 from spike_depth_ros.events.camera import Camera
-from spike_depth_ros.events.windows import Window
+from spike_depth_ros.events.windows import Begun, Window
 
 
 class Job(NamedTuple):
@@ -22,6 +22,13 @@ class Job(NamedTuple):
     stamp_ns: int  # ROS time of the window's end
     frame_id: str
     limits: Limits
+
+
+class EarlyJob(NamedTuple):
+    """The steps of a window that are over, to be run before it is complete."""
+
+    begun: Begun
+    estimator: DepthEstimator
 
 
 class Needs(NamedTuple):
