@@ -43,6 +43,20 @@ def test_jobs_take_turns_and_every_run_counts(monkeypatch):
     assert calls == ['a', 'b'] * 3
 
 
+def test_early_steps_are_compared_in_one_run():
+    pytest.importorskip('rclpy')
+    from spike_depth_ros.cli.bench_node import early_rows
+    from spike_depth_ros.ros.node_processes import Turns
+
+    turns = {'on': Turns([10.0, 20.0, 30.0], [0.5, 0.6]), 'off': Turns([20.0, 40.0, 60.0], [0.44])}
+    latency, p99, cores = early_rows(turns)
+    assert (latency['value'], latency['peer'], latency['peer_value']) == (20.0, 'off', 40.0)
+    assert latency['ratio'] == p99['ratio'] == 2.0
+    assert (p99['value'], cores['value']) == pytest.approx((29.8, 0.55))
+    assert cores['ratio'] == pytest.approx(0.8)
+    assert list(early_rows({'on': turns['on']})) == []
+
+
 def test_machine_is_json():
     here = report.machine()
     assert json.loads(json.dumps(here)) == here

@@ -75,7 +75,7 @@ def infer_rows(
                 first_size_s[name] = time_s
     yield from _peer_rows(checkpoint, running, threads, rounds)
     for name, engine in running.items():
-        yield _streaming_row(name, engine, rounds)
+        yield from _step_rows(name, engine, rounds)
     for name, time_s in first_size_s.items():
         yield _roofline_row(name, checkpoint, time_s, rounds)
 
@@ -166,14 +166,23 @@ def _as_written(model: nn.Module) -> nn.Module:
     return plain.eval()
 
 
-def _streaming_row(name: str, engine: Engine, rounds: int) -> BenchRow:
-    """Compares one new step with carried state to a full window."""
+def _step_rows(name: str, engine: Engine, rounds: int) -> Iterator[BenchRow]:
+    """Compares the last step of a window, and all steps one by one, to the window at once."""
     image, size = next(iter(SIZES_PX.items()))
     spikes = _spikes(STREAMED_STEPS, *size)
-    jobs = [_stream(engine, spikes[:1]), _stream(engine, spikes)]
-    step_s, window_s = time_jobs(jobs, rounds)
-    title = f'{name}, streaming step of {STREAMED_STEPS}, {image}'
-    return bench_row(title, 1e3 * step_s, 'ms', 'window', 1e3 * window_s, less_is_better=True)
+    state = None
+
+    def one_by_one() -> None:
+        nonlocal state
+        for step in range(STREAMED_STEPS - 1):
+            state = engine.carry(spikes[step : step + 1], state)
+        _, state = engine.infer(spikes[-1:], state)
+
+    jobs = [_stream(engine, spikes[:1]), one_by_one, _stream(engine, spikes)]
+    step_s, steps_s, window_s = time_jobs(jobs, rounds)
+    for what, time_s in (('streaming step', step_s), ('all steps one by one', steps_s)):
+        title = f'{name}, {what} of {STREAMED_STEPS}, {image}'
+        yield bench_row(title, 1e3 * time_s, 'ms', 'window', 1e3 * window_s, less_is_better=True)
 
 
 def _roofline_row(

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from spike_depth_ros.cli.demo import synthetic_drive
-from spike_depth_ros.cli.report import bench_row, print_bench
+from spike_depth_ros.cli.report import BenchRow, bench_row, print_bench
 from spike_depth_ros.events.config import shipped
+
+if TYPE_CHECKING:
+    from spike_depth_ros.ros.node_processes import Turns
 
 
 def node(
@@ -25,7 +32,9 @@ def node(
     """Measures latency, losses and load of depth_node while a drive plays in real time.
 
     Both nodes and the subscriber run as separate processes. Latency is the time from the end of a
-    window to the arrival of its depth map at the subscriber.
+    window to the arrival of its depth map at the subscriber. The drive is played three times: with
+    the parameters as they are, with early_steps on and off in turns of a second, and without a
+    subscriber.
 
     Args:
         drive: any event source; empty: a synthetic drive, rendered once into `out`.
@@ -39,7 +48,7 @@ def node(
         json: print one JSON object instead of a table.
     """
     from spike_depth_ros.cli.demo_report import measure
-    from spike_depth_ros.ros.node_processes import Nodes, first_map_s, play
+    from spike_depth_ros.ros.node_processes import Nodes, compare, first_map_s, idle_cores, play
 
     folder = Path(out)
     parameters = params or str(shipped('config/depth.yaml'))
@@ -52,6 +61,8 @@ def node(
         recording = play(nodes, seconds)
         if not recording.depth_m:
             raise OSError('the node published no depth; see its log above')
+        compared = compare(nodes, seconds, 'early_steps', ['on', 'off'])
+        resting_cores = idle_cores(nodes, seconds)
         start_s = first_map_s(nodes)
     figures = measure(recording)
     rows = [
@@ -62,6 +73,20 @@ def node(
         bench_row('latency, median', figures['latency_ms_p50'], 'ms'),
         bench_row('latency, 99th percentile', figures['latency_ms_p99'], 'ms'),
         bench_row('processor use of the node', recording.node_cores, 'cores'),
+        *early_rows(compared),
+        bench_row('processor use, nobody subscribed', resting_cores, 'cores'),
         bench_row('start of the process to the first map', start_s, 's'),
     ]
     print_bench(rows, json)
+
+
+def early_rows(turns: dict[str, Turns]) -> Iterator[BenchRow]:
+    """Yields early_steps on next to off: latency, its 99th percentile and processor use."""
+    if not {'on', 'off'} <= turns.keys():  # the drive was too short
+        return
+    on, off = turns['on'], turns['off']
+    p99_ms = [float(np.percentile(turn.latency_ms, 99)) for turn in (on, off)]
+    name = 'early_steps on'
+    yield bench_row(f'latency, {name}', on.latency_ms, 'ms', 'off', off.latency_ms, True)
+    yield bench_row(f'latency, 99th percentile, {name}', p99_ms[0], 'ms', 'off', p99_ms[1], True)
+    yield bench_row(f'processor use, {name}', on.cores, 'cores', 'off', off.cores, True)

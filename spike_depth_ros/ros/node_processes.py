@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import signal
 import subprocess
@@ -13,7 +14,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import rclpy
+from rcl_interfaces.srv import SetParameters
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.parameter import Parameter
 
 from spike_depth_ros.events.calibration_file import read_calibration
 from spike_depth_ros.recordings import BagError, open_source
@@ -23,6 +26,16 @@ NODE = '/depth_node'
 TRUTH_TOPIC = '/ground_truth/depth'
 READY_S = 90.0
 SETTLE_S = 15.0
+
+TURN_S, CHANGE_S = 1.0, 0.2
+"""Length of a turn of `compare`, and how long before it the parameter is set."""
+
+
+class Turns(NamedTuple):
+    """What was measured while a parameter had one of several values."""
+
+    latency_ms: list[float]
+    cores: list[float]  # processor time of depth_node per second, one for each turn
 
 
 class Nodes(NamedTuple):
@@ -104,16 +117,8 @@ def play(
         OSError: the depth node or the viewer did not start, or the run was interrupted.
         BagError: the outputs cannot be recorded.
     """
-    replaying = nodes.replay_arguments(duration_s=seconds, wait_for_subscriber_s=20.0)
     with contextlib.ExitStack() as stack:
-        probe, executor = stack.enter_context(_probe())
-        depth = stack.enter_context(_process('depth_node', nodes.depth_arguments()))
-        _spin(executor, READY_S, lambda: (
-            _is_active(probe) or _refusal(probe) or depth.poll() is not None
-        ))  # fmt: skip
-        if depth.poll() is not None or not _is_active(probe):
-            reason = _refusal(probe) or 'its log above says why'
-            raise OSError(f'depth_node did not become active: {reason}')
+        probe, executor, depth = stack.enter_context(_active_node(nodes))
         if record is not None:
             from spike_depth_ros.ros.output_recorder import recorded_outputs
 
@@ -128,13 +133,68 @@ def play(
             if viewer.poll() is not None:
                 raise OSError('the viewer did not start: its message above says why')
         print(f'depth_node is active; playing {nodes.drive}')
-        busy_s, start_s = _cpu_s(depth), time.monotonic()
-        with _process('replay_node', replaying) as replay:
-            _spin(executor, seconds + READY_S, lambda: replay.poll() is not None)
+        with _played(nodes, seconds, probe, executor) as is_over:
+            busy_s, start_s = _cpu_s(depth), time.monotonic()
+            _spin(executor, seconds + READY_S, is_over)
         recording = probe.recording
         recording.node_cores = (_cpu_s(depth) - busy_s) / (time.monotonic() - start_s)
         _spin(executor, SETTLE_S, _is_settled(probe))  # the last maps, and the final counts
     return recording
+
+
+def compare(
+    nodes: Nodes, seconds: float, parameter: str, values: Sequence[str]
+) -> dict[str, Turns]:  # fmt: skip
+    """Gives a parameter of depth_node one value after the other, every second of one drive.
+
+    Args:
+        nodes: what to start.
+        seconds: how much of the drive to play.
+        parameter: a live one.
+        values: that take turns.
+
+    Returns:
+        Value -> what was measured in its turns; values that had none are missing.
+
+    Raises:
+        OSError: the depth node did not start, or the run was interrupted.
+    """
+    turns: dict[str, Turns] = {}
+    with (
+        _active_node(nodes) as (probe, executor, depth),
+        _played(nodes, seconds, probe, executor) as is_over,
+    ):
+        client = probe.create_client(SetParameters, f'{NODE}/set_parameters')
+        latency_ms = probe.recording.latency_ms
+        _spin(executor, READY_S, lambda: is_over() or (latency_ms and client.service_is_ready()))
+        for value in itertools.cycle(values):
+            change = Parameter(parameter, value=value).to_parameter_msg()
+            future = client.call_async(SetParameters.Request(parameters=[change]))
+            _spin(executor, READY_S, lambda future=future: is_over() or future.done())
+            _spin(executor, CHANGE_S, is_over)
+            first, busy_s, start_s = len(latency_ms), _cpu_s(depth), time.monotonic()
+            _spin(executor, TURN_S, is_over)
+            if is_over():
+                return turns
+            turn = turns.setdefault(value, Turns([], []))
+            turn.latency_ms.extend(latency_ms[first:])
+            turn.cores.append((_cpu_s(depth) - busy_s) / (time.monotonic() - start_s))
+    return turns
+
+
+def idle_cores(nodes: Nodes, seconds: float) -> float:
+    """Processor time per second of a depth node without subscribers, while a drive plays.
+
+    Raises:
+        OSError: the depth node did not start, or the run was interrupted.
+    """
+    with (
+        _active_node(nodes, results=False) as (probe, executor, depth),
+        _played(nodes, seconds, probe, executor) as is_over,
+    ):
+        busy_s, start_s = _cpu_s(depth), time.monotonic()
+        _spin(executor, seconds + READY_S, is_over)
+        return (_cpu_s(depth) - busy_s) / (time.monotonic() - start_s)
 
 
 def first_map_s(nodes: Nodes) -> float:
@@ -157,12 +217,39 @@ def first_map_s(nodes: Nodes) -> float:
 
 
 @contextlib.contextmanager
-def _probe() -> Iterator[tuple[Probe, SingleThreadedExecutor]]:
+def _active_node(
+    nodes: Nodes, results: bool = True
+) -> Iterator[tuple[Probe, SingleThreadedExecutor, subprocess.Popen]]:
+    """A probe, what spins it, and the process of a depth node that is active."""
+    arguments = nodes.depth_arguments()
+    with _probe(results) as (probe, executor), _process('depth_node', arguments) as depth:
+        _spin(executor, READY_S, lambda: (
+            _is_active(probe) or _refusal(probe) or depth.poll() is not None
+        ))  # fmt: skip
+        if depth.poll() is not None or not _is_active(probe):
+            reason = _refusal(probe) or 'its log above says why'
+            raise OSError(f'depth_node did not become active: {reason}')
+        yield probe, executor, depth
+
+
+@contextlib.contextmanager
+def _played(
+    nodes: Nodes, seconds: float, probe: Probe, executor: SingleThreadedExecutor
+) -> Iterator[Callable[[], bool]]:
+    """Plays the drive; begins when the node receives events, and tells whether it is over."""
+    arguments = nodes.replay_arguments(duration_s=seconds, wait_for_subscriber_s=20.0)
+    with _process('replay_node', arguments) as replay:
+        _spin(executor, READY_S, lambda: _receives(probe) or replay.poll() is not None)
+        yield lambda: replay.poll() is not None
+
+
+@contextlib.contextmanager
+def _probe(results: bool = True) -> Iterator[tuple[Probe, SingleThreadedExecutor]]:
     """A probe and what spins it, in a domain of its own on this machine: no robot is met."""
     os.environ.setdefault('ROS_DOMAIN_ID', str(1 + os.getpid() % 100))
     os.environ.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
     rclpy.init()
-    probe = Probe(NODE, TRUTH_TOPIC)
+    probe = Probe(NODE, TRUTH_TOPIC, results)
     executor = SingleThreadedExecutor()
     executor.add_node(probe)
     try:
@@ -240,6 +327,12 @@ def _refusal(probe: Probe) -> str:
     """Why the node could not be configured; empty if it could, or tries still."""
     sentences = [status.get('message', '') for status in probe.recording.diagnostics.values()]
     return next((s for s in sentences if 'cannot configure' in s), '')
+
+
+def _receives(probe: Probe) -> bool:
+    """Whether the node says that events arrive."""
+    report = probe.recording.diagnostics.get(f'{NODE.lstrip("/")}: input', {})
+    return float(report.get('messages/s', 0)) > 0
 
 
 def _is_active(probe: Any) -> bool:

@@ -40,16 +40,24 @@ def stamp_ns(message: Any) -> int:
 
 
 class Probe(Node):
-    """Subscribes to every result of a depth node called `node_name`.
+    """Subscribes to /diagnostics and to every result of a depth node called `node_name`.
 
     Args:
         node_name: fully qualified, such as '/depth_node'.
         truth_topic: topic of ground-truth depth, if the drive has one.
+        results: False subscribes to /diagnostics only.
     """
 
-    def __init__(self, node_name: str = '/depth_node', truth_topic: str = '') -> None:
+    def __init__(
+        self, node_name: str = '/depth_node', truth_topic: str = '', results: bool = True
+    ) -> None:
         super().__init__('spike_depth_probe')
         self.recording = Recording()
+        self.create_subscription(DiagnosticArray, '/diagnostics', self._on_diagnostics, 10)
+        if results:
+            self._subscribe(node_name, truth_topic)
+
+    def _subscribe(self, node_name: str, truth_topic: str) -> None:
         reliable = QoSProfile(depth=50, reliability=ReliabilityPolicy.RELIABLE)
         keep = self.recording
         self.create_subscription(Image, f'{node_name}/depth/image', self._on_depth, reliable)
@@ -58,7 +66,6 @@ class Probe(Node):
         self.create_subscription(
             PointCloud2, f'{node_name}/depth/points', self._on_cloud, reliable
         )
-        self.create_subscription(DiagnosticArray, '/diagnostics', self._on_diagnostics, 10)
         if truth_topic:
             best_effort = QoSProfile(depth=50, reliability=ReliabilityPolicy.BEST_EFFORT)
             self.create_subscription(Image, truth_topic, self._keeper(keep.truth_m), best_effort)
