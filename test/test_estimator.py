@@ -12,8 +12,10 @@ from untrained import untrained_checkpoint
 from spike_depth_ros.estimation.engine import ENGINES
 from spike_depth_ros.estimation.estimator import (
     DepthEstimator,
+    DepthFrame,
     EstimatorOptions,
     Limits,
+    expected_deviation,
     interpret,
     make_windower,
 )
@@ -465,3 +467,15 @@ def test_a_region_beyond_the_sensor_is_refused(checkpoint):
     options = EstimatorOptions(roi=Region(40, 0, 24, 16))
     with pytest.raises(ConfigError, match=r'roi is .*40 0 24 16.*within the 60x44 sensor'):
         DepthEstimator(checkpoint, HEIGHT, WIDTH, LENS, options, Remembering())
+
+
+@pytest.mark.parametrize('scale_confidence', [1.0, 0.4])
+def test_the_network_says_how_far_its_depth_may_be_off(scale_confidence):
+    """Half of the map is sky, of which the confidence says nothing about depth."""
+    right = 1 - math.exp(-math.log(1.25) / 0.2)  # a Laplace distribution of scale 0.2
+    depth_m = np.full((61, 80), 3.0, np.float32)
+    depth_m[:, ::2] = np.inf
+    confidence = np.where(np.isfinite(depth_m), right * scale_confidence, 0.99)
+    frame = DepthFrame(0, depth_m, confidence, 0.0, scale_confidence)
+    assert expected_deviation(frame) == pytest.approx(0.2)
+    assert expected_deviation(frame._replace(depth_m=np.full((61, 80), np.inf))) == 0.4

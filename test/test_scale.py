@@ -35,9 +35,14 @@ DIRECTIONS = {
 }
 
 
-def warped(events, motion, depth_m=PLANE_M, q=1.0):
-    values = np.concatenate(motion)
-    return ct.Warp(*ct.warp(events, RAYS, depth_m, LENS, values, STAMP_NS, q, 1.0))
+ALL_TURNS = ct.turns(120, 160, ct.BLOCK_PX)
+
+
+def warped(events, motion, depth_m=PLANE_M, q=1.0, last_turn=255):
+    twists = np.concatenate(motion)[None]
+    return ct.Warp(
+        *ct.warp(events, RAYS, depth_m, LENS, twists, 10**9, STAMP_NS, q, ALL_TURNS, 0, last_turn)
+    )
 
 
 def test_a_point_is_warped_to_where_it_is_at_the_end():
@@ -79,6 +84,29 @@ def test_a_pixel_that_fires_often_counts_twice():
     assert len(warped(events, twist(vx=0.1)).sign) == ct.MOST + 1
 
 
+def test_the_motion_of_an_event_is_that_of_its_age():
+    """A camera that moved to the left, and then to the right: rows by age, 10 ms each."""
+    depth_m = np.full((120, 160), 2.0, np.float32)
+    twists = np.zeros((3, 6))
+    twists[:, 0] = 1.0, 0.0, -0.4
+    t_ns = STAMP_NS - np.array([40, 25, 15, 5]) * MS
+    events = make_events(t_ns, [80] * 4, [60, 61, 62, 63], [1] * 4)
+    by = ct.warp(events, RAYS, depth_m, LENS, twists, 10 * MS, STAMP_NS, 1.0, ALL_TURNS, 0, 255)[1]
+    moved_px = [0.4 * 0.04, 0.4 * 0.025, 0.0, -1.0 * 0.005]
+    assert by[:, 0] == pytest.approx(np.array(moved_px) * 110 / 2.0, abs=1e-4)
+
+
+@pytest.mark.parametrize('last_turn', [0, 60, 128, 255])
+def test_whole_blocks_take_turns(last_turn):
+    rows, columns = np.mgrid[0:120, 0:160]
+    t_ns = np.full(rows.size, STAMP_NS - MS)
+    events = make_events(t_ns, columns.ravel(), rows.ravel(), np.ones(rows.size, int))
+    share = len(warped(events, twist(vx=0.1), last_turn=last_turn).sign) / rows.size
+    assert share == pytest.approx((last_turn + 1) / 256, abs=0.03)
+    for block in (ALL_TURNS[:16, :16], ALL_TURNS[112:, 144:]):
+        assert len(np.unique(block)) == 1
+
+
 def test_contrast_is_the_overlap_of_all_pairs():
     rng = np.random.default_rng(3)
     at = rng.uniform(10, 20, (40, 2)).astype(np.float32)
@@ -105,10 +133,15 @@ def test_the_scale_is_found_in_every_direction_of_motion(name, wrong):
     events = scene_events(motion, PLANE_M)
     long_ns = span_ns(events, depth_m, VIEW, VIEW, motion)
     chosen = between(events, STAMP_NS - long_ns, STAMP_NS)
-    found = scale(chosen, depth_m, STAMP_NS, VIEW, VIEW, motion)
+    found = scale(chosen, depth_m, STAMP_NS, VIEW, VIEW, rows(motion))
     assert found.ln_scale == pytest.approx(-math.log(wrong), abs=0.06)
     assert found.gain > 10
     assert 0 < found.variance < 0.1
+
+
+def rows(*motions):
+    """The twists of `scale`."""
+    return np.stack([np.concatenate(motion) for motion in motions])
 
 
 def track(tracker, motion, wrong=1.0, windows=8, first=0, said=None, **scene):
@@ -211,7 +244,9 @@ def test_a_twist_that_is_not_finite_is_refused(told):
     tracker = ScaleTracker(VIEW, VIEW)
     track(tracker, twist(vx=1.0), windows=1, said=told)
     assert 'not finite' in tracker.reason
-    estimate = scale(scene_events(twist(vx=1.0), PLANE_M), PLANE_M, STAMP_NS, VIEW, VIEW, told)
+    estimate = scale(
+        scene_events(twist(vx=1.0), PLANE_M), PLANE_M, STAMP_NS, VIEW, VIEW, rows(told)
+    )
     assert 'not finite' in estimate.reason
     assert estimate.variance == math.inf
 
@@ -226,7 +261,7 @@ def test_no_odometry_is_said():
 
 def test_few_events_say_nothing():
     events = scene_events(twist(vx=1.0), PLANE_M, points=10)
-    found = scale(events, PLANE_M, STAMP_NS, VIEW, VIEW, twist(vx=1.0))
+    found = scale(events, PLANE_M, STAMP_NS, VIEW, VIEW, rows(twist(vx=1.0)))
     assert 'events on what has a depth' in found.reason
 
 
@@ -245,7 +280,7 @@ def test_a_sensor_that_is_binned_and_distorted_gives_the_same_scale():
     x, y = np.rint(seen[:, 0]).astype(int).T
     on = (x >= 0) & (x < 320) & (y >= 0) & (y < 240)
     fine = make_events(events['t_ns'][on], x[on], y[on], events['p'][on])
-    found = scale(fine, PLANE_M * 1.4, STAMP_NS, sensor, view, motion)
+    found = scale(fine, PLANE_M * 1.4, STAMP_NS, sensor, view, rows(motion))
     assert found.ln_scale == pytest.approx(-math.log(1.4), abs=0.08)
 
 
@@ -289,6 +324,26 @@ def test_windows_without_gain_say_nothing():
     later = flt.update(STAMP_NS + 1050 * MS, estimate(1.2, 0.01, gain=1.0))
     assert later.ln_scale == pytest.approx(state.ln_scale, abs=1e-3)
     assert later.agreement < state.agreement
+
+
+def test_a_network_that_is_sure_of_itself_is_moved_less():
+    """Windows that say little: what the network expects of its own scale decides."""
+    found = []
+    for own in (0.08, 0.3, 1.5):
+        flt = ScaleFilter()
+        for k in range(40):
+            flt.update(STAMP_NS + 50 * MS * k, estimate(0.4, 0.5), own)
+        found.append(flt.state(STAMP_NS + 2000 * MS).ln_scale)
+    assert found == sorted(found)
+    assert found[0] < 0.15
+    assert found[-1] == pytest.approx(0.4, abs=0.05)
+
+
+def test_a_network_that_is_sure_of_itself_may_still_be_off_by_ten():
+    flt = ScaleFilter()
+    for k in range(40):
+        flt.update(STAMP_NS + 50 * MS * k, estimate(-2.3, 0.1), 0.1)
+    assert flt.state(STAMP_NS + 2000 * MS).ln_scale == pytest.approx(-2.3, abs=0.05)
 
 
 def test_a_jump_in_time_forgets():

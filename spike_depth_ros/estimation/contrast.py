@@ -45,8 +45,28 @@ class Warp(NamedTuple):
     tile: np.ndarray
 
 
+def turns(height: int, width: int, block_px: int) -> np.ndarray:
+    """(height, width) uint8 numbers by which whole blocks of pixels are taken, evenly spread."""
+    rows, columns = -(-height // block_px), -(-width // block_px)
+    blocks = np.random.default_rng(0).permutation(rows * columns) * 256 // (rows * columns)
+    tiled = blocks.reshape(rows, columns).astype(np.uint8)
+    return tiled.repeat(block_px, axis=0).repeat(block_px, axis=1)[:height, :width].copy()
+
+
 @compiled(error_model='numpy')
-def warp(events, rays, depth_m, lens, twist, end_ns, inverse_scale, kept):
+def warp(
+    events,
+    rays,
+    depth_m,
+    lens,
+    twists,
+    step_ns,
+    end_ns,
+    inverse_scale,
+    turn,
+    first_turn,
+    last_turn,
+):
     """Prepares the warp of a window's events to its end.
 
     The flow of a static point at ray (x, y, 1) and depth d, seen by a camera that moves with v
@@ -63,20 +83,21 @@ def warp(events, rays, depth_m, lens, twist, end_ns, inverse_scale, kept):
         depth_m: (H, W) float32 at `end_ns`.
         lens: (5,) fx, fy, cx, cy of the depth grid; sensor pixels per grid pixel if the grid is
             distorted as the sensor is, else 0.
-        twist: (6,) v [m/s] and w [rad/s] in the optical frame.
+        twists: (M, 6) v [m/s] and w [rad/s] in the optical frame, means from a time to the end:
+            row k for times that are k + 1/2 steps before the end.
+        step_ns: that step.
         end_ns: time of the depth.
         inverse_scale: at which to look for where a point has come to.
-        kept: share of the blocks to use.
+        turn: (height, width) uint8 of `turns`.
+        first_turn: is added to those numbers modulo 256, so that other blocks come first.
+        last_turn: events on pixels of a greater number are left out.
 
     Returns:
         The fields of a `Warp`.
     """
     height, width = depth_m.shape
     fx, fy, cx, cy = lens[0], lens[1], lens[2], lens[3]
-    vx, vy, vz, wx, wy, wz = twist[0], twist[1], twist[2], twist[3], twist[4], twist[5]
     seen = np.zeros((rays.shape[0], rays.shape[1], 2), np.uint8)
-    block = np.int64(BLOCK_PX * max(lens[4], 1.0))
-    limit = np.uint32(min(kept, 1.0) * 4294967295.0)
     at = np.empty((len(events), 2), np.float32)
     by = np.empty((len(events), 2), np.float32)
     sign = np.empty(len(events), np.float32)
@@ -85,12 +106,14 @@ def warp(events, rays, depth_m, lens, twist, end_ns, inverse_scale, kept):
     for i in range(len(events)):
         event = events[i]
         column, row, p = np.int64(event.x), np.int64(event.y), np.int64(event.p)
-        mixed = np.uint32(column // block * 73856093 ^ row // block * 19349663)
-        if np.uint32(mixed * np.uint32(2654435761)) > limit or seen[row, column, p] >= MOST:
+        late = np.uint8(turn[row, column] + first_turn) > last_turn
+        if late or seen[row, column, p] >= MOST:
             continue
         seen[row, column, p] += 1
         x, y = np.float64(rays[row, column, 0]), np.float64(rays[row, column, 1])
         age_s = (end_ns - event.t_ns) * 1e-9
+        twist = twists[min((end_ns - event.t_ns) // step_ns, len(twists) - 1)]
+        vx, vy, vz, wx, wy, wz = twist[0], twist[1], twist[2], twist[3], twist[4], twist[5]
         turned_x = (x * y * wx - (1.0 + x * x) * wy + y * wz) * age_s * fx
         turned_y = ((1.0 + y * y) * wx - x * y * wy - x * wz) * age_s * fy
         moved_x, moved_y = (x * vz - vx) * age_s * fx, (y * vz - vy) * age_s * fy

@@ -18,7 +18,7 @@ import numpy as np
 from spike_depth_ros.estimation.engine import ENGINES, Engine
 from spike_depth_ros.estimation.familiarity import Describer, from_card
 from spike_depth_ros.estimation.motion import Twist
-from spike_depth_ros.estimation.scale import LONGEST_NS
+from spike_depth_ros.estimation.scale import LONGEST_NS, OWN_DEVIATION
 from spike_depth_ros.estimation.tracking import Motion, ScaleTracker, between
 from spike_depth_ros.events.arrays import empty_events, join_events
 from spike_depth_ros.events.camera import Camera
@@ -29,6 +29,9 @@ from spike_depth_ros.network.checkpoint import Checkpoint, load_checkpoint
 
 GOOD_RATIO = 1.25
 """Confidence is the probability that depth is right within this factor (the delta < 1.25)."""
+
+CONFIDENCE_STEP = 61
+"""One of so many pixels tells the confidence of a whole map."""
 
 FAR_M = 40.0
 """Below a range logit of 0 the answer is "beyond range", but from this depth on only below
@@ -54,6 +57,7 @@ class DepthFrame(NamedTuple):
     depth_m: np.ndarray  # (H, W) float32
     confidence: np.ndarray  # (H, W) float32 in [0, 1]
     ln_scale: float = 0.0  # from the camera's motion, already in depth_m
+    scale_confidence: float = 1.0  # that the scale is right, already in confidence
 
 
 class Limits(NamedTuple):
@@ -67,6 +71,19 @@ class Limits(NamedTuple):
 def unscaled_m(frame: DepthFrame) -> np.ndarray:
     """(H, W) float32 depth as the network alone would have it [m]."""
     return frame.depth_m * np.float32(math.exp(-frame.ln_scale))
+
+
+def expected_deviation(frame: DepthFrame) -> float:
+    """Deviation of ln depth that the network itself expects: the median over a sample of pixels.
+
+    Confidence is the mass of a Laplace distribution within +-ln `GOOD_RATIO`.
+    """
+    sample = frame.confidence.ravel()[::CONFIDENCE_STEP]
+    finite = np.isfinite(frame.depth_m.ravel()[::CONFIDENCE_STEP])
+    if not finite.any():
+        return OWN_DEVIATION
+    right = float(np.median(sample[finite])) / max(frame.scale_confidence, 1e-3)
+    return -math.log(GOOD_RATIO) / math.log1p(-min(max(right, 0.01), 0.99))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -262,15 +279,16 @@ class DepthEstimator:
 
         Windows come in order, see `maps`.
         """
-        maps, trust, ln_scale = self.maps(window), self.familiarity, 0.0
+        maps, ln_scale, right = self.maps(window), 0.0, 1.0
         if self.tracker is not None:
             ln_scale = self.tracker.state.ln_scale
-            trust *= self.tracker.confidence(GOOD_RATIO)
+            right = self.tracker.confidence(GOOD_RATIO)
+        trust = self.familiarity * right
         metres = self.metres_per_canonical * math.exp(ln_scale)
         depth_m, confidence = interpret(
             maps, self.checkpoint.depth_range, metres, limits or self.options.limits, trust
         )
-        return DepthFrame(window.t1_ns, depth_m, confidence, ln_scale)
+        return DepthFrame(window.t1_ns, depth_m, confidence, ln_scale, right)
 
     def maps(self, window: Window) -> np.ndarray:
         """Runs the network on the next window; returns its maps for `interpret`.
@@ -313,11 +331,13 @@ class DepthEstimator:
 
         Args:
             frame: from `infer`.
-            events: (N,) `EVENT_DTYPE` in order of time, at least of the last 100 ms before it.
+            events: (N,) `EVENT_DTYPE` in order of time, of the last `LONGEST_NS` before it.
             motion: of the camera, in its optical frame.
         """
         if self.tracker is not None:
-            self.tracker.look(self._unscaled_m(frame), frame.stamp_ns, events, motion)
+            self.tracker.look(
+                self._unscaled_m(frame), frame.stamp_ns, events, motion, expected_deviation(frame)
+            )
 
     def look_down(self, frame: DepthFrame, camera_height_m: float) -> None:
         """Learns the scale of later frames from the ground in this one, likewise."""

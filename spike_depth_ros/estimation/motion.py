@@ -235,10 +235,13 @@ class Odometry:
             The twist, or None and why there is none.
         """
         with self._lock:
-            times, twists = np.array(self._times_ns, np.int64), list(self._twists)
-        if not len(times):
-            return None, 'no odometry yet'
-        late_ns, early_ns = end_ns - int(times[-1]), int(times[0]) - start_ns
+            first = max(bisect_right(self._times_ns, start_ns) - 1, 0)
+            last = bisect_right(self._times_ns, end_ns, first) + 1
+            times, twists = self._times_ns[first:last], self._twists[first:last]
+            if not times:
+                return None, 'no odometry yet'
+            oldest_ns, newest_ns = self._times_ns[0], self._times_ns[-1]
+        late_ns, early_ns = end_ns - newest_ns, oldest_ns - start_ns
         if max(late_ns, early_ns) > HOLD_NS or late_ns < -KEEP_NS:
             worst_s = max(late_ns, early_ns, -late_ns) * 1e-9
             if late_ns > STRANGE_NS or early_ns > STRANGE_NS:
@@ -247,12 +250,11 @@ class Odometry:
             if late_ns > HOLD_NS:
                 return None, f'the newest odometry is {late_ns * 1e-9:.2f} s older than the events'
             return None, 'odometry does not reach back to the events yet'
+        span_ns = max(end_ns - start_ns, 1)
+        known_ns = np.array(times, np.int64) - start_ns
+        inside_ns = known_ns[(known_ns > 0) & (known_ns < span_ns)]
+        at_ns = np.concatenate([[0], inside_ns, [span_ns]])
         table = np.array(twists)
-        at = np.concatenate([[start_ns], times[(times > start_ns) & (times < end_ns)], [end_ns]])
-        values = np.stack([np.interp(at - start_ns, times - start_ns, c) for c in table.T], axis=1)
-        span = float(end_ns - start_ns)
-        if span <= 0:
-            return Twist(values[0, :3], values[0, 3:]), ''
-        weights = np.diff(at)[:, None] / span
-        mean = ((values[1:] + values[:-1]) / 2 * weights).sum(axis=0)
+        values = np.stack([np.interp(at_ns, known_ns, column) for column in table.T], axis=1)
+        mean = ((values[1:] + values[:-1]) / 2 * np.diff(at_ns)[:, None]).sum(axis=0) / span_ns
         return Twist(mean[:3], mean[3:]), ''

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from spike_depth_ros.estimation.contrast import TILES, contrast, warp
+from spike_depth_ros.estimation.contrast import BLOCK_PX, TILES, contrast, turns, warp
 from spike_depth_ros.estimation.motion import Twist
 from spike_depth_ros.events.camera import Camera
 
@@ -32,7 +32,8 @@ NARROW = (-6, -4, -2, -1, 0, 1, 2, 4, 6)
 """Which of them, from the one that is known."""
 
 WIDE_EVERY = 10
-"""Every so many-th window looks at all scales, though one is known."""
+"""Every so many-th window looks at all scales, though one is known, and so does the one after a
+window that agreed with none."""
 
 GUESSES = (0.0, -1.2, -2.4, 1.2)
 """ln scales that windows are cut for while nothing is known: no length suits all of them."""
@@ -40,15 +41,21 @@ GUESSES = (0.0, -1.2, -2.4, 1.2)
 SHIFT_PX, PERCENTILE = 8.0, 75.0
 """A window is as long as that share of its events needs to move by less than this."""
 
-SHORTEST_NS, LONGEST_NS = 3_000_000, 100_000_000
+SHORTEST_NS, LONGEST_NS = 3_000_000, 300_000_000
 """Limits of that length."""
+
+PART_NS, STEPS = 40_000_000, 32
+"""The motion is asked for once per such part of a window, and interpolated to so many steps."""
 
 SAMPLE = 500
 """Events that are asked how fast they move."""
 
-MOST_EVENTS, SHARE = 10_000, 2.2
+MOST_EVENTS, SHARE = 6_000, 2.2
 """Events that are warped, more would take longer than they help; and events that are looked at for
 each of them."""
+
+TURN = 97
+"""Of 256 parts of the image, another one comes first in each window."""
 
 MOST_SEEN = 200_000
 """Events that are looked at: the window is cut shorter where there are more."""
@@ -69,9 +76,15 @@ count for more agreement."""
 MOST_SAID = 12.0
 """No window counts for more, in log likelihood: a few that are wrong do not carry the others."""
 
-PREFERENCE = 4.0
-"""Log likelihood that a window must have for a scale that is off by a factor of e squared from
-what is believed, at first from the network's own: rain and crowds have a contrast, too."""
+LOOKS = 10.0
+"""Windows of one memory count as so many independent ones: they share the errors of the maps."""
+
+OWN_DEVIATION = 0.4
+"""Deviation of the network's own ln scale where nothing is known about it."""
+
+LEAST_OWN, MOST_OWN, TAIL = 0.08, 1.5, 3.0
+"""Limits of that deviation, and degrees of freedom of its Student's t distribution: a network in
+an unknown place may be off by a factor of ten."""
 
 MEMORY_S = 1.0
 """What a window has said counts 1/e after this time."""
@@ -89,6 +102,24 @@ FLOOR = 0.03
 """Deviation that remains: windows share the errors of the depth maps."""
 
 
+class Plan(NamedTuple):
+    """How to look at one window.
+
+    Attributes:
+        near: ln scale, as far as it is known.
+        wide: looks at all scales, not only around `near`.
+        number: of the window; where there are too many events, windows take turns at the parts of
+            the image.
+    """
+
+    near: float = 0.0
+    wide: bool = True
+    number: int = 0
+
+
+FIRST = Plan()
+
+
 class ScaleEstimate(NamedTuple):
     """What one window says of the scale: depth in metres is depth_m * exp(ln_scale).
 
@@ -96,7 +127,8 @@ class ScaleEstimate(NamedTuple):
         ln_scale: most likely; 0 if the window says nothing.
         variance: of ln_scale; infinite if the window says nothing.
         gain: contrast at that scale over the contrast of the rotation alone, in standard
-            deviations: about 0 where depth and motion do not explain the events.
+            deviations: about 0 where depth and motion do not explain the events, at most 0 where
+            the best scale is at an end of those that were tried.
         log_likelihood: (len(LN_SCALES),) with a mean likelihood of 1.
         reason: why the window says nothing; empty if it does.
     """
@@ -145,9 +177,8 @@ def scale(
     stamp_ns: int,
     camera: Camera,
     view: Camera,
-    twist: Twist,
-    near: float = 0.0,
-    wide: bool = True,
+    twists: np.ndarray,
+    plan: Plan = FIRST,
 ) -> ScaleEstimate:
     """Finds the scale at which depth and motion explain the events before a depth map best.
 
@@ -157,25 +188,36 @@ def scale(
         stamp_ns: its time.
         camera: the sensor with its lens.
         view: the camera of `depth_m`.
-        twist: mean motion over the time of the events.
-        near: ln scale, as far as it is known.
-        wide: looks at all scales, not only around `near`.
+        twists: (M, 6) mean velocities [m/s] and turning rates [rad/s] of the camera from a time
+            to `stamp_ns`; the times divide that of the events evenly, the last is its start.
+        plan: how to look at them.
     """
-    motion = np.concatenate([twist.velocity_mps, twist.rate_radps]).astype(np.float64)
-    if not np.isfinite(motion).all():
-        return nothing(f'the twist is not finite: {motion.tolist()}')
+    if not np.isfinite(twists).all():
+        return nothing('the twist is not finite')
+    if not len(events):
+        return nothing('no events')
     factor = round(camera.width / view.width)
     lens = np.array([view.fx, view.fy, view.cx, view.cy, 0 if view.is_rectified else factor])
-    kept = min(1.0, SHARE * MOST_EVENTS / max(len(events), 1))
     newest = events[-MOST_SEEN:]
-    warped = warp(newest, _rays(camera), depth_m, lens, motion, stamp_ns, math.exp(-near), kept)
+    last_turn = min(255, int(255 * SHARE * MOST_EVENTS / len(newest)))
+    table, step_ns = _table(twists, stamp_ns - int(events['t_ns'][0]))
+    warped = warp(newest, _rays(camera), depth_m, lens, table, step_ns, stamp_ns,
+                  math.exp(-plan.near), _turns(camera, factor), plan.number * TURN % 256,
+                  last_turn)  # fmt: skip
     if len(warped[2]) < LEAST_EVENTS:
         return nothing(f'{len(warped[2])} events on what has a depth')
-    log, gain = _likelihood(warped, depth_m.shape, near, wide)
+    log, gain = _likelihood(warped, depth_m.shape, plan)
     place = int(log.argmax())
     mode = slice(max(place - 10, 0), place + 11)
     mean, variance = _moments(np.exp(log[mode] - log[place]), LN_SCALES[mode])
     return ScaleEstimate(mean, variance, gain, log, '')
+
+
+def _table(twists: np.ndarray, span_ns: int) -> tuple[np.ndarray, int]:
+    """Twists by the age of events in steps of an `STEPS`-th of a time, and that step [ns]."""
+    ages = (np.arange(STEPS) + 0.5) / STEPS * len(twists) - 1.0
+    rows = np.stack([np.interp(ages, np.arange(len(twists)), row) for row in twists.T], axis=1)
+    return rows, max(1, -(-span_ns // STEPS))
 
 
 def nothing(reason: str) -> ScaleEstimate:
@@ -189,8 +231,13 @@ def _rays(camera: Camera) -> np.ndarray:
     return np.ascontiguousarray(camera.rays()[..., :2])
 
 
+@functools.lru_cache(maxsize=4)
+def _turns(camera: Camera, factor: int) -> np.ndarray:
+    return turns(camera.height, camera.width, BLOCK_PX * factor)
+
+
 def _likelihood(
-    warped: tuple[np.ndarray, ...], shape: tuple[int, ...], near: float, wide: bool
+    warped: tuple[np.ndarray, ...], shape: tuple[int, ...], plan: Plan
 ) -> tuple[np.ndarray, float]:
     """Log likelihood of all `LN_SCALES` from one warp, and the gain over the rotation alone."""
     count = np.bincount(warped[3], minlength=TILES)
@@ -200,20 +247,23 @@ def _likelihood(
     def contrast_at(chosen: np.ndarray) -> np.ndarray:  # (K, TILES)
         return contrast(*warped, np.exp(-LN_SCALES[chosen]), grid) / deviation
 
-    best = int(np.abs(LN_SCALES - near).argmin())
-    tried = np.arange(0, len(LN_SCALES), COARSE) if wide else best + np.array(NARROW)
+    best = int(np.abs(LN_SCALES - plan.near).argmin())
+    tried = np.arange(0, len(LN_SCALES), COARSE) if plan.wide else best + np.array(NARROW)
     tried = tried[(tried >= 0) & (tried < len(LN_SCALES))]
     found = contrast_at(tried)
-    if wide:
-        best = int(tried[_votes(found).sum(axis=1).argmax()])
+    if plan.wide:
+        best = int(tried[_votes(found).argmax()])
         fine = np.setdiff1d(_around(best, COARSE), tried)
         order = np.argsort(np.concatenate([tried, fine]))
         tried = np.concatenate([tried, fine])[order]
         found = np.concatenate([found, contrast_at(fine)])[order]
-    votes = _votes(found).sum(axis=1)
+    votes = _votes(found)
     log = np.interp(np.arange(len(LN_SCALES)), tried, votes, votes.min(), votes.min())
     still = contrast(*warped, np.zeros(1), grid)[0] / deviation
-    gain = float((found[votes.argmax()] - still).sum() / math.sqrt(np.count_nonzero(count) or 1))
+    place = int(votes.argmax())
+    gain = float((found[place] - still).sum() / math.sqrt(np.count_nonzero(count) or 1))
+    if place in (0, len(tried) - 1):  # the best is beyond what was tried, or nowhere
+        gain = min(gain, 0.0)
     return log - log.max() - np.log(np.mean(np.exp(log - log.max()))), gain
 
 
@@ -223,10 +273,13 @@ def _around(place: int, reach: int) -> np.ndarray:
 
 
 def _votes(found: np.ndarray) -> np.ndarray:
-    """(K, TILES) log likelihood of each tile: it has its say, or moves by itself (`OUTLIERS`)."""
-    log = TRUST * (found - found.max(axis=0))
-    likelihood = np.exp(log) / np.exp(log).mean(axis=0)
-    return np.log(OUTLIERS + (1.0 - OUTLIERS) * likelihood)
+    """(K,) log likelihood of scales from the (K, TILES) contrast in standard deviations.
+
+    A tile has its say, or moves by itself (`OUTLIERS`).
+    """
+    likelihood = np.exp(TRUST * (found - found.max(axis=0)))
+    likelihood /= likelihood.mean(axis=0)
+    return np.log(OUTLIERS + (1.0 - OUTLIERS) * likelihood).sum(axis=1)
 
 
 def _moments(weight: np.ndarray, values: np.ndarray) -> tuple[float, float]:
@@ -270,19 +323,30 @@ class ScaleFilter:
         self._log = np.zeros(len(LN_SCALES))
         self._stamp_ns: int | None = None
         self._told_ns: int | None = None
-        self._windows = 0
+        self._windows = self._told = 0
+        self._ln_own = math.log(OWN_DEVIATION)
         self._agreement = math.nan
-        self._known = False
+        self._known = self._lost = False
         self._shown, self._shown_s = 0.0, 0.0
 
-    def plan(self) -> tuple[float, bool]:
-        """Arguments `near` and `wide` of `scale` for the next window."""
+    def plan(self) -> Plan:
+        """How to look at the next window."""
+        number = self._windows
         if not self._known:
-            return GUESSES[self._windows % len(GUESSES)], True
-        return self._summary()[0], self._windows % WIDE_EVERY == 0
+            return Plan(GUESSES[number % len(GUESSES)], True, number)
+        wide = self._lost or number % WIDE_EVERY == 0
+        return Plan(self._summary()[0], wide, number)
 
-    def update(self, stamp_ns: int, estimate: ScaleEstimate) -> ScaleState:
-        """Takes what the window that ended at `stamp_ns` says, and returns what is known then."""
+    def update(
+        self, stamp_ns: int, estimate: ScaleEstimate, own_deviation: float = OWN_DEVIATION
+    ) -> ScaleState:
+        """Takes what one window says, and returns what is known then.
+
+        Args:
+            stamp_ns: end of the window.
+            estimate: from it.
+            own_deviation: of the network's own ln scale, as far as it knows.
+        """
         passed_s = 0.0 if self._stamp_ns is None else (stamp_ns - self._stamp_ns) * 1e-9
         if not 0 <= passed_s < RESTART_S:
             self.reset()
@@ -290,6 +354,10 @@ class ScaleFilter:
         self._stamp_ns, was_known = stamp_ns, self._known
         self._spread(passed_s)
         self._windows += 1
+        own = math.log(min(max(own_deviation, LEAST_OWN), MOST_OWN))
+        share = 1.0 if self._windows == 1 else min(1.0, passed_s / MEMORY_S)
+        self._ln_own += share * (own - self._ln_own)
+        self._lost = not estimate.reason and not estimate.gain > LEAST_GAIN
         if not estimate.reason and math.isfinite(estimate.gain):
             gain = min(max(estimate.gain, 0.0), ENOUGH_GAIN)
             if math.isnan(self._agreement):
@@ -314,13 +382,13 @@ class ScaleFilter:
         return ScaleState(self._shown, math.hypot(deviation, FLOOR), True, self._agreement, told_s)
 
     def _take(self, estimate: ScaleEstimate, passed_s: float) -> None:
-        self._log *= math.exp(-max(passed_s, 0.0) / MEMORY_S)
+        kept = math.exp(-max(passed_s, 0.0) / MEMORY_S)
         said = np.maximum(estimate.log_likelihood, estimate.log_likelihood.max() - MOST_SAID)
-        belief = self._summary()[0] if self._known else 0.0
-        self._log += said - PREFERENCE * np.maximum(np.abs(LN_SCALES - belief) - 1.0, 0.0)
+        self._log = kept * self._log + LOOKS * (1.0 - kept) * said
         self._log -= self._log.max()
+        self._told += 1
         _, deviation, mass = self._summary()
-        if self._windows >= len(GUESSES) and mass > 0.95 and deviation < 0.15:
+        if self._told >= len(GUESSES) and mass > 0.9 and deviation < 0.2:
             self._known = True
 
     def _spread(self, passed_s: float) -> None:
@@ -333,7 +401,9 @@ class ScaleFilter:
 
     def _summary(self) -> tuple[float, float, float]:
         """Mean and deviation of the greatest mode, and the share of the weight that it has."""
-        weight = np.exp(self._log - self._log.max())
+        own = (LN_SCALES / math.exp(self._ln_own)) ** 2
+        log = self._log - 0.5 * (TAIL + 1.0) * np.log1p(own / TAIL)
+        weight = np.exp(log - log.max())
         mode = _around(int(weight.argmax()), 2 * NEAR)
         mean, variance = _moments(weight[mode], LN_SCALES[mode])
         return mean, math.sqrt(variance), float(weight[mode].sum() / weight.sum())

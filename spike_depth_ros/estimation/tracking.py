@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Callable
 
 import numpy as np
@@ -12,6 +13,8 @@ from spike_depth_ros.estimation.motion import Twist
 from spike_depth_ros.estimation.scale import (
     LEAST_GAIN,
     LONGEST_NS,
+    OWN_DEVIATION,
+    PART_NS,
     ScaleEstimate,
     ScaleFilter,
     ScaleState,
@@ -23,6 +26,9 @@ from spike_depth_ros.events.camera import Camera
 
 Motion = Callable[[int, int], tuple[Twist | None, str]]
 """Mean twist of the camera between two sensor times [ns], or None and why there is none."""
+
+RECENT_NS = 50_000_000
+"""The motion in this time says how long a window should be."""
 
 DISAGREEING = 0.5
 """Factor on the confidence of depth that does not agree with the motion."""
@@ -56,7 +62,12 @@ class ScaleTracker:
         self.state = self._filter.state(0)
 
     def look(
-        self, depth_m: np.ndarray, stamp_ns: int, events: np.ndarray, motion: Motion
+        self,
+        depth_m: np.ndarray,
+        stamp_ns: int,
+        events: np.ndarray,
+        motion: Motion,
+        own_deviation: float = OWN_DEVIATION,
     ) -> ScaleState:
         """Looks at the events before one depth map.
 
@@ -65,9 +76,10 @@ class ScaleTracker:
             stamp_ns: its time.
             events: (N,) `EVENT_DTYPE` in order of time, at least of the last `LONGEST_NS`.
             motion: of the camera in its optical frame.
+            own_deviation: of the ln scale of `depth_m`, as far as the network knows.
         """
         estimate = self._estimate(depth_m, stamp_ns, events, motion)
-        return self._take(stamp_ns, estimate)
+        return self._take(stamp_ns, estimate, own_deviation)
 
     def look_down(self, depth_m: np.ndarray, stamp_ns: int, camera_height_m: float) -> ScaleState:
         """Looks at the ground in one depth map, without any scale applied."""
@@ -85,35 +97,45 @@ class ScaleTracker:
             return factor
         return factor * math.erf(math.log(ratio) / (self.state.deviation * math.sqrt(2.0)))
 
-    def _take(self, stamp_ns: int, estimate: ScaleEstimate) -> ScaleState:
+    def _take(
+        self, stamp_ns: int, estimate: ScaleEstimate, own: float = OWN_DEVIATION
+    ) -> ScaleState:
         self.reason = estimate.reason
-        self.state = self._filter.update(stamp_ns, estimate)
+        self.state = self._filter.update(stamp_ns, estimate, own)
         self.looked_ns = stamp_ns
         return self.state
 
     def _estimate(
         self, depth_m: np.ndarray, stamp_ns: int, events: np.ndarray, motion: Motion
     ) -> ScaleEstimate:
-        near, wide = self._filter.plan()
+        plan = self._filter.plan()
         recent = between(events, stamp_ns - LONGEST_NS, stamp_ns)
-        twist, reason = motion(stamp_ns - LONGEST_NS // 2, stamp_ns)
+        twist, reason = motion(stamp_ns - RECENT_NS, stamp_ns)
         if twist is None:
             return nothing(reason)
         if not np.isfinite([twist.velocity_mps, twist.rate_radps]).all():
             return nothing('the twist is not finite')
         if not np.any(twist.velocity_mps):
             return nothing('the camera stands still, or only turns')
-        long_ns = span_ns(recent, depth_m, self._camera, self._view, twist, near)
+        long_ns = span_ns(recent, depth_m, self._camera, self._view, twist, plan.near)
         if not long_ns:
             return nothing('the camera moves too slowly for what it sees')
-        twist, reason = motion(stamp_ns - long_ns, stamp_ns)
-        if twist is None:
-            return nothing(reason)
+        parts = -(-long_ns // PART_NS)
+        twists = []
+        for k in range(1, parts + 1):
+            twist, reason = motion(stamp_ns - long_ns * k // parts, stamp_ns)
+            if twist is None:
+                return nothing(reason)
+            twists.append(np.concatenate(twist))
         chosen = between(recent, stamp_ns - long_ns, stamp_ns)
-        return scale(chosen, depth_m, stamp_ns, self._camera, self._view, twist, near, wide)
+        return scale(chosen, depth_m, stamp_ns, self._camera, self._view, np.array(twists), plan)
 
 
 def between(events: np.ndarray, start_ns: int, end_ns: int) -> np.ndarray:
-    """The events with times in [start, end)."""
-    first, last = np.searchsorted(events['t_ns'], (start_ns, end_ns))
-    return events[first:last]
+    """The events with times in [start, end).
+
+    `bisect` reads few elements, where `np.searchsorted` would first copy the unaligned times.
+    """
+    times_ns = events['t_ns']
+    first = bisect_left(times_ns, start_ns)
+    return events[first : bisect_left(times_ns, end_ns, first)]

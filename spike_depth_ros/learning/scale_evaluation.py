@@ -19,9 +19,12 @@ from numpy.typing import NDArray
 from spike_depth_ros.estimation.engine import Engine
 from spike_depth_ros.estimation.estimator import (
     DepthEstimator,
+    DepthFrame,
     EstimatorOptions,
     Limits,
+    expected_deviation,
     interpret,
+    unscaled_m,
 )
 from spike_depth_ros.estimation.motion import (
     TWIST_TYPES,
@@ -184,19 +187,19 @@ class _Run:
             self._start_ns = stamp_ns
         truth_m = self._truth.at(stamp_ns)
         counts = stamp_ns >= self._start_ns + round(self._settings.skip_s * 1e9)
-        plain_m = self._depth(maps, 0.0)
+        plain_m, _ = self._depth(maps, 0.0)
         for name, tally in self._tallies.items():
             ln_scale, known = self._scale(name, plain_m, truth_m)
-            depth_m = self._depth(maps, ln_scale) if ln_scale else plain_m
+            depth_m, confidence = self._depth(maps, ln_scale)
             if counts and truth_m is not None:
                 error = abs(log_scale(depth_m, truth_m, self._settings.cap_m))
                 errors = depth_errors(depth_m, truth_m, self._settings.cap_m)
                 tally.rows.append((errors['abs_rel'], errors['delta1'], error))
                 tally.step(ln_scale, known)
             if name in self._trackers:
-                alone_m = depth_m * np.float32(math.exp(-ln_scale))
+                frame = DepthFrame(stamp_ns, depth_m, confidence, ln_scale)
                 start_s = time.thread_time()
-                self._look(name, alone_m, stamp_ns, events)
+                self._look(name, frame, events)
                 tally.look_ms.append((time.thread_time() - start_s) * 1e3)
 
     def figures(self) -> dict[str, ScaleFigures]:
@@ -226,23 +229,25 @@ class _Run:
         state = self._trackers[name].state
         return state.ln_scale, state.known
 
-    def _look(self, name: str, depth_m: NDArray[Any], stamp_ns: int, events: NDArray[Any]) -> None:
+    def _look(self, name: str, frame: DepthFrame, events: NDArray[Any]) -> None:
         tracker = self._trackers[name]
         if name == 'height':
-            tracker.look_down(depth_m, stamp_ns, self._settings.camera_height_m)
+            tracker.look_down(unscaled_m(frame), frame.stamp_ns, self._settings.camera_height_m)
             return
-        while self._next is not None and self._next.stamp_ns <= stamp_ns + LATEST_NS:
+        while self._next is not None and self._next.stamp_ns <= frame.stamp_ns + LATEST_NS:
             self._odometry.add(self._next.stamp_ns, self._next.twist)
             self._next = next(self._samples, None)
-        tracker.look(depth_m, stamp_ns, events, self._motion)
+        tracker.look(
+            unscaled_m(frame), frame.stamp_ns, events, self._motion, expected_deviation(frame)
+        )
 
     def _motion(self, start_ns: int, end_ns: int) -> tuple[Twist | None, str]:
         base, reason = self._odometry.mean(start_ns, end_ns)
         return (None if base is None else self._mount.camera_twist(base)), reason
 
-    def _depth(self, maps: NDArray[Any], ln_scale: float) -> NDArray[Any]:
+    def _depth(self, maps: NDArray[Any], ln_scale: float) -> tuple[NDArray[Any], NDArray[Any]]:
         metres = self._estimator.metres_per_canonical * math.exp(ln_scale)
-        return interpret(maps, self._estimator.checkpoint.depth_range, metres, NO_LIMITS)[0]
+        return interpret(maps, self._estimator.checkpoint.depth_range, metres, NO_LIMITS)
 
 
 def with_errors(samples: Iterator[StampedTwist], errors: OdometryErrors) -> Iterator[StampedTwist]:

@@ -25,7 +25,7 @@ from rclpy.publisher import Publisher
 
 from spike_depth_ros.estimation.engine import EngineError
 from spike_depth_ros.estimation.estimator import DepthEstimator
-from spike_depth_ros.estimation.scale import LONGEST_NS
+from spike_depth_ros.estimation.scale import LONGEST_NS, MOST_SEEN
 from spike_depth_ros.events.arrays import join_events
 from spike_depth_ros.events.camera import CalibrationError
 from spike_depth_ros.events.config import ConfigError
@@ -387,10 +387,11 @@ class Pipeline:
         if not self._parts.live.now.scales:
             return
         start_s = time.perf_counter()
-        start_ns, parts = result.frame.stamp_ns - LONGEST_NS, []
+        start_ns, count, parts = result.frame.stamp_ns - LONGEST_NS, 0, []
         for events in reversed(list(self.recent)):
             parts.append(events)
-            if events['t_ns'][0] < start_ns:
+            count += len(events) if events['t_ns'][0] < result.frame.stamp_ns else 0
+            if events['t_ns'][0] < start_ns or count > MOST_SEEN:
                 break
         self._parts.scale.measure(result, join_events(parts[::-1]), self._stopped)
         self.meters.took('scale', start_s)
