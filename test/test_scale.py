@@ -155,6 +155,16 @@ def track(tracker, motion, wrong=1.0, windows=8, first=0, said=None, **scene):
     return tracker.state
 
 
+def test_the_twist_follows_the_axes_of_the_rectified_image():
+    """Rectification turns the image by a quarter about the axis: what moves down moved right."""
+    quarter = (0.0, 1.0, 0.0, -1.0, 0.0, 0.0, 0.0, 0.0, 1.0)
+    turned = dataclasses.replace(VIEW, rotation=quarter)
+    tracker = ScaleTracker(turned, turned.rectified())
+    np.testing.assert_array_equal(tracker._axes @ [0.0, 1.0, 0.0], [1.0, 0.0, 0.0])
+    plain, rotated = ScaleTracker(VIEW, VIEW), dataclasses.replace(turned, rotation=())
+    assert plain._axes.tolist() == rotated.to_rectified().tolist() == np.eye(3).tolist()
+
+
 @pytest.mark.parametrize('wrong', [0.4, 1.0, 2.2, 10.0])
 def test_a_tracker_finds_scales_of_desks_and_of_streets(wrong):
     state = track(ScaleTracker(VIEW, VIEW), twist(vx=1.0, vz=0.5), wrong, windows=12)

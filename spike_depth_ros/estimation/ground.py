@@ -88,4 +88,5 @@ def ground_scale(depth_m: np.ndarray, view: Camera, camera_height_m: float) -> S
 def _is_level(planes: np.ndarray) -> np.ndarray:
     """Which of (N, 3) planes n / h have a normal that points down, roughly along y."""
     length = np.linalg.norm(planes, axis=1)
-    return planes[:, 1] > math.cos(MOST_TILT_RAD) * np.maximum(length, 1e-9)
+    level: np.ndarray = planes[:, 1] > math.cos(MOST_TILT_RAD) * np.maximum(length, 1e-9)
+    return level

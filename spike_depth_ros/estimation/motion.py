@@ -117,7 +117,8 @@ def rotation_of_angles(roll_rad: float, pitch_rad: float, yaw_rad: float) -> NDA
     about_x = np.array([[1, 0, 0], [0, cr, -sr], [0, sr, cr]])
     about_y = np.array([[cp, 0, sp], [0, 1, 0], [-sp, 0, cp]])
     about_z = np.array([[cy, -sy, 0], [sy, cy, 0], [0, 0, 1]])
-    return about_z @ about_y @ about_x
+    rotation: NDArray[Any] = about_z @ about_y @ about_x
+    return rotation
 
 
 def pose_of(text: str, name: str = 'camera_pose') -> Mount:

@@ -37,7 +37,8 @@ def depth_colors(depth_m: np.ndarray, color_map: str, min_m: float, max_m: float
     with np.errstate(divide='ignore', invalid='ignore'):
         far = np.log(np.maximum(depth_m, 0.0) / min_m) / np.log(max_m / min_m)
     shade = np.rint(255 * (1.0 - np.clip(np.nan_to_num(far, nan=1.0), 0.0, 1.0)))
-    colors = cv2.applyColorMap(shade.astype(np.uint8), COLOR_MAPS[color_map])[..., ::-1].copy()
+    colors: np.ndarray = cv2.applyColorMap(shade.astype(np.uint8), COLOR_MAPS[color_map])
+    colors = colors[..., ::-1].copy()
     colors[np.isnan(depth_m)] = UNKNOWN_RGB
     colors[np.isposinf(depth_m)] = BEYOND_RGB
     return colors
@@ -62,7 +63,8 @@ def event_colors(spikes: np.ndarray) -> np.ndarray:
 def confidence_colors(confidence: np.ndarray) -> np.ndarray:
     """Colours (H, W) confidence in [0, 1]: black is 0, bright is 1."""
     shade = np.rint(255 * np.clip(np.nan_to_num(confidence), 0.0, 1.0)).astype(np.uint8)
-    return cv2.applyColorMap(shade, cv2.COLORMAP_VIRIDIS)[..., ::-1].copy()
+    colors: np.ndarray = cv2.applyColorMap(shade, cv2.COLORMAP_VIRIDIS)[..., ::-1].copy()
+    return colors
 
 
 def height_colors(height_m: np.ndarray, color_map: str, most_m: float) -> np.ndarray:

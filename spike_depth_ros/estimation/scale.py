@@ -70,8 +70,8 @@ OUTLIERS = 0.5
 """Share of the tiles that may move by themselves, flicker, or have a depth of their own."""
 
 LEAST_GAIN, ENOUGH_GAIN = 3.0, 10.0
-"""Windows with less gain say nothing about the scale: noise has 0 +- 1. More than enough does not
-count for more agreement."""
+"""Windows with less gain say nothing about the scale, those with enough count fully: noise has
+0 +- 1, but rain, crowds and a wrong shape of the depth may have 3 to 6."""
 
 MOST_SAID = 12.0
 """No window counts for more, in log likelihood: a few that are wrong do not carry the others."""
@@ -82,7 +82,7 @@ LOOKS = 10.0
 OWN_DEVIATION = 0.4
 """Deviation of the network's own ln scale where nothing is known about it."""
 
-LEAST_OWN, MOST_OWN, TAIL = 0.08, 1.5, 3.0
+LEAST_OWN, MOST_OWN, TAIL = 0.08, 0.6, 3.0
 """Limits of that deviation, and degrees of freedom of its Student's t distribution: a network in
 an unknown place may be off by a factor of ten."""
 
@@ -245,7 +245,8 @@ def _likelihood(
     grid = np.array(shape)
 
     def contrast_at(chosen: np.ndarray) -> np.ndarray:  # (K, TILES)
-        return contrast(*warped, np.exp(-LN_SCALES[chosen]), grid) / deviation
+        tiles: np.ndarray = contrast(*warped, np.exp(-LN_SCALES[chosen]), grid)
+        return tiles / deviation
 
     best = int(np.abs(LN_SCALES - plan.near).argmin())
     tried = np.arange(0, len(LN_SCALES), COARSE) if plan.wide else best + np.array(NARROW)
@@ -279,7 +280,8 @@ def _votes(found: np.ndarray) -> np.ndarray:
     """
     likelihood = np.exp(TRUST * (found - found.max(axis=0)))
     likelihood /= likelihood.mean(axis=0)
-    return np.log(OUTLIERS + (1.0 - OUTLIERS) * likelihood).sum(axis=1)
+    votes: np.ndarray = np.log(OUTLIERS + (1.0 - OUTLIERS) * likelihood).sum(axis=1)
+    return votes
 
 
 def _moments(weight: np.ndarray, values: np.ndarray) -> tuple[float, float]:
@@ -383,8 +385,9 @@ class ScaleFilter:
 
     def _take(self, estimate: ScaleEstimate, passed_s: float) -> None:
         kept = math.exp(-max(passed_s, 0.0) / MEMORY_S)
+        weight = min(1.0, (estimate.gain - LEAST_GAIN) / (ENOUGH_GAIN - LEAST_GAIN)) ** 2
         said = np.maximum(estimate.log_likelihood, estimate.log_likelihood.max() - MOST_SAID)
-        self._log = kept * self._log + LOOKS * (1.0 - kept) * said
+        self._log = kept * self._log + LOOKS * (1.0 - kept) * weight * said
         self._log -= self._log.max()
         self._told += 1
         _, deviation, mass = self._summary()

@@ -53,6 +53,7 @@ class ScaleTracker:
         self.reason = 'no window has been looked at yet'
         self.looked_ns: int | None = None
         self._camera, self._view = camera, view
+        self._axes = camera.to_rectified()
         self._filter = ScaleFilter()
         self.state: ScaleState = self._filter.state(0)
 
@@ -117,6 +118,7 @@ class ScaleTracker:
             return nothing('the twist is not finite')
         if not np.any(twist.velocity_mps):
             return nothing('the camera stands still, or only turns')
+        twist = Twist(*(self._axes @ part for part in twist))
         long_ns = span_ns(recent, depth_m, self._camera, self._view, twist, plan.near)
         if not long_ns:
             return nothing('the camera moves too slowly for what it sees')
@@ -126,7 +128,7 @@ class ScaleTracker:
             twist, reason = motion(stamp_ns - long_ns * k // parts, stamp_ns)
             if twist is None:
                 return nothing(reason)
-            twists.append(np.concatenate(twist))
+            twists.append(np.concatenate([self._axes @ part for part in twist]))
         chosen = between(recent, stamp_ns - long_ns, stamp_ns)
         return scale(chosen, depth_m, stamp_ns, self._camera, self._view, np.array(twists), plan)
 

@@ -139,6 +139,10 @@ class Camera:
         """True if rectification moves no pixel."""
         return not (self.is_distorted or self.rotation or self.projection)
 
+    def to_rectified(self) -> NDArray[Any]:
+        """(3, 3) rotation from the axes of the lens to those of the rectified image."""
+        return np.reshape(self.rotation, (3, 3)) if self.rotation else np.eye(3)
+
     def check_sensor(self, height: int, width: int) -> None:
         """Raises a `CalibrationError` unless this is the camera of a `height` x `width` sensor."""
         if (self.height, self.width) != (height, width):

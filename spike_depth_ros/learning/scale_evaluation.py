@@ -327,7 +327,8 @@ class _Truth:
             )
         self._maps, self._factor = recording.depth(TRUTH_TOPIC), factor
         self._last = self._next = next(self._maps, None)
-        self._at, self._stretch = pixels_of_view(camera.rectified(), truth, mount.rotation)
+        to_view = camera.to_rectified() @ mount.rotation @ truth.to_rectified().T
+        self._at, self._stretch = pixels_of_view(camera.rectified(), truth, to_view)
 
     def at(self, stamp_ns: int) -> NDArray[Any] | None:
         """(H, W) float32 metres near a time that does not fall; None without a map there."""
