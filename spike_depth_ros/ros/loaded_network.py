@@ -209,7 +209,8 @@ def _measure_scale(loaded: LoadedNetwork, options: EstimatorOptions) -> None:
         filtered.push(events)
     in_order(late)
     sideways = Twist(np.array([5.0, 0.0, 0.0]), np.zeros(3))
-    wall = DepthFrame(end_ns, np.full((side_px, side_px), 2.0, np.float32), np.ones(1), 0.0)
+    ones = np.ones((side_px, side_px), np.float32)
+    wall = DepthFrame(end_ns, 2 * ones, 0.5 * ones, 0.0)
     estimator.look(wall, passing, lambda start_ns, end_ns: (sideways, ''))
 
 
