@@ -229,7 +229,9 @@ def test_events_that_nobody_needs_are_counted_and_checked_but_not_decoded(graph,
     good = event_packet(some_events(0, 5))
     assert sends_and_says(good, 'messages/s, not decoded while no depth is wanted')
     assert says(graph, node, 'no depth: idle: nobody subscribes to an output')
-    assert sends_and_says(good[:20], 'no message is usable: message of 20 bytes ends before')
+    assert sends_and_says(
+        good[:20], 'no message is usable: message of 20 bytes is shorter than its'
+    )
     assert sends_and_says(event_packet(some_events(0, 5), encoding='evt9'), "'evt9' is unknown")
     assert node.pipeline.stream.packets == node.pipeline.stream.counts.events == 0
     assert node.pipeline.meters.unread == 3
