@@ -37,7 +37,7 @@ def private_names() -> dict[str, list[str]]:
 PRIVATE = private_names()
 
 
-@pytest.mark.parametrize('name', PRIVATE)
+@pytest.mark.parametrize('name', sorted(PRIVATE))
 def test_a_private_name_exists_in_the_installed_version(name):
     parts = name.split('.')
     for count in range(len(parts), 0, -1):

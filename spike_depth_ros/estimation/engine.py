@@ -113,7 +113,8 @@ class TorchEngine:
         """See `Engine.infer`."""
         check_spikes(spikes)
         if self._fast is not None:
-            return _checked(self._fast.step, spikes, state)
+            answer: tuple[np.ndarray, Any] = _checked(self._fast.step, spikes, state)
+            return answer
         with torch.autocast(self._device.type, self._dtype, enabled=self._casts):
             prediction, state = self._model.step(self._batch(spikes), state)
         return torch.cat(prediction, dim=1)[0].float().cpu().numpy(), state

@@ -62,11 +62,14 @@ class Familiarity(NamedTuple):
             (...) float64.
         """
         difference = np.nan_to_num(features - self.mean, nan=0.0)
-        return np.sqrt(np.mean((difference @ self.whiten.T) ** 2, axis=-1))
+        distance: np.ndarray = np.sqrt(np.mean((difference @ self.whiten.T) ** 2, axis=-1))
+        return distance
 
     def factor(self, features: np.ndarray) -> np.ndarray:
         """The factor on the confidence of windows with features (..., F): (...), in (0, 1]."""
-        return (self.limit / np.maximum(self.distance(features), self.limit)) ** self.power
+        excess = np.maximum(self.distance(features), self.limit) / self.limit
+        factor: np.ndarray = excess**-self.power
+        return factor
 
 
 class Describer:

@@ -246,7 +246,8 @@ def _likelihood(
 
     def contrast_at(chosen: np.ndarray) -> np.ndarray:  # (K, TILES)
         tiles: np.ndarray = contrast(*warped, np.exp(-LN_SCALES[chosen]), grid)
-        return tiles / deviation
+        shares: np.ndarray = tiles / deviation
+        return shares
 
     best = int(np.abs(LN_SCALES - plan.near).argmin())
     tried = np.arange(0, len(LN_SCALES), COARSE) if plan.wide else best + np.array(NARROW)

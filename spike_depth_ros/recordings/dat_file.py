@@ -66,7 +66,7 @@ class DatEvents:
         size = path.stat().st_size - length - 2
         self.count, rest = divmod(size, EVENT_BYTES)
         self.dropped = Counter({'truncated bytes': rest} if rest else {})
-        self._rows = (
+        self._rows: NDArray[Any] = (
             np.memmap(path, _ROW, 'r', length + 2, (self.count,))
             if self.count
             else np.empty(0, _ROW)
@@ -118,7 +118,8 @@ class DatEvents:
         Returns:
             Indices of those events, and the rounds of the clock before the first and after each.
         """
-        indices, rounds = [np.empty(0, np.int64)], [np.zeros(1, np.int64)]
+        indices: list[NDArray[Any]] = [np.empty(0, np.int64)]
+        rounds: list[NDArray[Any]] = [np.zeros(1, np.int64)]
         state = CLOCK.state()
         block = 1 << 20
         for start in range(0, self.count, block):

@@ -11,9 +11,8 @@ from rclpy.node import Node
 from rclpy.publisher import Publisher
 from rclpy.qos import DurabilityPolicy, QoSProfile
 
-from spike_depth_ros.estimation.motion import Mount
+from spike_depth_ros.estimation.motion import Mount, pose_of
 from spike_depth_ros.ros.inputs import message_class
-from spike_depth_ros.ros.odometry import pose_of
 from spike_depth_ros.ros.process import NO_PUBLISHER_EVENTS
 
 if TYPE_CHECKING:

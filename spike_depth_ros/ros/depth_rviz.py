@@ -9,11 +9,11 @@ import time
 from typing import Any
 
 from rclpy.clock import Clock, ClockType
-from rclpy.node import Node
 
 from spike_depth_ros.events.wire import WireError, parse
 from spike_depth_ros.ros.condition_log import ConditionLog
 from spike_depth_ros.ros.inputs import EventInput
+from spike_depth_ros.ros.lifecycle import PollingNode
 from spike_depth_ros.ros.params import ParameterError
 from spike_depth_ros.ros.process import run_node
 
@@ -23,7 +23,7 @@ WAIT_S = 10.0
 LOOK_PERIOD_S = 0.2
 
 
-class FrameFinder(Node):
+class FrameFinder(PollingNode):
     """Listens to the topic `events` until a message names its frame.
 
     Args:
@@ -39,10 +39,15 @@ class FrameFinder(Node):
         self.frame_id = ''
         self._until_s = time.monotonic() + WAIT_S
         self._events = EventInput(
-            self, 'auto', ConditionLog(self.get_logger()), lambda type_name: None, self._take
+            self,
+            'auto',
+            ConditionLog(self.get_logger()),
+            on_type=lambda type_name: None,
+            on_message=self._take,
+            on_unread=lambda messages: None,
         )
         steady = Clock(clock_type=ClockType.STEADY_TIME)
-        self.create_timer(LOOK_PERIOD_S, self._events.look, clock=steady)
+        self.create_timer(LOOK_PERIOD_S, lambda: self._events.look(idle=False), clock=steady)
         self.get_logger().info(
             f'RViz opens with the first message on {self._events.topic}, in its frame, or in '
             f'{WAIT_S:g} s; the argument frame_id of the launch file names a frame'

@@ -20,7 +20,7 @@ from rclpy.topic_endpoint_info import TopicEndpointInfo
 
 from spike_depth_ros.events.wire import EVENT_TYPES
 from spike_depth_ros.ros.condition_log import ConditionLog
-from spike_depth_ros.ros.lifecycle import ManagedNode
+from spike_depth_ros.ros.lifecycle import PollingNode
 from spike_depth_ros.ros.process import NO_SUBSCRIPTION_EVENTS
 
 EVENT_QUEUE = 1000
@@ -100,7 +100,7 @@ def full_name(peer: TopicEndpointInfo) -> str:
 
 def _all_messages(subscription: Subscription) -> list[bytes]:
     """Takes what waits in a raw subscription that no executor serves."""
-    messages = []
+    messages: list[bytes] = []
     with subscription.handle:
         while len(messages) < EVENT_QUEUE:
             taken = subscription.handle.take_message(subscription.msg_type, True)
@@ -130,7 +130,7 @@ class EventInput:
 
     def __init__(
         self,
-        node: ManagedNode,
+        node: PollingNode,
         event_type: str,
         log: ConditionLog,
         on_type: Callable[[str], None],

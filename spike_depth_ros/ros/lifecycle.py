@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.node import Node
 from rclpy.subscription import Subscription
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
@@ -31,30 +32,14 @@ def logged(transition: Transition) -> Transition:
     return wrapped
 
 
-class ManagedNode(LifecycleNode):
-    """A lifecycle node for every rclpy from 7.1 (Jazzy) on.
-
-    Args:
-        name: of the node.
-        **options: as for `rclpy.lifecycle.LifecycleNode`.
+class PollingNode(Node):
+    """A node that can take the messages of one subscription itself.
 
     Attributes:
-        last_error: reason why the last transition failed; empty if it succeeded.
         polled: a subscription whose messages the executor does not take; None if there is none.
     """
 
     polled: Subscription | None = None
-
-    def __init__(self, name: str, **options: Any) -> None:
-        self._state_machine: Any = None  # `destroy_node` runs even if the constructor fails
-        self.last_error = ''
-        super().__init__(name, **options)
-
-    @property
-    def state(self) -> str:
-        """Label of the lifecycle state."""
-        label: str = self._state_machine.current_state[1]
-        return label
 
     @property
     def subscriptions(self) -> Iterator[Subscription]:
@@ -66,6 +51,29 @@ class ManagedNode(LifecycleNode):
         self.polled = subscription
         if self.executor is not None:
             self.executor.wake()  # it asks for `subscriptions` then
+
+
+class ManagedNode(PollingNode, LifecycleNode):
+    """A lifecycle node for every rclpy from 7.1 (Jazzy) on.
+
+    Args:
+        name: of the node.
+        **options: as for `rclpy.lifecycle.LifecycleNode`.
+
+    Attributes:
+        last_error: reason why the last transition failed; empty if it succeeded.
+    """
+
+    def __init__(self, name: str, **options: Any) -> None:
+        self._state_machine: Any = None  # `destroy_node` runs even if the constructor fails
+        self.last_error = ''
+        super().__init__(name, **options)
+
+    @property
+    def state(self) -> str:
+        """Label of the lifecycle state."""
+        label: str = self._state_machine.current_state[1]
+        return label
 
     def destroy_node(self) -> None:
         """Removes the node and its state machine from the graph."""

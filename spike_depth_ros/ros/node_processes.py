@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import rclpy
 from rcl_interfaces.srv import SetParameters
+from rclpy.client import Client
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.parameter import Parameter
 
@@ -164,7 +165,7 @@ def compare(
         _active_node(nodes) as (probe, executor, depth),
         _played(nodes, seconds, probe, executor) as is_over,
     ):
-        client = probe.create_client(SetParameters, f'{NODE}/set_parameters')
+        client: Client = probe.create_client(SetParameters, f'{NODE}/set_parameters')
         latency_ms = probe.recording.latency_ms
         _spin(executor, READY_S, lambda: is_over() or (latency_ms and client.service_is_ready()))
         for value in itertools.cycle(values):
