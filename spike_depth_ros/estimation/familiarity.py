@@ -141,7 +141,7 @@ def to_card(familiarity: Familiarity) -> dict[str, Any]:
 
 
 def from_card(card: dict[str, Any]) -> Familiarity | None:
-    """Reads the familiarity from the card of a checkpoint; None if it has none.
+    """Reads the familiarity from the card of a checkpoint; None if it changes no confidence.
 
     Raises:
         CheckpointError: it is not what `to_card` writes.
@@ -165,4 +165,4 @@ def from_card(card: dict[str, Any]) -> Familiarity | None:
             f'{whiten.shape}, limit {limit} and power {power}, expected {FEATURES}, ({size},), '
             f'({size}, {size}), finite numbers, limit > 0 and power >= 0: calibrate it again'
         )
-    return Familiarity(mean, whiten, limit, power)
+    return Familiarity(mean, whiten, limit, power) if power else None
