@@ -13,5 +13,5 @@ def test_damaged_input_is_survived(name, tmp_path):
     cases = CASES[target.is_file]
     result = fuzz.run_target(name, target, 0, iter(range(cases)), tmp_path)
     assert (result.cases, result.failures) == (cases, [])
-    if target.is_file:
+    if target.is_file and name != 'recording/folder':  # of a folder the intact files are played
         assert result.refused > 0

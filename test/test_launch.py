@@ -48,7 +48,7 @@ def test_launch_arguments():
     names = {'events', 'camera_info', 'camera_info_url', 'params_file', 'checkpoint', 'device',
              'bag', 'topic', 'rate', 'loop', 'frame_id', 'rviz', 'namespace', 'use_sim_time',
              'log_level', 'network', 'name', 'autostart', 'engine', 'respawn', 'camera',
-             'serial'}  # fmt: skip
+             'serial', 'sensor', 'time_unit'}  # fmt: skip
     table = arguments()
     assert set(table) == names
     assert all(len(text) > 5 for _, text in table.values())

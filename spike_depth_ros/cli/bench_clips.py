@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from spike_depth_ros.cli.report import bench_row, print_bench
 
-if TYPE_CHECKING:
+if TYPE_CHECKING is True:  # jsonargparse executes a plain TYPE_CHECKING block
     from spike_depth_ros.learning.datasets.recipe import SyntheticConfig
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from spike_depth_ros.cli.report import BenchRow, bench_row, print_bench, time_jobs
 
-if TYPE_CHECKING:
+if TYPE_CHECKING is True:  # jsonargparse executes a plain TYPE_CHECKING block
     from torch import nn
 
     from spike_depth_ros.estimation.engine import Engine

@@ -14,7 +14,7 @@ from spike_depth_ros.cli.demo import synthetic_drive
 from spike_depth_ros.cli.report import BenchRow, bench_row, print_bench
 from spike_depth_ros.events.config import shipped
 
-if TYPE_CHECKING:
+if TYPE_CHECKING is True:  # jsonargparse executes a plain TYPE_CHECKING block
     from spike_depth_ros.ros.node_processes import Turns
 
 

@@ -9,7 +9,7 @@ from spike_depth_ros.cli.report import BenchRow, bench_row, print_bench, time_jo
 from spike_depth_ros.events.config import DepthRange
 from spike_depth_ros.learning.settings import LossConfig
 
-if TYPE_CHECKING:
+if TYPE_CHECKING is True:  # jsonargparse executes a plain TYPE_CHECKING block
     from torch import Tensor
 
 GPU_FACTOR = 8

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from spike_depth_ros.learning.settings import EvaluationData
 
-if TYPE_CHECKING:
+if TYPE_CHECKING is True:  # jsonargparse executes a plain TYPE_CHECKING block
     from spike_depth_ros.learning.datasets.sample import Sample
 
 

@@ -10,7 +10,7 @@ from spike_depth_ros.events.calibration_file import read_calibration
 from spike_depth_ros.events.config import require
 from spike_depth_ros.recordings import BagError, open_recording
 
-if TYPE_CHECKING:
+if TYPE_CHECKING is True:  # jsonargparse executes a plain TYPE_CHECKING block
     from spike_depth_ros.cli.rerun_log import RerunLog
     from spike_depth_ros.recordings import Recording
 
