@@ -11,6 +11,7 @@ from numba.core import event
 from numba.core.dispatcher import Dispatcher
 
 NOT_OF_THE_NODE = (
+    'events.codecs.decoder_state.follow_highs',  # recordings
     'events.codecs.encoders.',  # tests and recordings
     'network.training_kernels.',
     'network.kernels.look_up',  # evaluation
@@ -26,7 +27,9 @@ class Compiled(event.Listener):
 
     def on_start(self, started):
         dispatcher, arguments = started.data['dispatcher'], started.data['args']
-        self.kernels.append(f'{name(dispatcher)}{arguments}')
+        # numba compiles its own functions only within one of ours
+        if dispatcher.py_func.__module__.startswith('spike_depth_ros.'):
+            self.kernels.append(f'{name(dispatcher)}{arguments}')
 
     def on_end(self, ended):
         pass

@@ -6,7 +6,7 @@ import struct
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from sensor_msgs.msg import CameraInfo, PointField
@@ -221,6 +221,7 @@ def test_rvl_by_hand():
     assert rvl_encode(np.array([[65535]], np.uint16)) == bytes.fromhex('0100000001000000f3ffef01')
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])  # the first array imports much
 @given(arrays(np.uint16, array_shapes(min_dims=2, max_dims=2, max_side=12),
               elements=st.sampled_from([0, 0, 1, 2, 255, 300, 65535])))  # fmt: skip
 def test_rvl_is_lossless(image):

@@ -48,8 +48,10 @@ def register(
     registered_confidence = registered_m.copy()
     lens = np.array([other.fx, other.fy, other.cx, other.cy])
     half = 0.5 * np.array([other.fx / view.fx, other.fy / view.fy]) if fill else np.zeros(2)
+    # copies: numba compiles a kernel anew for arrays that are read-only or not contiguous
+    given = (np.array(part, np.float32, order='C') for part in (depth_m, confidence, rays))
     _project(
-        np.ascontiguousarray(depth_m), np.ascontiguousarray(confidence), rays,
+        *given,
         np.ascontiguousarray(pose.rotation.T, np.float64), pose.translation_m.astype(np.float64),
         lens, half, registered_m, registered_confidence,
     )  # fmt: skip

@@ -208,6 +208,9 @@ def _measure_scale(loaded: LoadedNetwork, options: EstimatorOptions) -> None:
     for events in (passing, late):
         filtered.push(events)
     in_order(late)
+    over_windows = make_events(50_000 * index, x, y, (x + y) % 2)
+    for _ in estimator.windower.push(over_windows):
+        pass
     sideways = Twist(np.array([5.0, 0.0, 0.0]), np.zeros(3))
     ones = np.ones((side_px, side_px), np.float32)
     wall = DepthFrame(end_ns, 2 * ones, 0.5 * ones, 0.0)
