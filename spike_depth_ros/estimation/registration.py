@@ -46,7 +46,7 @@ def register(
     """
     registered_m = np.full((other.height, other.width), np.nan, np.float32)
     registered_confidence = registered_m.copy()
-    lens = np.array([other.fx, other.fy, other.cx, other.cy])
+    lens = np.array([other.fx, other.fy, other.cx, other.cy], np.float64)
     half = 0.5 * np.array([other.fx / view.fx, other.fy / view.fy]) if fill else np.zeros(2)
     # copies: numba compiles a kernel anew for arrays that are read-only or not contiguous
     given = (np.array(part, np.float32, order='C') for part in (depth_m, confidence, rays))
