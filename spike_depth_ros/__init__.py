@@ -14,7 +14,8 @@ import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from spike_depth_ros.estimation.estimator import DepthEstimator, DepthFrame, EstimatorOptions
+    from spike_depth_ros.estimation.depth_frame import DepthFrame
+    from spike_depth_ros.estimation.estimator import DepthEstimator, EstimatorOptions
     from spike_depth_ros.recordings.recording import open_recording
 
 __all__ = ['DepthEstimator', 'DepthFrame', 'EstimatorOptions', 'open_recording']

@@ -13,7 +13,7 @@ from numba.core.dispatcher import Dispatcher
 NOT_OF_THE_NODE = (
     'events.codecs.decoder_state.follow_highs',  # recordings
     'events.codecs.encoders.',  # tests and recordings
-    'network.training_kernels.',
+    'network.training_',
     'network.kernels.look_up',  # evaluation
 )
 """What the kernels begin with that only others use."""

@@ -47,7 +47,7 @@ from spike_depth_ros.ros.inputs import qos_conflict
 from spike_depth_ros.ros.messages import camera_from_info
 from spike_depth_ros.ros.obstacles import ObstacleOptions, free_space_points, obstacle_points
 from spike_depth_ros.ros.probe import stamp_ns
-from spike_depth_ros.ros.process import quick_executor
+from spike_depth_ros.ros.process import executor_for, quick_executor
 from spike_depth_ros.ros.replay_node import ReplayNode
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
@@ -379,16 +379,22 @@ def test_without_the_quick_executor_the_plain_one_spins_and_the_log_says_so(
 ):
     node = start(configure=False)
     monkeypatch.setitem(sys.modules, 'rclpy.experimental', None)
-    assert isinstance(depth_node.executor_of(node), SingleThreadedExecutor)
+    assert isinstance(
+        executor_for(node.live.now.executor, node.get_logger()), SingleThreadedExecutor
+    )
     assert any('no events executor' in line for line in log.lines('WARN'))
 
 
 def test_what_spins_the_node_can_be_chosen(graph, start):
     pytest.importorskip('rclpy.experimental')
     plain = start(configure=False, executor='plain')
-    assert isinstance(depth_node.executor_of(plain), SingleThreadedExecutor)
+    assert isinstance(
+        executor_for(plain.live.now.executor, plain.get_logger()), SingleThreadedExecutor
+    )
     plain.live.now = dataclasses.replace(plain.live.now, executor='auto')
-    assert not isinstance(depth_node.executor_of(plain), SingleThreadedExecutor)
+    assert not isinstance(
+        executor_for(plain.live.now.executor, plain.get_logger()), SingleThreadedExecutor
+    )
 
 
 def test_a_stderr_that_is_no_file_is_no_harm(graph, monkeypatch):

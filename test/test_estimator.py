@@ -9,16 +9,14 @@ import torch
 from scale_scene import scene_events, twist
 from untrained import untrained_checkpoint
 
-from spike_depth_ros.estimation.engine import ENGINES
-from spike_depth_ros.estimation.estimator import (
-    DepthEstimator,
+from spike_depth_ros.estimation.depth_frame import (
     DepthFrame,
-    EstimatorOptions,
     Limits,
     expected_deviation,
     interpret,
-    make_windower,
 )
+from spike_depth_ros.estimation.engine import ENGINES
+from spike_depth_ros.estimation.estimator import DepthEstimator, EstimatorOptions, make_windower
 from spike_depth_ros.events.arrays import join_events, make_events
 from spike_depth_ros.events.camera import CalibrationError, Camera
 from spike_depth_ros.events.config import ConfigError, DepthRange, SpikeConfig

@@ -8,7 +8,7 @@ import pytest
 import torch
 from untrained import untrained_checkpoint
 
-from spike_depth_ros.estimation.estimator import Limits, interpret
+from spike_depth_ros.estimation.depth_frame import Limits, interpret
 from spike_depth_ros.events.config import ConfigError, DepthRange, SpikeConfig
 from spike_depth_ros.learning import comparison, evaluation, pages
 from spike_depth_ros.learning.datasets import DATASETS

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from spike_depth_ros.network import fused
+from spike_depth_ros.network import fused, fused_layout
 from spike_depth_ros.network.encoder import SpikingSelfAttention, SpikingTransformerConfig
 from spike_depth_ros.network.layers import Readout
 from spike_depth_ros.network.neurons import Neuron, Tape, set_backend
@@ -168,7 +168,7 @@ def test_readout_equals_its_parts():
 def test_threads_share_the_work(monkeypatch):
     x, residual, membrane = normal(), normal(seed=1), torch.rand(SHAPE[1:])
     (whole, grads, _), _ = both_ways(x, residual, membrane)
-    monkeypatch.setattr(fused, '_WORTH_A_THREAD', 1)
+    monkeypatch.setattr(fused_layout, '_WORTH_A_THREAD', 1)
     monkeypatch.setattr(torch, 'get_num_threads', lambda: 3)
     (parts, part_grads, _), _ = both_ways(x, residual, membrane)
     assert_close(parts, whole)

@@ -10,15 +10,14 @@ from scale_scene import MS, STAMP_NS, VIEW, moved_back, scene_events, tilted_pla
 
 from spike_depth_ros.estimation import contrast as ct
 from spike_depth_ros.estimation.scale import (
-    GUESSES,
     LN_SCALES,
     LONGEST_NS,
     ScaleEstimate,
-    ScaleFilter,
     nothing,
     scale,
     span_ns,
 )
+from spike_depth_ros.estimation.scale_filter import GUESSES, ScaleFilter
 from spike_depth_ros.estimation.tracking import ScaleTracker, between
 from spike_depth_ros.events.arrays import make_events
 

@@ -137,7 +137,7 @@ def test_the_checkpoint_is_the_average_that_was_validated(tmp_path):
     checkpoint = load_checkpoint(run.train(settings, tmp_path))
     clips = Planes.open(PlanesConfig(clips=4))
     chosen = [clips[i] for i in spread(4, 2)]
-    from spike_depth_ros.estimation.estimator import Limits, interpret
+    from spike_depth_ros.estimation.depth_frame import Limits, interpret
     from spike_depth_ros.learning.metrics import DepthMetrics, frame_metrics
 
     metrics = DepthMetrics()

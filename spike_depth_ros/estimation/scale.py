@@ -2,8 +2,8 @@
 
 A network that sees one camera guesses the metre from what it was trained on. A robot knows how
 fast it moves; how fast the image then flows tells how far things are. `scale` compares the flow
-that depth and velocity predict with the events of one window, `ScaleFilter` follows the scale over
-time.
+that depth and velocity predict with the events of one window. `scale_filter` follows the scale
+over time.
 """
 
 from __future__ import annotations
@@ -30,13 +30,6 @@ NEAR = 6
 
 NARROW = (-6, -4, -2, -1, 0, 1, 2, 4, 6)
 """Which of them, from the one that is known."""
-
-WIDE_EVERY = 10
-"""Every so many-th window looks at all scales, though one is known, and so does the one after a
-window that agreed with none."""
-
-GUESSES = (0.0, -1.2, -2.4, 1.2)
-"""ln scales that windows are cut for while nothing is known: no length suits all of them."""
 
 SHIFT_PX, PERCENTILE = 8.0, 75.0
 """A window is as long as that share of its events needs to move by less than this."""
@@ -73,33 +66,8 @@ LEAST_GAIN, ENOUGH_GAIN = 3.0, 10.0
 """Windows with less gain say nothing about the scale, those with enough count fully: noise has
 0 +- 1, but rain, crowds and a wrong shape of the depth may have 3 to 6."""
 
-MOST_SAID = 12.0
-"""No window counts for more, in log likelihood: a few that are wrong do not carry the others."""
-
-LOOKS = 10.0
-"""Windows of one memory count as so many independent ones: they share the errors of the maps."""
-
 OWN_DEVIATION = 0.4
 """Deviation of the network's own ln scale where nothing is known about it."""
-
-LEAST_OWN, MOST_OWN, TAIL = 0.08, 0.6, 3.0
-"""Limits of that deviation, and degrees of freedom of its Student's t distribution: a network in
-an unknown place may be off by a factor of ten."""
-
-MEMORY_S = 1.0
-"""What a window has said counts 1/e after this time."""
-
-SMOOTH_S = 0.5
-"""The scale that is shown follows the one that is believed within this time."""
-
-RESTART_S = 5.0
-"""After a longer pause, or a jump in time, everything is forgotten."""
-
-DRIFT = 0.03
-"""Standard deviation of how far ln scale goes astray in a second."""
-
-FLOOR = 0.03
-"""Deviation that remains: windows share the errors of the depth maps."""
 
 
 class Plan(NamedTuple):
@@ -209,7 +177,7 @@ def scale(
     log, gain = _likelihood(warped, depth_m.shape, plan)
     place = int(log.argmax())
     mode = slice(max(place - 10, 0), place + 11)
-    mean, variance = _moments(np.exp(log[mode] - log[place]), LN_SCALES[mode])
+    mean, variance = moments(np.exp(log[mode] - log[place]), LN_SCALES[mode])
     return ScaleEstimate(mean, variance, gain, log, '')
 
 
@@ -255,7 +223,7 @@ def _likelihood(
     found = contrast_at(tried)
     if plan.wide:
         best = int(tried[_votes(found).argmax()])
-        fine = np.setdiff1d(_around(best, COARSE), tried)
+        fine = np.setdiff1d(around(best, COARSE), tried)
         order = np.argsort(np.concatenate([tried, fine]))
         tried = np.concatenate([tried, fine])[order]
         found = np.concatenate([found, contrast_at(fine)])[order]
@@ -269,7 +237,7 @@ def _likelihood(
     return log - log.max() - np.log(np.mean(np.exp(log - log.max()))), gain
 
 
-def _around(place: int, reach: int) -> np.ndarray:
+def around(place: int, reach: int) -> np.ndarray:
     """Indices of `LN_SCALES` from `place` - `reach` to `place` + `reach`."""
     return np.arange(max(place - reach, 0), min(place + reach + 1, len(LN_SCALES)))
 
@@ -285,129 +253,7 @@ def _votes(found: np.ndarray) -> np.ndarray:
     return votes
 
 
-def _moments(weight: np.ndarray, values: np.ndarray) -> tuple[float, float]:
+def moments(weight: np.ndarray, values: np.ndarray) -> tuple[float, float]:
     """Mean, and variance at least that of one step."""
     mean = float(np.average(values, weights=weight))
     return mean, float(np.average((values - mean) ** 2, weights=weight)) + STEP**2 / 12
-
-
-class ScaleState(NamedTuple):
-    """What the filter knows.
-
-    Attributes:
-        ln_scale: depth in metres is depth_m * exp(ln_scale); 0 while nothing is known.
-        deviation: standard deviation of ln_scale; infinite while nothing is known.
-        known: whether a scale has been found.
-        agreement: recent mean of `ScaleEstimate.gain`, of 0 to `ENOUGH_GAIN`; NaN before the
-            first window that moved.
-        age_s: time since a window last said something; infinite before the first.
-    """
-
-    ln_scale: float
-    deviation: float
-    known: bool
-    agreement: float
-    age_s: float
-
-
-class ScaleFilter:
-    """Follows the scale over time: a Bayes filter on `LN_SCALES`.
-
-    A histogram rather than a Kalman filter, because the contrast often has several peaks, of
-    which only one stays from window to window. What windows said is forgotten within `MEMORY_S`;
-    while they say nothing the scale is held, and its uncertainty grows.
-    """
-
-    def __init__(self) -> None:
-        self.reset()
-
-    def reset(self) -> None:
-        """Forgets everything."""
-        self._log = np.zeros(len(LN_SCALES))
-        self._stamp_ns: int | None = None
-        self._told_ns: int | None = None
-        self._windows = self._told = 0
-        self._ln_own = math.log(OWN_DEVIATION)
-        self._agreement = math.nan
-        self._known = self._lost = False
-        self._shown, self._shown_s = 0.0, 0.0
-
-    def plan(self) -> Plan:
-        """How to look at the next window."""
-        number = self._windows
-        if not self._known:
-            return Plan(GUESSES[number % len(GUESSES)], True, number)
-        wide = self._lost or number % WIDE_EVERY == 0
-        return Plan(self._summary()[0], wide, number)
-
-    def update(
-        self, stamp_ns: int, estimate: ScaleEstimate, own_deviation: float = OWN_DEVIATION
-    ) -> ScaleState:
-        """Takes what one window says, and returns what is known then.
-
-        Args:
-            stamp_ns: end of the window.
-            estimate: from it.
-            own_deviation: of the network's own ln scale, as far as it knows.
-        """
-        passed_s = 0.0 if self._stamp_ns is None else (stamp_ns - self._stamp_ns) * 1e-9
-        if not 0 <= passed_s < RESTART_S:
-            self.reset()
-            passed_s = 0.0
-        self._stamp_ns, was_known = stamp_ns, self._known
-        self._spread(passed_s)
-        self._windows += 1
-        own = math.log(min(max(own_deviation, LEAST_OWN), MOST_OWN))
-        share = 1.0 if self._windows == 1 else min(1.0, passed_s / MEMORY_S)
-        self._ln_own += share * (own - self._ln_own)
-        self._lost = not estimate.reason and not estimate.gain > LEAST_GAIN
-        if not estimate.reason and math.isfinite(estimate.gain):
-            gain = min(max(estimate.gain, 0.0), ENOUGH_GAIN)
-            if math.isnan(self._agreement):
-                self._agreement = gain
-            self._agreement += min(1.0, passed_s / MEMORY_S) * (gain - self._agreement)
-        if estimate.gain > LEAST_GAIN:
-            self._take(estimate, passed_s)
-            self._told_ns = stamp_ns
-            if self._known:
-                self._shown_s = self._shown_s + passed_s if was_known else 0.0
-                step = 1.0 - math.exp(-passed_s / min(SMOOTH_S, max(self._shown_s, 1e-3)))
-                away = self._summary()[0] - self._shown
-                self._shown += away if abs(away) > NEAR * STEP else step * away
-        return self.state(stamp_ns)
-
-    def state(self, stamp_ns: int) -> ScaleState:
-        """What is known at a time at or after the last update."""
-        told_s = math.inf if self._told_ns is None else (stamp_ns - self._told_ns) * 1e-9
-        if not self._known:
-            return ScaleState(0.0, math.inf, False, self._agreement, told_s)
-        _, deviation, _ = self._summary()
-        return ScaleState(self._shown, math.hypot(deviation, FLOOR), True, self._agreement, told_s)
-
-    def _take(self, estimate: ScaleEstimate, passed_s: float) -> None:
-        kept = math.exp(-max(passed_s, 0.0) / MEMORY_S)
-        weight = min(1.0, (estimate.gain - LEAST_GAIN) / (ENOUGH_GAIN - LEAST_GAIN)) ** 2
-        said = np.maximum(estimate.log_likelihood, estimate.log_likelihood.max() - MOST_SAID)
-        self._log = kept * self._log + LOOKS * (1.0 - kept) * weight * said
-        self._log -= self._log.max()
-        self._told += 1
-        _, deviation, mass = self._summary()
-        if self._told >= len(GUESSES) and mass > 0.9 and deviation < 0.2:
-            self._known = True
-
-    def _spread(self, passed_s: float) -> None:
-        """The scale may have changed meanwhile: diffuses the histogram."""
-        share = min(0.25, 0.5 * DRIFT**2 * passed_s / STEP**2)
-        weight = np.exp(self._log - self._log.max())
-        padded = np.pad(weight, 1, mode='edge')
-        weight = (1 - 2 * share) * weight + share * (padded[:-2] + padded[2:])
-        self._log = np.log(np.maximum(weight, 1e-30))
-
-    def _summary(self) -> tuple[float, float, float]:
-        """Mean and deviation of the greatest mode, and the share of the weight that it has."""
-        own = (LN_SCALES / math.exp(self._ln_own)) ** 2
-        log = self._log - 0.5 * (TAIL + 1.0) * np.log1p(own / TAIL)
-        weight = np.exp(log - log.max())
-        mode = _around(int(weight.argmax()), 2 * NEAR)
-        mean, variance = _moments(weight[mode], LN_SCALES[mode])
-        return mean, math.sqrt(variance), float(weight[mode].sum() / weight.sum())

@@ -16,12 +16,11 @@ from spike_depth_ros.estimation.scale import (
     OWN_DEVIATION,
     PART_NS,
     ScaleEstimate,
-    ScaleFilter,
-    ScaleState,
     nothing,
     scale,
     span_ns,
 )
+from spike_depth_ros.estimation.scale_filter import ScaleFilter, ScaleState
 from spike_depth_ros.events.camera import Camera
 
 Motion = Callable[[int, int], tuple[Twist | None, str]]

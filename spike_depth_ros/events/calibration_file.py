@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from spike_depth_ros.events.camera import CalibrationError, Camera, camera_from_matrix
+from spike_depth_ros.events.camera import CalibrationError, Camera
+from spike_depth_ros.events.camera_matrix import camera_from_matrix
 from spike_depth_ros.events.yaml_file import MOST_BYTES, YamlError, read_yaml
 
 log = logging.getLogger(__name__)

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from spike_depth_ros.estimation.estimator import GOOD_RATIO
+from spike_depth_ros.estimation.depth_frame import GOOD_RATIO
 from spike_depth_ros.events.config import ConfigError, DepthRange
 from spike_depth_ros.learning import losses
 from spike_depth_ros.learning.batches import collate

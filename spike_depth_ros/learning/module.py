@@ -13,7 +13,7 @@ import lightning
 import torch
 from torch import Tensor, nn
 
-from spike_depth_ros.estimation.estimator import Limits, interpret
+from spike_depth_ros.estimation.depth_frame import Limits, interpret
 from spike_depth_ros.events.config import ConfigError
 from spike_depth_ros.learning import losses
 from spike_depth_ros.learning.batches import Batch

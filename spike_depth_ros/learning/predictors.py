@@ -15,12 +15,8 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import torch
 
-from spike_depth_ros.estimation.estimator import (
-    DepthEstimator,
-    EstimatorOptions,
-    Limits,
-    interpret,
-)
+from spike_depth_ros.estimation.depth_frame import Limits, interpret
+from spike_depth_ros.estimation.estimator import DepthEstimator, EstimatorOptions
 from spike_depth_ros.events.camera import Camera
 from spike_depth_ros.events.config import DepthRange
 from spike_depth_ros.events.windows import Window

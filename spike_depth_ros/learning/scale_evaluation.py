@@ -16,16 +16,15 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from spike_depth_ros.estimation.engine import Engine
-from spike_depth_ros.estimation.estimator import (
-    DepthEstimator,
+from spike_depth_ros.estimation.depth_frame import (
     DepthFrame,
-    EstimatorOptions,
     Limits,
     expected_deviation,
     interpret,
     unscaled_m,
 )
+from spike_depth_ros.estimation.engine import Engine
+from spike_depth_ros.estimation.estimator import DepthEstimator, EstimatorOptions
 from spike_depth_ros.estimation.motion import (
     TWIST_TYPES,
     Mount,

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from spike_depth_ros.estimation.depth_frame import GOOD_RATIO, Limits, interpret
 from spike_depth_ros.estimation.engine import ENGINES
-from spike_depth_ros.estimation.estimator import GOOD_RATIO, Limits, interpret
 from spike_depth_ros.estimation.familiarity import Describer, Familiarity
 from spike_depth_ros.events.config import ConfigError, DepthRange
 from spike_depth_ros.learning.datasets.augment import add_noise, drop_events

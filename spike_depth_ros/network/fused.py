@@ -7,10 +7,8 @@ instead of keeping them. Maps are (T, B, C, H, W), float32 or bfloat16, normalis
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,13 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from spike_depth_ros.network import fused_layout as layout
 from spike_depth_ros.network import training_kernels as kernels
-
-_TILE = 1536
-"""Elements that a loop works on at a time: all their steps stay in the caches of the core."""
-
-_WORTH_A_THREAD = 2**17
-"""Elements below which a second thread costs more than it saves."""
 
 
 class Dynamics(NamedTuple):
@@ -40,7 +33,7 @@ class Dynamics(NamedTuple):
         exact = math.frexp(self.tau)[0] == 0.5
         part: Any = np.float32(1 / self.tau) if exact else None
         if share is not None:
-            part = _tiled(share.detach().numpy())
+            part = layout.tiled(share.detach().numpy())
         return part, np.float32(self.tau), np.float32(self.threshold)
 
 
@@ -61,7 +54,7 @@ def normalise(x: Tensor, norm: nn.BatchNorm2d, residual: Tensor | None = None) -
     """
     if x.ndim == 4:
         return normalise(x[None], norm, None if residual is None else residual[None])[0]
-    x, residual = _alike(x, residual)
+    x, residual = layout.alike(x, residual)
     return _Normalise.apply(x, norm.weight, norm.bias, residual, norm)
 
 
@@ -87,9 +80,9 @@ def fire(
         Spikes like x; the last membrane; norm(x) + residual, but only with a residual.
     """
     if norm is None:
-        x = x if share is None else _channels_last(x)
+        x = x if share is None else layout.channels_last(x)
         return *_Fire.apply(x, None, None, None, membrane, share, None, dynamics), None
-    x, residual = _alike(x, residual)
+    x, residual = layout.alike(x, residual)
     spikes, after, *current = _Fire.apply(
         x, norm.weight, norm.bias, residual, membrane, share, norm, dynamics
     )
@@ -127,12 +120,12 @@ class _Statistics:
     """
 
     def __init__(self, x: Tensor, norm: nn.BatchNorm2d) -> None:
-        flat = _flat(x)
+        flat = layout.flat(x)
         channels = norm.num_features
         self.count = flat.size // channels
-        centre = _floats(flat[:channels])
-        tile = _tiled(centre)
-        sums = _summed(lambda *span: kernels.moments(flat, tile, *span), flat.size, channels)
+        centre = layout.floats(flat[:channels])
+        tile = layout.tiled(centre)
+        sums = layout.summed(lambda *span: kernels.moments(flat, tile, *span), flat.size, channels)
         shift, square = sums / self.count
         variance = np.maximum(square - shift**2, 0)
         # rounded before anything else is made of it: the way back refers to the same mean
@@ -140,7 +133,7 @@ class _Statistics:
         self.inverse_std = 1 / np.sqrt(variance + norm.eps)
         self.scale = norm.weight.detach().numpy() * self.inverse_std
         shift = norm.bias.detach().numpy() - self.mean * self.scale
-        self.tiles = _tiled(self.scale), _tiled(shift)
+        self.tiles = layout.tiled(self.scale), layout.tiled(shift)
         _follow(norm, self.mean, variance * self.count / max(self.count - 1, 1))
 
     def back(
@@ -157,12 +150,15 @@ class _Statistics:
         plain, product = sums
         by_x = -self.scale * self.inverse_std**2 * product / self.count
         constant = -self.scale * plain / self.count - by_x * self.mean
-        flats = _flat(grad), _flat(x)
-        tiles = self.tiles[0], _tiled(by_x), _tiled(constant)
-        target = _flat(out)
-        _spread(lambda *span: kernels.combine(*flats, *tiles, target, *span), target.size,
-                self.mean.size)  # fmt: skip
-        return out, _tensor(product * self.inverse_std), _tensor(plain)
+        flats = layout.flat(grad), layout.flat(x)
+        tiles = self.tiles[0], layout.tiled(by_x), layout.tiled(constant)
+        target = layout.flat(out)
+        layout.spread(
+            lambda *span: kernels.combine(*flats, *tiles, target, *span),
+            target.size,
+            self.mean.size,
+        )
+        return out, layout.tensor(product * self.inverse_std), layout.tensor(plain)
 
 
 def _follow(norm: nn.BatchNorm2d, mean: np.ndarray, variance: np.ndarray) -> None:
@@ -173,7 +169,7 @@ def _follow(norm: nn.BatchNorm2d, mean: np.ndarray, variance: np.ndarray) -> Non
     norm.num_batches_tracked.add_(1)
     part = 1 / float(norm.num_batches_tracked) if norm.momentum is None else norm.momentum
     for running, here in ((norm.running_mean, mean), (norm.running_var, variance)):
-        running.lerp_(_tensor(here), part)
+        running.lerp_(layout.tensor(here), part)
 
 
 class _Normalise(torch.autograd.Function):
@@ -181,8 +177,10 @@ class _Normalise(torch.autograd.Function):
     def forward(ctx, x, weight, bias, residual, norm):
         out = torch.empty_like(x)
         statistics = _Statistics(x, norm)
-        arrays = _flat(x), *statistics.tiles, _flat(residual), _flat(out)
-        _spread(lambda *span: kernels.normalise(*arrays, *span), x.numel(), norm.num_features)
+        arrays = layout.flat(x), *statistics.tiles, layout.flat(residual), layout.flat(out)
+        layout.spread(
+            lambda *span: kernels.normalise(*arrays, *span), x.numel(), norm.num_features
+        )
         ctx.save_for_backward(x)
         ctx.statistics, ctx.has_residual = statistics, residual is not None
         return out
@@ -191,9 +189,9 @@ class _Normalise(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, grad):
         (x,) = ctx.saved_tensors
-        grad, statistics = _like(grad, x), ctx.statistics
-        arrays = _flat(grad), _flat(x), _tiled(statistics.mean)
-        sums = _summed(
+        grad, statistics = layout.like(grad, x), ctx.statistics
+        arrays = layout.flat(grad), layout.flat(x), layout.tiled(statistics.mean)
+        sums = layout.summed(
             lambda *span: kernels.correlate(*arrays, *span), x.numel(), statistics.mean.size
         )
         by_x, by_weight, by_bias = statistics.back(grad, x, sums, torch.empty_like(x))
@@ -205,18 +203,25 @@ class _Fire(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x, weight, bias, residual, membrane, share, norm, dynamics):
-        x = _dense(x)
-        before = None if membrane is None else _like(membrane, x[0], torch.float32)
+        x = layout.dense(x)
+        before = None if membrane is None else layout.like(membrane, x[0], torch.float32)
         spikes, after = torch.empty_like(x), torch.empty_like(x[0], dtype=torch.float32)
         current = None if residual is None else torch.empty_like(x)
         statistics = None if norm is None else _Statistics(x, norm)
         channels = 1 if norm is None and share is None else x.shape[2]
         numbers = dynamics.numbers(share)
         arrays = (
-            _rows(x), *(_NO_NORM if statistics is None else statistics.tiles), _rows(residual),
-            _rows(current), _row(before), _rows(spikes), _row(after), *numbers, _tile(channels),
-        )  # fmt: skip
-        _spread(lambda *span: kernels.fire(*arrays, *span), x[0].numel(), channels)
+            layout.rows(x),
+            *(_NO_NORM if statistics is None else statistics.tiles),
+            layout.rows(residual),
+            layout.rows(current),
+            layout.row(before),
+            layout.rows(spikes),
+            layout.row(after),
+            *numbers,
+            layout.tile(channels),
+        )
+        layout.spread(lambda *span: kernels.fire(*arrays, *span), x[0].numel(), channels)
         ctx.save_for_backward(x, current, before, share)
         ctx.set_materialize_grads(False)
         ctx.statistics, ctx.dynamics, ctx.channels = statistics, dynamics, channels
@@ -228,24 +233,35 @@ class _Fire(torch.autograd.Function):
     def backward(ctx, grad, grad_after, grad_current=None):
         x, current, before, share = ctx.saved_tensors
         statistics, dynamics, channels = ctx.statistics, ctx.dynamics, ctx.channels
-        grad = torch.zeros_like(x) if grad is None else _like(grad, x)
-        grad_current = None if grad_current is None else _like(grad_current, x)
-        grad_after = None if grad_after is None else _like(grad_after, x[0], torch.float32)
+        grad = torch.zeros_like(x) if grad is None else layout.like(grad, x)
+        grad_current = None if grad_current is None else layout.like(grad_current, x)
+        grad_after = None if grad_after is None else layout.like(grad_after, x[0], torch.float32)
         grad_before = torch.empty_like(before) if ctx.needs_input_grad[4] else None
         out = torch.empty_like(x)
         recomputed = statistics is not None and current is None
-        normalised = _NO_NORM if statistics is None else (_rows(x), _tiled(statistics.mean))
+        normalised = (
+            _NO_NORM if statistics is None else (layout.rows(x), layout.tiled(statistics.mean))
+        )
         arrays = (
-            _rows(grad), _rows(grad_current), _rows(x if current is None else current),
-            *(statistics.tiles if recomputed else _NO_NORM), _row(before), _row(grad_after),
-            _row(grad_before), _rows(out), *normalised, *ctx.numbers,
-            np.float32(dynamics.alpha), dynamics.surrogate == 'atan', share is not None,
-            _tile(channels),
-        )  # fmt: skip
-        *sums, charges = _summed(
+            layout.rows(grad),
+            layout.rows(grad_current),
+            layout.rows(x if current is None else current),
+            *(statistics.tiles if recomputed else _NO_NORM),
+            layout.row(before),
+            layout.row(grad_after),
+            layout.row(grad_before),
+            layout.rows(out),
+            *normalised,
+            *ctx.numbers,
+            np.float32(dynamics.alpha),
+            dynamics.surrogate == 'atan',
+            share is not None,
+            layout.tile(channels),
+        )
+        *sums, charges = layout.summed(
             lambda *span: kernels.fire_backward(*arrays, *span), x[0].numel(), channels
         )
-        by_share = None if share is None else _tensor(charges / share.numpy())
+        by_share = None if share is None else layout.tensor(charges / share.numpy())
         if statistics is None:
             return out, None, None, None, grad_before, by_share, None, None
         by_residual = None if current is None else out
@@ -260,10 +276,12 @@ _NO_NORM = (None, None)
 class _WeightedSum(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, weights):
-        x = _channels_last(x)
+        x = layout.channels_last(x)
         out = torch.empty_like(x[0], dtype=torch.float32)
-        arrays = _rows(x), _tiled(weights.detach().numpy()), _row(out)
-        _spread(lambda *span: kernels.weighted_sum(*arrays, *span), out.numel(), weights.shape[1])
+        arrays = layout.rows(x), layout.tiled(weights.detach().numpy()), layout.row(out)
+        layout.spread(
+            lambda *span: kernels.weighted_sum(*arrays, *span), out.numel(), weights.shape[1]
+        )
         ctx.save_for_backward(x, weights)
         return out
 
@@ -273,141 +291,38 @@ class _WeightedSum(torch.autograd.Function):
         x, weights = ctx.saved_tensors
         out, channels = torch.empty_like(x), weights.shape[1]
         arrays = (
-            _row(_like(grad, x[0], torch.float32)), _rows(x), _tiled(weights.detach().numpy()),
-            _rows(out),
-        )  # fmt: skip
-        sums = _summed(
+            layout.row(layout.like(grad, x[0], torch.float32)),
+            layout.rows(x),
+            layout.tiled(weights.detach().numpy()),
+            layout.rows(out),
+        )
+        sums = layout.summed(
             lambda *span: kernels.weighted_sum_backward(*arrays, *span), x[0].numel(), channels
         )
-        return out, _tensor(sums)
+        return out, layout.tensor(sums)
 
 
 class _Attend(torch.autograd.Function):
     @staticmethod
     def forward(ctx, qkv, scale, heads):
-        q, k, v = (_by_head(part, heads) for part in qkv.chunk(3, 2))
+        q, k, v = (layout.by_head(part, heads) for part in qkv.chunk(3, 2))
         pairs = k.mT @ v
         # by (heads, 1, d): the scale meets the small matrix instead of all tokens
         scaled = (pairs * scale.view(heads, 1, -1)).to(q.dtype)
         ctx.save_for_backward(q, k, v, scale, pairs, scaled)
         ctx.shape = qkv.shape
-        return _as_maps(_tokens(q @ scaled), qkv.shape)
+        return layout.as_maps(layout.tokens(q @ scaled), qkv.shape)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad):
         q, k, v, scale, pairs, scaled = ctx.saved_tensors
         heads = q.shape[1]
-        g = _by_head(grad.to(q.dtype), heads)
+        g = layout.by_head(grad.to(q.dtype), heads)
         by_scaled = q.mT @ g
         by_pairs = (by_scaled * scale.view(heads, 1, -1)).to(q.dtype)
-        parts = [_tokens(part) for part in (g @ scaled.mT, v @ by_pairs.mT, k @ by_pairs)]
+        parts = [layout.tokens(part) for part in (g @ scaled.mT, v @ by_pairs.mT, k @ by_pairs)]
         by_scale = None
         if ctx.needs_input_grad[1]:
             by_scale = (by_scaled * pairs).float().sum((0, 2)).view(-1)
-        return _as_maps(torch.cat(parts, -1), ctx.shape), by_scale, None
-
-
-def _by_head(maps: Tensor, heads: int) -> Tensor:
-    """(T, B, D, h, w) to (T*B, heads, h*w, D / heads), without gaps if there is one head.
-
-    A product of bfloat16 matrices with gaps would copy them, every time anew.
-    """
-    tokens = maps.flatten(0, 1).flatten(2).transpose(1, 2).contiguous()
-    return tokens.unflatten(2, (heads, -1)).transpose(1, 2)
-
-
-def _tokens(by_head: Tensor) -> Tensor:
-    """(N, heads, h*w, d) to (N, h*w, heads * d)."""
-    return by_head.transpose(1, 2).flatten(2)
-
-
-def _as_maps(tokens: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """(T*B, h*w, C) to (T, B, C, h, w) over the same memory, `shape` having the other sizes."""
-    return tokens.mT.unflatten(2, shape[3:]).unflatten(0, shape[:2])
-
-
-def _alike(x: Tensor, residual: Tensor | None) -> tuple[Tensor, Tensor | None]:
-    """Both of one type, the channels last in memory."""
-    if residual is not None:
-        residual = _channels_last(residual.to(x.dtype))
-    return _channels_last(x), residual
-
-
-def _channels_last(x: Tensor) -> Tensor:
-    """The same (T, B, C, H, W), each pixel's channels next to each other."""
-    return x.permute(0, 1, 3, 4, 2).contiguous().permute(0, 1, 4, 2, 3)
-
-
-def _dense(x: Tensor) -> Tensor:
-    """(T, B, C, H, W) without gaps: as it is in the usual order or with the channels last."""
-    return x if x.is_contiguous() else _channels_last(x)
-
-
-def _like(x: Tensor, other: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-    """`x` in the layout of `other`, and in its type if no other is given."""
-    dtype = dtype or other.dtype
-    if x.dtype == dtype and x.stride() == other.stride():
-        return x.detach()
-    return torch.empty_like(other, dtype=dtype).copy_(x)
-
-
-def _rows(x: Tensor | None) -> Any:
-    """A dense (T, B, C, H, W) as (T, N) over the same memory; bfloat16 as its bits."""
-    if x is None:
-        return None
-    x = x if x.is_contiguous() else x.permute(0, 1, 3, 4, 2)
-    x = x.view(torch.uint16) if x.dtype == torch.bfloat16 else x
-    return x.detach().view(x.shape[0], -1).numpy()
-
-
-def _row(x: Tensor | None) -> Any:
-    """A dense (B, C, H, W) as (N,) over the same memory."""
-    return None if x is None else _rows(x[None])[0]
-
-
-def _tensor(values: np.ndarray) -> Tensor:
-    return torch.from_numpy(values.astype(np.float32))
-
-
-def _floats(row: np.ndarray) -> np.ndarray:
-    """A row of kernels' elements as float32."""
-    return row if row.dtype == np.float32 else (row.astype(np.uint32) << 16).view(np.float32)
-
-
-def _flat(x: Tensor | None) -> Any:
-    """A dense (T, B, C, H, W) as (T * N,) over the same memory."""
-    return None if x is None else _rows(x).reshape(-1)
-
-
-def _tile(channels: int) -> int:
-    """Elements of a tile: whole pixels."""
-    return channels * max(1, _TILE // channels)
-
-
-def _tiled(values: np.ndarray) -> np.ndarray:
-    """(..., C) repeated to a tile (..., K) of float32."""
-    *others, channels = values.shape
-    out = np.empty((*others, max(1, _TILE // channels), channels), np.float32)
-    out[...] = values[..., None, :]  # a third of the time of np.tile
-    return out.reshape(*others, -1)
-
-
-def _spread(work: Callable[[int, int], Any], columns: int, channels: int) -> list[Any]:
-    """Runs `work` on all columns from begin to end, in parts by as many threads as torch uses."""
-    threads = torch.get_num_threads() if columns >= _WORTH_A_THREAD else 1
-    if threads == 1:
-        return [work(0, columns)]
-    bounds = np.linspace(0, columns // channels, threads + 1).astype(int) * channels
-    return list(_pool(threads).map(work, bounds[:-1], bounds[1:]))
-
-
-def _summed(work: Callable[[int, int], np.ndarray], columns: int, channels: int) -> np.ndarray:
-    """What `work` sums up in tiles (..., K), of all columns: (..., C)."""
-    tiles = sum(_spread(work, columns, channels))
-    return tiles.reshape(*tiles.shape[:-1], -1, channels).sum(-2)
-
-
-@functools.cache
-def _pool(threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads, 'fused')
+        return layout.as_maps(torch.cat(parts, -1), ctx.shape), by_scale, None

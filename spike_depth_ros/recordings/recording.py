@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from spike_depth_ros.events.camera import Camera, camera_from_matrix
+from spike_depth_ros.events.camera import Camera
+from spike_depth_ros.events.camera_matrix import camera_from_matrix
 from spike_depth_ros.events.wire import EventStream
 from spike_depth_ros.recordings.array_source import TRUTH_TOPIC
 from spike_depth_ros.recordings.messages import CAMERA_INFO, IMAGE, typestore

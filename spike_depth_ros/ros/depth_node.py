@@ -17,7 +17,6 @@ from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockChange, ClockType, JumpThreshold, TimeJump
 from rclpy.duration import Duration
 from rclpy.exceptions import ParameterException
-from rclpy.executors import Executor, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rclpy.qos_overriding_options import InvalidQosOverridesError
@@ -40,7 +39,7 @@ from spike_depth_ros.ros.params import Live, ParameterError
 from spike_depth_ros.ros.pipeline import Parts, Pipeline
 from spike_depth_ros.ros.process import (
     InterruptedBySignalError,
-    quick_executor,
+    executor_for,
     run_interruptibly,
     run_node,
     trim_memory,
@@ -124,7 +123,9 @@ class DepthNode(ManagedNode):
         )
         steady = Clock(clock_type=ClockType.STEADY_TIME)  # goes on where /clock stands still
         period_s = self.live.now.diagnostics_period_s
-        self._health_timer = self.create_timer(period_s, self._report, clock=steady)
+        self._health_timer = self.create_timer(
+            period_s, lambda: self.health.publish(self.view()), clock=steady
+        )
         self.create_timer(WATCH_PERIOD_S, self._watch, clock=steady)
         self._jump_handle = self.get_clock().create_jump_callback(
             JumpThreshold(
@@ -143,7 +144,9 @@ class DepthNode(ManagedNode):
         self._health_timer.timer_period_ns = round(self.live.now.diagnostics_period_s * 1e9)
         self._health_timer.reset()  # or the period begins when the present one has ended
         self.last_error = ''
-        self._report()  # the last one until all is loaded: 'the node is configuring'
+        self.health.publish(
+            self.view()
+        )  # the last one until all is loaded: 'the node is configuring'
         try:
             self._check(self.live.now)
             self._load()
@@ -337,9 +340,6 @@ class DepthNode(ManagedNode):
             response.success, response.message = False, f'cannot write into {folder}: {error}'
         return response
 
-    def _report(self) -> None:
-        self.health.publish(self.view())
-
     def _watch(self) -> None:
         """Five times a second: starts, and looks for publishers."""
         if self._autostart_due:
@@ -385,17 +385,14 @@ class DepthNode(ManagedNode):
             self._autostart_due = True
 
 
-def executor_of(node: DepthNode) -> Executor:
-    """What spins the node, by its parameter."""
-    if node.live.now.executor == 'auto':
-        return quick_executor(node.get_logger())
-    return SingleThreadedExecutor()
-
-
 def main(arguments: list[str] | None = None) -> None:
     """Runs the node until it is interrupted."""
     try:
-        run_node(DepthNode, arguments, make_executor=executor_of)
+        run_node(
+            DepthNode,
+            arguments,
+            make_executor=lambda node: executor_for(node.live.now.executor, node.get_logger()),
+        )
     except ParameterError as error:
         print(f'depth_node: {error}', file=sys.stderr)
         sys.exit(1)

@@ -12,11 +12,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from spike_depth_ros.estimation.depth_frame import DepthFrame
 from spike_depth_ros.estimation.engine import ENGINES, Engine
 from spike_depth_ros.estimation.estimator import (
     SHIPPED,
     DepthEstimator,
-    DepthFrame,
     EstimatorOptions,
     cut_times_ns,
     window_steps,

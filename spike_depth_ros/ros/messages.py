@@ -15,7 +15,8 @@ from cv_bridge import CvBridge
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2, PointField
 from std_msgs.msg import Header
 
-from spike_depth_ros.events.camera import CalibrationError, Camera, camera_from_matrix
+from spike_depth_ros.events.camera import CalibrationError, Camera
+from spike_depth_ros.events.camera_matrix import camera_from_matrix
 from spike_depth_ros.ros.obstacles import surest_of_each_voxel
 
 BRIDGE = CvBridge()

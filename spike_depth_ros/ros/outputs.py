@@ -16,7 +16,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from std_msgs.msg import Header
 
 from spike_depth_ros.estimation import pictures
-from spike_depth_ros.estimation.estimator import DepthFrame
+from spike_depth_ros.estimation.depth_frame import DepthFrame
 from spike_depth_ros.estimation.registration import register
 from spike_depth_ros.events.camera import Camera
 from spike_depth_ros.ros import messages, obstacles

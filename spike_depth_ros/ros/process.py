@@ -112,6 +112,11 @@ def trim_memory() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
+def executor_for(choice: str, log: Any) -> Executor:
+    """What spins a node: for 'auto' the quick executor, where rclpy has it, else the plain one."""
+    return quick_executor(log) if choice == 'auto' else SingleThreadedExecutor()
+
+
 def quick_executor(log: Any = None) -> Executor:
     """Returns the executor that holds the GIL least.
 

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from spike_depth_ros.estimation.estimator import (
-    DepthEstimator,
-    DepthFrame,
-    EstimatorOptions,
-    Limits,
-)
+from spike_depth_ros.estimation.depth_frame import DepthFrame, Limits
+from spike_depth_ros.estimation.estimator import DepthEstimator, EstimatorOptions
 from spike_depth_ros.events.camera import Camera
 from spike_depth_ros.events.windows import Begun, Window
 
