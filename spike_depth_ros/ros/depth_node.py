@@ -144,9 +144,7 @@ class DepthNode(ManagedNode):
         self._health_timer.timer_period_ns = round(self.live.now.diagnostics_period_s * 1e9)
         self._health_timer.reset()  # or the period begins when the present one has ended
         self.last_error = ''
-        self.health.publish(
-            self.view()
-        )  # the last one until all is loaded: 'the node is configuring'
+        self.health.publish(self.view())  # 'configuring', until all is loaded
         try:
             self._check(self.live.now)
             self._load()
