@@ -9,7 +9,7 @@ import pytest
 from cv_bridge import CvBridge
 from geometry_msgs.msg import Quaternion, TransformStamped
 from geometry_msgs.msg import Vector3 as Vector
-from graph import FRAME, HEIGHT, WIDTH, Driver, overrides, says
+from graph import FRAME, HEIGHT, MS, WIDTH, Driver, overrides, says
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile
@@ -320,11 +320,19 @@ def test_clouds_are_coloured_and_thinned_on_request(graph, start):
     def next_cloud(**values):
         assert all(r.successful for r in node.set_parameters(overrides(values)))
         del clouds[:]
+        changed_ns, found = driver.now_ms * MS, []
         driver.send(45)
-        assert graph.spin_until(lambda: clouds)
-        last = node.pipeline.last  # the pictures are of the newest frame, in the end
-        assert graph.spin_until(lambda: stamp_ns(clouds[-1]) == last.job.stamp_ns)
-        return unpacked(clouds[-1]), last, clouds[-1]
+
+        def shown():
+            """Whether the newest frame has a cloud, and not of before the parameters changed."""
+            last = node.pipeline.last
+            if clouds and last is not None and last.job.window.t1_ns > changed_ns:
+                found[:] = [last, clouds[-1]]
+                return stamp_ns(clouds[-1]) == last.job.stamp_ns
+            return False
+
+        assert graph.spin_until(shown)
+        return unpacked(found[1]), *found
 
     found, _, _ = next_cloud()
     assert 'rgb' not in found
